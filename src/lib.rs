@@ -1,0 +1,2 @@
+//! Stepwell: durable functions over plain HTTP.
+pub mod machine;

@@ -1,0 +1,185 @@
+//! The structured bodies of journal rows, as JSON.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::op::StepError;
+use super::retry::{RetryPolicy, RetrySpec};
+use super::time::{Timestamp, duration};
+
+/// Body of `created`: what a run was started with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Created {
+    /// The function's name.
+    pub function: String,
+    /// The namespace's name.
+    pub namespace: String,
+    /// The run's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The input, byte for byte.
+    pub input: Box<RawValue>,
+    /// A handler's deterministic source of chance, 32 hex digits.
+    pub seed: String,
+    /// First not before this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<Timestamp>,
+    /// Searchable tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// The longest silence of an exchange, over the function's.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub invocation_timeout: Option<Duration>,
+    /// The default policy of its steps, over the function's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+    /// W3C trace context of the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Who started it: the name of the API key, or `local`.
+    pub by: String,
+}
+
+/// Body of `tried`: a failed attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tried {
+    /// Which one, from 1.
+    pub attempt: u32,
+    /// When the first attempt was reported.
+    pub first: Timestamp,
+    /// How it failed.
+    pub error: Box<RawValue>,
+}
+
+/// Body of `fault`: a failed exchange, or a run-level error with another try to come.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Faulted {
+    /// Consecutive failures of exchanges, this one included.
+    pub faults: u32,
+    /// Run-level errors so far.
+    pub failures: u32,
+    /// When the first of the failures in a row happened.
+    pub first: Timestamp,
+    /// What happened, in words.
+    pub detail: String,
+    /// The HTTP status, if one came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+}
+
+/// Body of `noted`: what a handler says about its run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Noted {
+    /// The custom status; absent: unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<RawValue>>,
+    /// All tags after the change; absent: unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+}
+
+/// Why a run does not move: body of `paused`, and `attention` in the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attention {
+    /// Such as `mismatch`, `no-progress`, `invocations-used-up`, `journal-limit`, `operator`.
+    pub code: String,
+    /// For people: what happened and what to do.
+    pub detail: String,
+    /// When the gateway tries again by itself.
+    #[serde(default)]
+    pub next_attempt_at: Option<Timestamp>,
+    /// For a mismatch: what is recorded.
+    #[serde(default)]
+    pub expected: Option<String>,
+    /// For a mismatch: what the handler said.
+    #[serde(default)]
+    pub got: Option<String>,
+}
+
+impl Attention {
+    /// Without expected and got.
+    #[must_use]
+    pub fn new(code: &str, detail: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            detail: detail.into(),
+            next_attempt_at: None,
+            expected: None,
+            got: None,
+        }
+    }
+}
+
+/// An operator's act: body of its message and of the row that it becomes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Act {
+    /// Who: the name of an API key, or `local`.
+    pub by: String,
+    /// Why, if they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// For cancel: how long compensation may take, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
+    /// For resume: the deployment to go on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<i32>,
+    /// Whether this is `retry-now` rather than `resume`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hurry: bool,
+}
+
+/// JSON bytes of a body.
+///
+/// # Panics
+/// Never: bodies are strings, numbers and raw JSON.
+#[must_use]
+pub fn to_bytes(body: &impl Serialize) -> Bytes {
+    serde_json::to_vec(body).expect("bodies are strings, numbers and raw JSON").into()
+}
+
+/// What is in force for the runs of a function, from its deployment and the run's own options.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// Default of steps.
+    pub step: RetryPolicy,
+    /// For exchanges that fail.
+    pub invocation: RetryPolicy,
+    /// For run-level errors.
+    pub run: RetryPolicy,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { step: RetryPolicy::STEP, invocation: RetryPolicy::INVOCATION, run: RetryPolicy::RUN }
+    }
+}
+
+/// Limits of a run; a run that passes one is paused with the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one value.
+    pub value_bytes: usize,
+    /// Bytes of all values and errors of a run.
+    pub journal_bytes: usize,
+    /// Steps of a run.
+    pub steps: usize,
+    /// Signals accepted and not taken.
+    pub untaken: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { value_bytes: 4 << 20, journal_bytes: 64 << 20, steps: 20_000, untaken: 10_000 }
+    }
+}
+
+/// The error of an ended run or a failed step, from raw JSON.
+#[must_use]
+pub fn error_of(body: &[u8]) -> Option<StepError> {
+    serde_json::from_slice(body).ok()
+}
