@@ -1,2 +1,3 @@
 //! Stepwell: durable functions over plain HTTP.
+pub mod engine;
 pub mod machine;
