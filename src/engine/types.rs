@@ -53,6 +53,7 @@ pub enum IfClosed {
 }
 
 /// A start.
+#[expect(clippy::struct_field_names, reason = "`start_at` is the API's word")]
 #[derive(Debug, Clone)]
 pub struct Start {
     /// Where.

@@ -214,7 +214,7 @@ impl Shard {
     /// The lease group of this shard.
     #[must_use]
     pub const fn group(self) -> u8 {
-        (self.0 >> 4) as u8
+        self.0.to_be_bytes()[0] << 4 | self.0.to_be_bytes()[1] >> 4
     }
 
     /// As a column value.

@@ -1,13 +1,22 @@
 //! Floor 0: what may happen to a run. Pure: no I/O, no clock, no chance, no async.
 
+mod apply;
 mod body;
+mod draft;
+mod ends;
+mod evolve;
 pub mod id;
+mod mail;
 mod op;
 mod retry;
 mod row;
+mod run;
+mod shown;
 pub mod time;
 mod tree;
+mod turn;
 
+pub use apply::{CANCEL_GRACE, Cause, EPOCH_BLOCK, EPOCH_ROOM, Env, Fault, Refusal};
 pub use body::*;
 pub use id::{
     BadId, DeploymentId, EndpointId, InvocationId, KeyId, MessageId, NodeId, RunId, Shard,
@@ -18,5 +27,9 @@ pub use row::{
     Append, Attributes, Flags, HistoryEntry, Kind, LogLine, Message, MessageKind, OpKind, Row,
     Sealed,
 };
+pub use run::{
+    AskKept, Buffered, Cancel, End, Mail, Reason, Run, Step, StepState, Turn, Unreadable,
+};
+pub use shown::{INLINE_VALUE, Shown};
 pub use time::Timestamp;
 pub use tree::{Standing, Tree};

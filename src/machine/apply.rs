@@ -1,0 +1,518 @@
+//! What a cause does to a run: the one place where the future of a run is decided.
+//!
+//! [`Run::apply`] changes the run at once and leaves the rows that make the change durable in
+//! `run.next`. Nothing that follows from it may be shown before those rows are committed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::body::{Attention, Faulted, Limits, Policy, Tried, to_bytes};
+use super::draft::Draft;
+use super::op::{Answer, StepError};
+use super::row::{Append, Attributes, Flags, HistoryEntry, Kind, Message, OpKind};
+use super::run::{Cancel, End, Reason, Run, StepState, Turn};
+use super::time::Timestamp;
+use super::tree::{Standing, Tree};
+
+/// Epochs that may be issued past the last row without recording one.
+pub const EPOCH_ROOM: i32 = 15;
+/// How far a new owner jumps, so that it clears whatever the last one issued.
+pub const EPOCH_BLOCK: i32 = 16;
+/// Take-overs in a row without a settled step after which a run is suspected to kill its nodes.
+const NODE_KILLER: u32 = 10;
+/// Answers in a row without progress after which a run is paused.
+pub(super) const NO_PROGRESS: u32 = 3;
+/// Ends refused for unseen signals after which the run stops accepting.
+pub(super) const REFUSED_ENDS: u32 = 2;
+/// How long a handler may compensate after a cancel, unless the cancel says otherwise.
+pub const CANCEL_GRACE: Duration = Duration::from_mins(1);
+
+/// All that is impure, passed in.
+#[derive(Debug, Clone, Copy)]
+pub struct Env<'a> {
+    /// Not earlier than the true cluster time: deadlines are computed from it.
+    pub now: Timestamp,
+    /// Not later than the true cluster time: deadlines are fired by it.
+    pub past: Timestamp,
+    /// Chance in [0, 1).
+    pub jitter: f64,
+    /// What is in force for this run.
+    pub policy: &'a Policy,
+    /// Limits of runs.
+    pub limits: &'a Limits,
+    /// A run that nothing can wake for so long leaves memory.
+    pub horizon: Duration,
+}
+
+/// All that can happen to a run.
+#[derive(Debug, Clone)]
+pub enum Cause {
+    /// The owner is free to invoke it, on this deployment.
+    Free {
+        /// The deployment.
+        dep: i32,
+    },
+    /// The handler answered 200 with a well-formed answer.
+    Answered {
+        /// The fence of the exchange.
+        epoch: i32,
+        /// What it says.
+        answer: Answer,
+        /// How long the exchange took, in milliseconds.
+        ms: i32,
+    },
+    /// The exchange failed.
+    Faulted {
+        /// The fence of the exchange.
+        epoch: i32,
+        /// How.
+        fault: Fault,
+    },
+    /// Messages of the inbox, in order.
+    Drained(Vec<Message>),
+    /// Time has passed.
+    Tick,
+    /// An append with an end lost because messages had come: here they are.
+    GateLost {
+        /// The append that lost.
+        append: Append,
+        /// What is in the inbox.
+        messages: Vec<Message>,
+    },
+}
+
+/// How an exchange failed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fault {
+    /// Counts as an attempt, and is tried again.
+    Retry {
+        /// What happened, in words.
+        detail: String,
+        /// The HTTP status, if one came.
+        status: Option<u16>,
+        /// What `Retry-After` asked for, clamped.
+        after: Option<Duration>,
+    },
+    /// Costs no attempt; the breaker of the endpoint decides when it is tried again.
+    Unhealthy {
+        /// What happened, in words.
+        detail: String,
+    },
+    /// Costs no attempt and is tried again at once (a smaller body, an owner that went away).
+    Again,
+    /// Cannot be cured by trying again: the run is paused.
+    Pause(Attention),
+}
+
+/// Why a cause does nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The exchange is not the open one.
+    StaleEpoch,
+    /// The run has ended.
+    Ended,
+    /// Nothing is due, or something stands in the way.
+    NotDue,
+}
+
+impl Run {
+    /// Decides what `cause` does.
+    pub fn apply(&mut self, cause: Cause, env: &Env<'_>) -> Result<(), Refusal> {
+        if self.ended() && !matches!(cause, Cause::GateLost { .. }) {
+            return Err(Refusal::Ended);
+        }
+        match cause {
+            Cause::Free { dep } => self.open(dep, env),
+            Cause::Answered { epoch, answer, ms } => {
+                let seen = self.close_exchange(epoch)?;
+                self.answered(answer, ms, seen, env);
+                Ok(())
+            }
+            Cause::Faulted { epoch, fault } => {
+                self.close_exchange(epoch)?;
+                self.faulted(fault, env);
+                Ok(())
+            }
+            Cause::Drained(messages) => {
+                self.drain(&messages, env);
+                Ok(())
+            }
+            Cause::Tick => self.tick(env),
+            Cause::GateLost { append, messages } => {
+                self.gate_lost(append, &messages, env);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the run wants an exchange now. Breakers and limits are the owner's business.
+    #[must_use]
+    pub fn wants_exchange(&self, now: Timestamp) -> bool {
+        self.paused.is_none()
+            && matches!(self.turn, Turn::Due { not_before, .. } if not_before <= now)
+    }
+
+    /// The next moment at which time alone changes something; none if it never does.
+    #[must_use]
+    pub fn next_wake(&self, past: Timestamp) -> Option<Timestamp> {
+        let mut at = self.deadline;
+        let mut sooner = |t: Timestamp| at = Some(at.map_or(t, |a| a.min(t)));
+        if let Some(cancel) = &self.cancel {
+            sooner(cancel.deadline);
+        }
+        match &self.turn {
+            Turn::Due { not_before, .. } if self.paused.is_none() => sooner(*not_before),
+            Turn::Held { until, .. } => sooner(*until),
+            Turn::Waiting { .. } => {
+                // What is due and did not satisfy the tree will not satisfy it by waiting.
+                if let Some((due, _)) = self.timers.range((past, i32::MAX)..).next() {
+                    sooner(*due);
+                }
+            }
+            Turn::Due { .. } | Turn::Open { .. } | Turn::Ended { .. } => {}
+        }
+        at
+    }
+
+    /// Lets a run that nothing can wake within the horizon leave memory: records what parks it.
+    pub fn settle_down(&mut self, env: &Env<'_>) {
+        if self.parked || self.ended() || !self.next.rows.is_empty() {
+            return;
+        }
+        if matches!(self.turn, Turn::Open { .. } | Turn::Held { .. }) {
+            return;
+        }
+        let wake = self.next_wake(env.past);
+        if wake.is_some_and(|at| at <= env.now + env.horizon) {
+            return;
+        }
+        if let Some(attention) = self.paused.clone() {
+            Draft::new(Kind::Paused, Flags::PARK)
+                .due(wake)
+                .body(to_bytes(&attention))
+                .put(self, env.now);
+        } else if let Turn::Waiting { tree } = &self.turn {
+            let body = to_bytes(tree);
+            Draft::new(Kind::Waits, Flags::PARK).due(wake).body(body).put(self, env.now);
+        }
+    }
+
+    /// Takes what is to be appended, if anything: flags that depend on the whole are set here.
+    pub fn seal(&mut self) -> Option<Append> {
+        if self.next.rows.is_empty() {
+            return None;
+        }
+        let terminated = self.next.rows.last().is_some_and(|r| r.kind == Kind::Terminated);
+        self.next.drained = if terminated { -1 } else { self.drained };
+        if self.ended() {
+            if let Some(head) = self.next.rows.first_mut() {
+                head.flags.set(Flags::GATED);
+            }
+        } else {
+            let hot = self.was_parked && !self.parked;
+            let reopened = self.was_closing && !self.closing;
+            if let Some(last) = self.next.rows.last_mut()
+                && (hot || reopened || self.closing != self.was_closing)
+            {
+                last.flags.set(if self.parked { Flags::PARK } else { Flags::HOT });
+                if self.closing {
+                    last.flags.set(Flags::CLOSING);
+                }
+            }
+            self.was_parked = self.parked;
+            self.was_closing = self.closing;
+        }
+        Some(std::mem::take(&mut self.next))
+    }
+
+    // --- exchanges ---------------------------------------------------------------------------
+
+    fn open(&mut self, dep: i32, env: &Env<'_>) -> Result<(), Refusal> {
+        let Turn::Due { reason, .. } = self.turn else { return Err(Refusal::NotDue) };
+        if !self.wants_exchange(env.now) {
+            return Err(Refusal::NotDue);
+        }
+        if self.claims >= NODE_KILLER && self.fresh {
+            self.pause(
+                &Attention::new(
+                    "node-killer",
+                    format!(
+                        "Its node died {NODE_KILLER} times in a row while it was being invoked. \
+                         Look at what its handler sends, then resume it."
+                    ),
+                ),
+                env,
+                0,
+            );
+            return Ok(());
+        }
+        self.wake();
+        self.dep = dep;
+        if self.fresh {
+            self.fresh = false;
+            // Whatever the last owner issued is cleared by a whole block. An epoch of 0 was
+            // lent to nobody.
+            self.epoch = if self.row_epoch == 0 { 1 } else { self.row_epoch + EPOCH_BLOCK };
+            Draft::new(Kind::Claimed, 0).put(self, env.now);
+        } else {
+            if self.epoch + 1 > self.row_epoch + EPOCH_ROOM {
+                let fault = self.fault_body("epochs used up without a row");
+                Draft::new(Kind::Fault, 0).due(Some(env.now)).body(fault).put(self, env.now);
+            }
+            self.epoch += 1;
+        }
+        self.interrupt(env);
+        self.fire(env);
+        self.invoked = true;
+        self.invocations += 1;
+        self.started_at.get_or_insert(env.now);
+        self.turn = Turn::Open {
+            epoch: self.epoch,
+            reason,
+            at: env.now,
+            unseen: false,
+            saw_cancel: self.cancel.is_some(),
+        };
+        Ok(())
+    }
+
+    /// At-most-once steps whose licence has run out have failed.
+    fn interrupt(&mut self, env: &Env<'_>) {
+        let out: Vec<String> = self
+            .pending
+            .values()
+            .filter(|id| {
+                let state = self.steps.get(*id).map(|s| &s.state);
+                matches!(state, Some(StepState::Begun { licence, .. }) if *licence < self.epoch)
+            })
+            .cloned()
+            .collect();
+        for id in out {
+            let error = StepError::of_gateway(
+                "step-interrupted",
+                "the step had begun when its invocation was lost; whether it ran is not known",
+            );
+            Draft::new(Kind::Failed, 0)
+                .step(&id, OpKind::Run)
+                .body(error.to_bytes())
+                .put(self, env.now);
+        }
+    }
+
+    /// The exchange of `epoch` is over; what it had seen.
+    fn close_exchange(&mut self, epoch: i32) -> Result<Seen, Refusal> {
+        match self.turn {
+            Turn::Open { epoch: open, unseen, saw_cancel, .. } if open == epoch => {
+                self.turn = Turn::Due { reason: Reason::Retry, not_before: self.last_at };
+                Ok(Seen { signals: !unseen, cancel: saw_cancel })
+            }
+            _ => Err(Refusal::StaleEpoch),
+        }
+    }
+
+    pub(super) fn faulted(&mut self, fault: Fault, env: &Env<'_>) {
+        match fault {
+            Fault::Again => {
+                self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
+            }
+            Fault::Unhealthy { detail } => {
+                self.last_fault = Some(detail);
+                self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
+            }
+            Fault::Pause(attention) => {
+                self.turn = Turn::Due { reason: Reason::Manual, not_before: env.past };
+                self.pause(&attention, env, Flags::HANDLER | Flags::END);
+            }
+            Fault::Retry { detail, status, after } => {
+                if self.faults == 0 {
+                    self.first_fault = env.now;
+                }
+                self.faults += 1;
+                self.last_fault = Some(detail.clone());
+                let next = env.policy.invocation.next(
+                    self.faults,
+                    self.first_fault,
+                    env.now,
+                    after,
+                    env.jitter,
+                );
+                self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
+                let Some(at) = next else {
+                    let detail = format!(
+                        "{} invocations in a row failed, the last with: {detail}. Mend the \
+                         handler, then resume the run.",
+                        self.faults
+                    );
+                    self.pause(&Attention::new("invocations-used-up", detail), env, 0);
+                    return;
+                };
+                let far = at > env.now + env.horizon;
+                if far || self.epoch + 1 > self.row_epoch + EPOCH_ROOM {
+                    let body = Faulted { status, ..self.faulted_now(&detail) };
+                    let flags = if far { Flags::PARK } else { 0 };
+                    Draft::new(Kind::Fault, flags)
+                        .due(Some(at))
+                        .body(to_bytes(&body))
+                        .put(self, env.now);
+                }
+                self.turn = Turn::Due { reason: Reason::Retry, not_before: at };
+            }
+        }
+    }
+
+    pub(super) fn faulted_now(&self, detail: &str) -> Faulted {
+        Faulted {
+            faults: self.faults,
+            failures: self.failures,
+            first: self.first_fault,
+            detail: detail.chars().take(2_000).collect(),
+            status: None,
+        }
+    }
+
+    fn fault_body(&self, detail: &str) -> Bytes {
+        to_bytes(&self.faulted_now(detail))
+    }
+
+    // --- time --------------------------------------------------------------------------------
+
+    fn tick(&mut self, env: &Env<'_>) -> Result<(), Refusal> {
+        if self.deadline.is_some_and(|at| at <= env.past) {
+            let error = StepError::of_gateway("run-timed-out", "the run's deadline has passed");
+            self.end(
+                End { kind: Kind::TimedOut, body: Some(error.to_bytes()), holdable: false, ms: 0 },
+                env,
+            );
+            return Ok(());
+        }
+        if self.cancel.as_ref().is_some_and(|c| c.deadline <= env.past) {
+            self.end(End { kind: Kind::Cancelled, body: None, holdable: false, ms: 0 }, env);
+            return Ok(());
+        }
+        match &self.turn {
+            Turn::Waiting { .. } => self.look_at_tree(Reason::Progress, env),
+            Turn::Held { until, .. } if *until <= env.past => {
+                self.faulted(
+                    Fault::Retry {
+                        detail: "the handler answered 202 and gave no sign of life since".into(),
+                        status: None,
+                        after: None,
+                    },
+                    env,
+                );
+            }
+            _ => return Err(Refusal::NotDue),
+        }
+        Ok(())
+    }
+
+    /// While waiting: goes on if the tree is satisfied, by what is settled or by what is due, or
+    /// if a step's next attempt is due.
+    pub(super) fn look_at_tree(&mut self, reason: Reason, env: &Env<'_>) {
+        let Turn::Waiting { tree } = &self.turn else { return };
+        let due: Vec<i32> = self.timers.range(..=(env.past, i32::MAX)).map(|(_, n)| *n).collect();
+        let overlay =
+            |id: &str| match self.steps.get(id).map(|s| (s.op, &s.state)) {
+                Some((op, StepState::Asked { n, .. })) if due.contains(n) => {
+                    if op == OpKind::Sleep { Standing::Value } else { Standing::Failed }
+                }
+                _ => self.standing(id),
+            };
+        let satisfied = tree.standing(&overlay) != Standing::Pending;
+        let again = due.iter().any(|n| {
+            let step = self.pending.get(n).and_then(|id| self.steps.get(id));
+            step.is_some_and(|s| matches!(s.state, StepState::Trying { .. }))
+        });
+        if satisfied {
+            self.fire(env);
+            self.turn = Turn::Due { reason, not_before: env.past };
+        } else if again {
+            self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
+        }
+        if satisfied || again {
+            self.wake();
+        }
+    }
+
+    /// Settles what is due by itself, in order of (due, n of the ask).
+    fn fire(&mut self, env: &Env<'_>) {
+        let due: Vec<i32> = self.timers.range(..=(env.past, i32::MAX)).map(|(_, n)| *n).collect();
+        for n in due {
+            let Some(id) = self.pending.get(&n).cloned() else { continue };
+            let Some(step) = self.steps.get(&id) else { continue };
+            if !matches!(step.state, StepState::Asked { .. }) {
+                continue;
+            }
+            let op = step.op;
+            if op == OpKind::Sleep {
+                Draft::new(Kind::Done, 0)
+                    .step(&id, op)
+                    .body(Bytes::from_static(b"null"))
+                    .put(self, env.now);
+            } else {
+                let error =
+                    StepError::of_gateway("timed-out", format!("no {} came in time", op.word()));
+                Draft::new(Kind::Failed, 0).step(&id, op).body(error.to_bytes()).put(self, env.now);
+            }
+        }
+    }
+
+    // --- small things ------------------------------------------------------------------------
+
+    /// Pauses the run; an exchange that is open may still answer.
+    pub(super) fn pause(&mut self, attention: &Attention, env: &Env<'_>, flags: i16) {
+        Draft::new(Kind::Paused, flags | Flags::PARK)
+            .due(self_wake(self.deadline, self.cancel.as_ref()))
+            .body(to_bytes(attention))
+            .put(self, env.now);
+    }
+
+    /// The run is to be driven: if the database says parked, the next append says otherwise.
+    pub(super) fn wake(&mut self) {
+        self.parked = false;
+    }
+
+    /// Notes something for the history that is no row.
+    pub fn note(&mut self, at: Timestamp, epoch: i32, what: &str, by: &str, data: Bytes) {
+        self.next.history.push(HistoryEntry {
+            at,
+            epoch,
+            what: what.to_owned(),
+            by: by.to_owned(),
+            data,
+        });
+    }
+
+    /// Tags or status changed: lists are to show it.
+    pub(super) fn project_attributes(&mut self) {
+        self.next.attributes = Some(Attributes {
+            tags: serde_json::to_string(&self.tags).expect("strings serialise"),
+            custom_status: self.custom_status.clone(),
+        });
+    }
+}
+
+fn self_wake(deadline: Option<Timestamp>, cancel: Option<&Cancel>) -> Option<Timestamp> {
+    deadline.into_iter().chain(cancel.map(|c| c.deadline)).min()
+}
+
+/// What an exchange had seen when it was opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// Every signal accepted until now.
+    pub(super) signals: bool,
+    /// The cancel, if there is one.
+    pub(super) cancel: bool,
+}
+
+/// Body of a `tried` row.
+pub(super) fn tried(attempt: u32, first: Timestamp, error: &StepError) -> Bytes {
+    let error = serde_json::value::to_raw_value(error).expect("strings and raw JSON serialise");
+    to_bytes(&Tried { attempt, first, error })
+}
+
+/// `await any` of everything that is pending.
+pub(super) fn any_of(pending: impl Iterator<Item = String>) -> Tree {
+    Tree::Any(pending.map(Tree::Step).collect())
+}

@@ -1,0 +1,69 @@
+//! How a run ends: gated by its inbox, so that no accepted signal is lost at the end.
+
+use super::apply::{Env, REFUSED_ENDS};
+use super::body::{Noted, to_bytes};
+use super::draft::Draft;
+use super::row::{Append, Flags, Kind, Message, MessageKind};
+use super::run::{End, Reason, Run, Turn};
+
+impl Run {
+    /// Records an end; the append is gated when it is sealed.
+    pub(super) fn end(&mut self, end: End, env: &Env<'_>) {
+        let flags = if end.holdable { Flags::HANDLER } else { 0 };
+        let mut draft = Draft::new(end.kind, flags).ms(end.ms);
+        if let Some(body) = &end.body {
+            draft = draft.body(body.clone());
+        }
+        draft.put(self, env.now);
+        self.held_end = Some(end);
+    }
+
+    /// The append with the end lost: messages had come. Its other rows are recorded all the same,
+    /// then the messages, and the end again unless one of them was a signal that it had not seen.
+    pub(super) fn gate_lost(&mut self, append: Append, messages: &[Message], env: &Env<'_>) {
+        let Some(end) = self.held_end.take() else { return };
+        let Append { mut rows, attributes, logs, history, .. } = append;
+        rows.retain(|r| !r.kind.ends());
+        if let Some(head) = rows.first_mut() {
+            head.flags.clear(Flags::GATED);
+        }
+        self.n = rows.last().map_or(self.n - 1, |r| r.n + 1);
+        self.seq = rows.last().map_or(self.seq, |r| r.seq);
+        self.next = Append { rows, drained: 0, attributes, logs, history };
+        self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
+        let before = self.untaken();
+        let known = self.drained;
+        self.drain(messages, env);
+        if self.ended() {
+            return;
+        }
+        let signalled = messages.iter().any(|m| m.kind == MessageKind::Signal && m.pos > known);
+        debug_assert!(signalled || self.untaken() == before, "only signals are left untaken");
+        if end.holdable && self.cancel.is_some() && !matches!(end.kind, Kind::Cancelled) {
+            // The cancel came while the end was on its way: compensation comes first.
+            self.turn = Turn::Due { reason: Reason::Cancel, not_before: env.past };
+        } else if end.holdable && signalled {
+            self.refuse_end(env);
+        } else {
+            self.end(end, env);
+        }
+    }
+
+    fn untaken(&self) -> usize {
+        self.inbox().map(|(_, count)| count).sum()
+    }
+
+    /// A signal came that the answer with the end could not have seen: invoke again.
+    pub(super) fn refuse_end(&mut self, env: &Env<'_>) {
+        self.refused += 1;
+        self.turn = Turn::Due { reason: Reason::Signal, not_before: env.past };
+        if self.refused >= REFUSED_ENDS && !self.closing {
+            self.closing = true;
+            if self.next.rows.is_empty() {
+                let noted = Noted::default();
+                Draft::new(Kind::Noted, 0).body(to_bytes(&noted)).put(self, env.now);
+                self.turn = Turn::Due { reason: Reason::Signal, not_before: env.past };
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What a journal row means for its run: the same function live, on recovery and in tests.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::body::{Act, Attention, Faulted, Noted, Tried};
+use super::id::MessageId;
+use super::row::{Flags, Kind, MessageKind, OpKind, Row};
+use super::run::{AskKept, Buffered, Cancel, Mail, Reason, Run, Step, StepState, Turn, Unreadable};
+use super::time::Timestamp;
+
+/// The parts of an `asked` row's body that recovery needs.
+#[derive(serde::Deserialize)]
+struct AskBody {
+    name: Option<String>,
+    #[serde(default, with = "super::time::duration::option")]
+    heartbeat: Option<Duration>,
+}
+
+impl Run {
+    /// Applies one row: what it means for the run, whoever wrote it.
+    pub fn evolve(&mut self, row: &Row) -> Result<(), Unreadable> {
+        let bad = |detail: &str| Unreadable::Body { n: row.n, detail: detail.to_owned() };
+        self.n = row.n + 1;
+        self.seq = row.seq;
+        self.row_epoch = row.epoch;
+        self.dep = row.dep;
+        self.last_at = row.at;
+        self.seen.extend(row.refer);
+        let body = || row.body.clone().unwrap_or_default();
+        if row.flags.has(Flags::HANDLER) {
+            self.turn = Turn::Due { reason: Reason::Retry, not_before: row.at };
+            self.invoked = true;
+            self.faults = 0;
+        }
+        match row.kind {
+            Kind::Done | Kind::Failed => self.settle(row, &body()),
+            Kind::Asked => {
+                let op = row.flags.op().ok_or_else(|| bad("unknown op"))?;
+                let kept: AskBody = serde_json::from_slice(&body())
+                    .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+                let ask = AskKept { name: kept.name, heartbeat: kept.heartbeat };
+                let state = StepState::Asked { ask, n: row.n, at: row.at, due: row.due };
+                let step = Step { op, attempts: 0, first: None, state };
+                self.pending.insert(row.n, row.step.clone());
+                self.timers.extend(row.due.map(|due| (due, row.n)));
+                self.steps.insert(row.step.clone(), step);
+            }
+            Kind::Tried => {
+                let tried: Tried = serde_json::from_slice(&body())
+                    .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+                let due = row.due.unwrap_or(row.at);
+                self.forget_timer(&row.step);
+                self.pending.insert(row.n, row.step.clone());
+                self.timers.insert((due, row.n));
+                self.steps.insert(
+                    row.step.clone(),
+                    Step {
+                        op: OpKind::Run,
+                        attempts: tried.attempt,
+                        first: Some(tried.first),
+                        state: StepState::Trying {
+                            n: row.n,
+                            due,
+                            error: Bytes::from(tried.error.get().to_owned()),
+                        },
+                    },
+                );
+            }
+            Kind::Begun => {
+                self.forget_timer(&row.step);
+                // A final answer licenses the epoch after its own.
+                let licence = row.epoch + i32::from(row.cp == 0);
+                let state = StepState::Begun { n: row.n, licence };
+                self.pending.insert(row.n, row.step.clone());
+                self.steps
+                    .entry(row.step.clone())
+                    .and_modify(|s| s.state = state.clone())
+                    .or_insert(Step { op: OpKind::Run, attempts: 0, first: None, state });
+            }
+            Kind::Held => {
+                if row.step.is_empty() {
+                    let lease = row.due.unwrap_or(row.at);
+                    self.turn = Turn::Held { epoch: row.epoch, until: lease };
+                }
+            }
+            Kind::Arrived => {
+                let mail = match row.flags.op() {
+                    Some(OpKind::Callback) => Mail::Callback,
+                    _ => Mail::Signal,
+                };
+                let kind = match (mail, row.due.is_some()) {
+                    (Mail::Signal, _) => MessageKind::Signal,
+                    // `due` has no other use here: it marks an early callback as an error.
+                    (Mail::Callback, false) => MessageKind::CallbackValue,
+                    (Mail::Callback, true) => MessageKind::CallbackError,
+                };
+                let id = MessageId::from(row.refer.unwrap_or_default());
+                let message = Buffered { id, kind, body: body(), at: row.at };
+                self.buffered.entry((mail, row.step.clone())).or_default().push_back(message);
+            }
+            Kind::Noted => {
+                let noted: Noted = serde_json::from_slice(&body())
+                    .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+                if let Some(status) = noted.status {
+                    let text = status.get();
+                    self.custom_status = (text != "null").then(|| Bytes::from(text.to_owned()));
+                }
+                if let Some(tags) = noted.tags {
+                    self.tags = tags;
+                }
+            }
+            Kind::Waits => {
+                let tree = serde_json::from_slice(&body())
+                    .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+                self.turn = Turn::Waiting { tree };
+            }
+            Kind::Claimed => {
+                self.claims += 1;
+                self.invoked = true;
+            }
+            Kind::Fault => {
+                let fault: Faulted = serde_json::from_slice(&body())
+                    .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+                self.faults = fault.faults;
+                self.failures = fault.failures;
+                self.first_fault = fault.first;
+                self.last_fault = Some(fault.detail);
+                self.invoked = true;
+                let not_before = row.due.unwrap_or(row.at);
+                self.turn = Turn::Due { reason: Reason::Retry, not_before };
+            }
+            Kind::Cancelling => {
+                let act: Act = serde_json::from_slice(&body()).unwrap_or_default();
+                self.cancel =
+                    Some(Cancel { reason: act.reason, deadline: row.due.unwrap_or(row.at) });
+                // A cancel lets a paused run go on: it is to compensate and end.
+                self.paused = None;
+                self.turn = Turn::Due { reason: Reason::Cancel, not_before: row.at };
+            }
+            Kind::Paused => {
+                let attention: Attention = serde_json::from_slice(&body())
+                    .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+                self.paused = Some(attention);
+                if row.flags.has(Flags::HANDLER) {
+                    self.turn = Turn::Due { reason: Reason::Manual, not_before: row.at };
+                }
+            }
+            Kind::Resumed => self.resume(row),
+            Kind::Completed
+            | Kind::EndFailed
+            | Kind::Cancelled
+            | Kind::TimedOut
+            | Kind::Terminated => {
+                self.turn = Turn::Ended { kind: row.kind, body: row.body.clone(), at: row.at };
+            }
+            Kind::Late | Kind::Moved | Kind::Beat => {}
+            Kind::Created | Kind::Retaken | Kind::Compacted | Kind::Continued | Kind::Reopened => {
+                return Err(bad("a row of this kind is not known here"));
+            }
+        }
+        if row.flags.has(Flags::END) && !matches!(row.kind, Kind::Paused) {
+            self.turn = Turn::Due { reason: Reason::Yield, not_before: row.at };
+        }
+        if row.flags.has(Flags::PARK) {
+            self.parked = true;
+        }
+        if row.flags.has(Flags::HOT) {
+            self.parked = false;
+            self.closing = row.flags.has(Flags::CLOSING);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, row: &Row, body: &Bytes) {
+        let ok = row.kind == Kind::Done;
+        let op = row.flags.op().unwrap_or_default();
+        self.forget_timer(&row.step);
+        if let (Some(message), OpKind::Signal | OpKind::Callback) = (row.refer, op) {
+            self.unbuffer(MessageId::from(message));
+        }
+        self.shown.push(&row.step, row.seq, op, ok, body);
+        self.claims = 0;
+        let state = StepState::Settled { seq: row.seq, n: row.n, ok };
+        self.steps
+            .entry(row.step.clone())
+            .and_modify(|s| s.state = state.clone())
+            .or_insert(Step { op, attempts: 0, first: None, state });
+    }
+
+    fn resume(&mut self, row: &Row) {
+        self.paused = None;
+        self.faults = 0;
+        self.idle = 0;
+        let retry: Vec<(Timestamp, i32)> = self
+            .timers
+            .iter()
+            .copied()
+            .filter(|(_, n)| {
+                let step = self.pending.get(n).and_then(|id| self.steps.get(id));
+                step.is_some_and(|s| matches!(s.state, StepState::Trying { .. }))
+            })
+            .collect();
+        for (due, n) in retry {
+            self.timers.remove(&(due, n));
+            self.timers.insert((row.at, n));
+            if let Some(step) = self.pending.get(&n).and_then(|id| self.steps.get_mut(id))
+                && let StepState::Trying { due, .. } = &mut step.state
+            {
+                *due = row.at;
+            }
+        }
+        if let Turn::Due { .. } = self.turn {
+            self.turn = Turn::Due { reason: Reason::Manual, not_before: row.at };
+        }
+    }
+
+    /// A step is no longer pending, or its timer is replaced.
+    fn forget_timer(&mut self, id: &str) {
+        let (n, due) = match self.steps.get(id).map(|s| &s.state) {
+            Some(StepState::Asked { n, due, .. }) => (*n, *due),
+            Some(StepState::Trying { n, due, .. }) => (*n, Some(*due)),
+            Some(StepState::Begun { n, .. }) => (*n, None),
+            Some(StepState::Settled { .. }) | None => return,
+        };
+        self.pending.remove(&n);
+        if let Some(due) = due {
+            self.timers.remove(&(due, n));
+        }
+    }
+
+    fn unbuffer(&mut self, id: MessageId) {
+        self.buffered.retain(|_, queue| {
+            queue.retain(|m| m.id != id);
+            !queue.is_empty()
+        });
+    }
+}

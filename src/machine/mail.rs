@@ -1,0 +1,163 @@
+//! What messages do to a run: signals, callbacks, operators' acts.
+
+use std::time::Duration;
+
+use super::apply::{CANCEL_GRACE, Env};
+use super::body::{Act, Attention, to_bytes};
+use super::draft::Draft;
+use super::op::StepError;
+use super::row::{Kind, Message, MessageKind, OpKind};
+use super::run::{Cancel, End, Mail, Reason, Run, StepState, Turn};
+
+impl Run {
+    pub(super) fn drain(&mut self, messages: &[Message], env: &Env<'_>) {
+        for message in messages {
+            if message.pos <= self.drained {
+                continue;
+            }
+            self.drained = message.pos;
+            if self.seen.contains(&message.id.uuid()) {
+                continue;
+            }
+            self.take(message, env);
+            if self.ended() {
+                return;
+            }
+        }
+        self.look_at_tree(Reason::Progress, env);
+    }
+
+    fn take(&mut self, m: &Message, env: &Env<'_>) {
+        match m.kind {
+            MessageKind::New => {}
+            MessageKind::Signal => {
+                if let Turn::Open { unseen, .. } = &mut self.turn {
+                    *unseen = true;
+                }
+                match self.first_asking(&m.name) {
+                    Some(id) => {
+                        Draft::new(Kind::Done, 0)
+                            .step(&id, OpKind::Signal)
+                            .body(m.body.clone())
+                            .took(m)
+                            .put(self, env.now);
+                    }
+                    None => self.buffer(m, OpKind::Signal, env),
+                }
+            }
+            MessageKind::CallbackValue | MessageKind::CallbackError => {
+                let state = self.steps.get(&m.name).map(|s| (s.op, &s.state));
+                match state {
+                    Some((OpKind::Callback, StepState::Asked { .. })) => self.call_back(m, env),
+                    None => self.buffer(m, OpKind::Callback, env),
+                    Some(_) => {
+                        Draft::new(Kind::Late, 0)
+                            .step(&m.name, OpKind::Callback)
+                            .took(m)
+                            .put(self, env.now);
+                    }
+                }
+            }
+            MessageKind::Cancel => self.take_cancel(m, env),
+            MessageKind::Pause => {
+                if self.paused.is_some() {
+                    Draft::new(Kind::Late, 0).took(m).put(self, env.now);
+                    return;
+                }
+                let act: Act = serde_json::from_slice(&m.body).unwrap_or_default();
+                let why = act.reason.map(|r| format!(": {r}")).unwrap_or_default();
+                let attention = Attention::new("operator", format!("Paused by {}{why}", act.by));
+                Draft::new(Kind::Paused, 0).body(to_bytes(&attention)).took(m).put(self, env.now);
+            }
+            MessageKind::Resume | MessageKind::RetryNow => {
+                self.wake();
+                Draft::new(Kind::Resumed, 0).body(m.body.clone()).took(m).put(self, env.now);
+                self.look_at_tree(Reason::Manual, env);
+            }
+            MessageKind::Terminate => {
+                let act: Act = serde_json::from_slice(&m.body).unwrap_or_default();
+                let why = act.reason.map(|r| format!(": {r}")).unwrap_or_default();
+                let error = StepError::of_gateway(
+                    "run-terminated",
+                    format!("terminated by {}{why}", act.by),
+                );
+                Draft::new(Kind::Terminated, 0).body(error.to_bytes()).took(m).put(self, env.now);
+            }
+        }
+    }
+
+    fn take_cancel(&mut self, m: &Message, env: &Env<'_>) {
+        if self.cancel.is_some() {
+            Draft::new(Kind::Late, 0).took(m).put(self, env.now);
+            return;
+        }
+        let act: Act = serde_json::from_slice(&m.body).unwrap_or_default();
+        let deadline = env.now + act.grace_ms.map_or(CANCEL_GRACE, Duration::from_millis);
+        self.wake();
+        // The exchange that is open has not seen it: whatever it answers is refused.
+        Draft::new(Kind::Cancelling, 0)
+            .due(Some(deadline))
+            .body(m.body.clone())
+            .took(m)
+            .put(self, env.now);
+        if self.invoked {
+            self.cancel = Some(Cancel { reason: act.reason, deadline });
+        } else {
+            self.end(End { kind: Kind::Cancelled, body: None, holdable: false, ms: 0 }, env);
+        }
+    }
+
+    /// The pending signal step that asked first for `name`.
+    fn first_asking(&self, name: &str) -> Option<String> {
+        self.pending
+            .values()
+            .find(|id| {
+                self.steps.get(*id).is_some_and(|s| {
+                    s.op == OpKind::Signal
+                        && matches!(&s.state, StepState::Asked { ask, .. }
+                            if ask.name.as_deref() == Some(name))
+                })
+            })
+            .cloned()
+    }
+
+    fn buffer(&mut self, m: &Message, op: OpKind, env: &Env<'_>) {
+        // `due` marks an early callback as an error: the kind of a row has no room for it.
+        let error = (m.kind == MessageKind::CallbackError).then_some(m.at);
+        Draft::new(Kind::Arrived, 0)
+            .step(&m.name, op)
+            .due(error)
+            .body(m.body.clone())
+            .took(m)
+            .put(self, env.now);
+    }
+
+    fn call_back(&mut self, m: &Message, env: &Env<'_>) {
+        let kind = if m.kind == MessageKind::CallbackValue { Kind::Done } else { Kind::Failed };
+        Draft::new(kind, 0)
+            .step(&m.name, OpKind::Callback)
+            .body(m.body.clone())
+            .took(m)
+            .put(self, env.now);
+    }
+
+    /// Hands the oldest buffered message to a step that has just asked, if there is one.
+    pub(super) fn take_buffered(
+        &mut self,
+        id: &str,
+        op: OpKind,
+        name: &str,
+        flags: i16,
+        env: &Env<'_>,
+    ) {
+        let mail = if op == OpKind::Signal { Mail::Signal } else { Mail::Callback };
+        let Some(m) =
+            self.buffered.get(&(mail, name.to_owned())).and_then(|queue| queue.front()).cloned()
+        else {
+            return;
+        };
+        let kind = if m.kind == MessageKind::CallbackError { Kind::Failed } else { Kind::Done };
+        let uuid = m.id.uuid();
+        Draft::new(kind, flags).step(id, op).body(m.body).refer(uuid).put(self, env.now);
+    }
+}

@@ -1,0 +1,450 @@
+//! A run in memory: what its journal rows add up to, and the turn it is in.
+//!
+//! [`Run::evolve`] is the only way a row changes a run, live and on recovery alike.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::body::{Attention, Created};
+use super::id::{MessageId, RunId};
+use super::op::Ask;
+use super::row::{Append, Kind, MessageKind, OpKind, Row};
+use super::shown::Shown;
+use super::time::Timestamp;
+use super::tree::{Standing, Tree};
+
+/// Why the gateway invokes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The first invocation.
+    Start,
+    /// What it waited for has settled.
+    Progress,
+    /// A failed exchange, or a step's next attempt.
+    Retry,
+    /// The handler yielded.
+    Yield,
+    /// An end was refused because a signal had come that it could not have seen.
+    Signal,
+    /// A cancel was taken.
+    Cancel,
+    /// An operator asked.
+    Manual,
+}
+
+impl Reason {
+    /// The word in the invocation.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Progress => "progress",
+            Self::Retry => "retry",
+            Self::Yield => "yield",
+            Self::Signal => "signal",
+            Self::Cancel => "cancel",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+/// Whose move it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// The run wants an exchange, not before a moment.
+    Due {
+        /// Why.
+        reason: Reason,
+        /// Back-off or delayed start.
+        not_before: Timestamp,
+    },
+    /// An exchange is open.
+    Open {
+        /// Its fence.
+        epoch: i32,
+        /// Why it was opened.
+        reason: Reason,
+        /// When.
+        at: Timestamp,
+        /// A signal was accepted since, which this exchange cannot have seen.
+        unseen: bool,
+        /// The cancel was known when it was opened.
+        saw_cancel: bool,
+    },
+    /// The handler answered 202 and works on; without a sign of life until then it has crashed.
+    Held {
+        /// Its fence.
+        epoch: i32,
+        /// The end of its lease.
+        until: Timestamp,
+    },
+    /// Until the tree is satisfied.
+    Waiting {
+        /// What must settle.
+        tree: Tree,
+    },
+    /// For ever, unless an operator reopens it.
+    Ended {
+        /// How.
+        kind: Kind,
+        /// Output or error.
+        body: Option<Bytes>,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// One named entry of the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Its op: a step never changes it.
+    pub op: OpKind,
+    /// Failed attempts so far.
+    pub attempts: u32,
+    /// When the first attempt was reported.
+    pub first: Option<Timestamp>,
+    /// How it stands.
+    pub state: StepState,
+}
+
+/// How a step stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StepState {
+    /// Asked for, settles later.
+    Asked {
+        /// What was asked.
+        ask: AskKept,
+        /// The row that asked.
+        n: i32,
+        /// When.
+        at: Timestamp,
+        /// When it settles by itself.
+        due: Option<Timestamp>,
+    },
+    /// An attempt failed, another follows.
+    Trying {
+        /// The row of the attempt.
+        n: i32,
+        /// When the next one is due.
+        due: Timestamp,
+        /// The last error, JSON.
+        error: Bytes,
+    },
+    /// An at-most-once step that may run in this epoch.
+    Begun {
+        /// The row that began it.
+        n: i32,
+        /// The last epoch that may report it.
+        licence: i32,
+    },
+    /// Settled for ever.
+    Settled {
+        /// Its place in commit order.
+        seq: i32,
+        /// The row that settled it.
+        n: i32,
+        /// Whether it has a value.
+        ok: bool,
+    },
+}
+
+/// What is kept of an op that settles later.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AskKept {
+    /// A signal's name.
+    pub name: Option<String>,
+    /// A callback's longest silence.
+    pub heartbeat: Option<Duration>,
+}
+
+impl AskKept {
+    /// What is kept of `ask`.
+    #[must_use]
+    pub fn of(ask: &Ask) -> Self {
+        match ask {
+            Ask::Sleep(_) => Self::default(),
+            Ask::Signal { name, .. } => Self { name: Some(name.clone()), heartbeat: None },
+            Ask::Callback { heartbeat, .. } => Self { name: None, heartbeat: *heartbeat },
+        }
+    }
+}
+
+/// A cancel that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancel {
+    /// Why, if they said.
+    pub reason: Option<String>,
+    /// Until when the handler may compensate.
+    pub deadline: Timestamp,
+}
+
+/// A drained message that nothing has asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buffered {
+    /// Its identity.
+    pub id: MessageId,
+    /// Signal or callback.
+    pub kind: MessageKind,
+    /// The payload.
+    pub body: Bytes,
+    /// When it was accepted.
+    pub at: Timestamp,
+}
+
+/// An end that waits for the gate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct End {
+    /// How it ends.
+    pub kind: Kind,
+    /// Output or error.
+    pub body: Option<Bytes>,
+    /// Whether a signal that it has not seen holds it up: an answer's end, but no deadline's.
+    pub holdable: bool,
+    /// Milliseconds of the exchange that brought it.
+    pub ms: i32,
+}
+
+/// A run, as far as the gateway must know it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// Its namespace.
+    pub ns: i32,
+    /// Where its journal is.
+    pub home: i16,
+    /// What it was started with.
+    pub created: Created,
+    /// When.
+    pub created_at: Timestamp,
+    /// When it is timed out.
+    pub deadline: Option<Timestamp>,
+    /// Grows at `continue`.
+    pub generation: i32,
+    /// Next position in the log.
+    pub n: i32,
+    /// Settled steps of this generation.
+    pub seq: i32,
+    /// The last epoch issued.
+    pub epoch: i32,
+    /// The epoch of the last row: what recovery will know.
+    pub row_epoch: i32,
+    /// The deployment last invoked.
+    pub dep: i32,
+    /// All steps by id.
+    pub steps: HashMap<String, Step>,
+    /// Steps asked for and not settled, in order of their asks.
+    pub pending: BTreeMap<i32, String>,
+    /// When steps settle by themselves or are tried again.
+    pub timers: BTreeSet<(Timestamp, i32)>,
+    /// Messages that nothing asks for, by class and name, oldest first.
+    pub buffered: BTreeMap<(Mail, String), VecDeque<Buffered>>,
+    /// Every message that is in the journal.
+    pub seen: HashSet<Uuid>,
+    /// The last inbox position that was drained.
+    pub drained: i32,
+    /// Whose move it is.
+    pub turn: Turn,
+    /// Why a person is needed; the turn stands still beneath it.
+    pub paused: Option<Attention>,
+    /// The cancel that was taken.
+    pub cancel: Option<Cancel>,
+    /// Failed exchanges in a row.
+    pub faults: u32,
+    /// Run-level errors.
+    pub failures: u32,
+    /// When the first of them in a row happened.
+    pub first_fault: Timestamp,
+    /// What the last fault was.
+    pub last_fault: Option<String>,
+    /// Answers in a row that made no progress.
+    pub idle: u32,
+    /// Ends refused because of unseen signals.
+    pub refused: u32,
+    /// `claimed` rows since the last settled step.
+    pub claims: u32,
+    /// Messages are refused from now on.
+    pub closing: bool,
+    /// Whether the database says parked, as of the rows recorded so far.
+    pub parked: bool,
+    /// Loaded, and not invoked since: the first exchange must clear the epochs of the last owner.
+    pub fresh: bool,
+    /// Whether a handler may have been called.
+    pub invoked: bool,
+    /// Exchanges opened, at least.
+    pub invocations: u32,
+    /// An end that lost to the gate and waits for the messages.
+    pub held_end: Option<End>,
+    /// What invocations show of settled steps.
+    pub shown: Shown,
+    /// Tags now.
+    pub tags: BTreeMap<String, String>,
+    /// Custom status now.
+    pub custom_status: Option<Bytes>,
+    /// When the first invocation was opened, as far as is known.
+    pub started_at: Option<Timestamp>,
+    /// When the last row was recorded.
+    pub last_at: Timestamp,
+    /// Rows that wait for the next append.
+    pub next: Append,
+    /// How the database's parked flag stood when the last append was sealed.
+    pub(super) was_parked: bool,
+    /// How the database's closing flag stood when the last append was sealed.
+    pub(super) was_closing: bool,
+}
+
+/// The class of a buffered message: signals and early callbacks have names of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mail {
+    /// By signal name.
+    Signal,
+    /// By step id.
+    Callback,
+}
+
+impl MessageKind {
+    /// The class under which it is buffered, if it can be.
+    #[must_use]
+    pub const fn mail(self) -> Option<Mail> {
+        match self {
+            Self::Signal => Some(Mail::Signal),
+            Self::CallbackValue | Self::CallbackError => Some(Mail::Callback),
+            _ => None,
+        }
+    }
+}
+
+/// Why rows cannot be read as a run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// There is no row 0.
+    #[error("the journal has no `created` row")]
+    NoCreated,
+    /// A body is not what its kind says.
+    #[error("row {n}: {detail}")]
+    Body {
+        /// Which row.
+        n: i32,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl Run {
+    /// The run that a `created` row makes.
+    pub fn of_created(id: RunId, ns: i32, row: &Row) -> Result<Self, Unreadable> {
+        let body = row.body.as_ref().filter(|_| row.kind == Kind::Created);
+        let body = body.ok_or(Unreadable::NoCreated)?;
+        let created: Created = serde_json::from_slice(body)
+            .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+        let not_before = created.start_at.unwrap_or_default();
+        Ok(Self {
+            id,
+            ns,
+            home: 0,
+            created_at: row.at,
+            deadline: row.due,
+            generation: 1,
+            n: row.n + 1,
+            seq: row.seq,
+            epoch: 0,
+            row_epoch: row.epoch,
+            dep: row.dep,
+            steps: HashMap::new(),
+            pending: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            buffered: BTreeMap::new(),
+            seen: HashSet::new(),
+            drained: 0,
+            turn: Turn::Due { reason: Reason::Start, not_before },
+            paused: None,
+            cancel: None,
+            faults: 0,
+            failures: 0,
+            first_fault: row.at,
+            last_fault: None,
+            idle: 0,
+            refused: 0,
+            claims: 0,
+            closing: false,
+            parked: false,
+            fresh: false,
+            invoked: false,
+            invocations: 0,
+            held_end: None,
+            shown: Shown::default(),
+            tags: created.tags.clone(),
+            custom_status: None,
+            started_at: None,
+            last_at: row.at,
+            next: Append::default(),
+            was_parked: false,
+            was_closing: false,
+            created,
+        })
+    }
+
+    /// The run that `rows` add up to, as a new owner finds it. `parked` and `closing` are the
+    /// database's flags, `drained` the counter that was read in the same snapshot.
+    pub fn recover(
+        id: RunId,
+        ns: i32,
+        rows: &[Row],
+        parked: bool,
+        closing: bool,
+    ) -> Result<Self, Unreadable> {
+        let (first, rest) = rows.split_first().ok_or(Unreadable::NoCreated)?;
+        let mut run = Self::of_created(id, ns, first)?;
+        // Without a delayed start it may have been invoked before anything was recorded.
+        run.invoked = run.created.start_at.is_none() || !rest.is_empty();
+        for row in rest {
+            run.evolve(row)?;
+        }
+        run.epoch = run.row_epoch;
+        run.fresh = true;
+        run.parked = parked;
+        run.was_parked = parked;
+        run.closing = closing;
+        run.was_closing = closing;
+        Ok(run)
+    }
+
+    /// How a step stands, for await trees.
+    #[must_use]
+    pub fn standing(&self, id: &str) -> Standing {
+        match self.steps.get(id).map(|s| &s.state) {
+            Some(StepState::Settled { ok: true, .. }) => Standing::Value,
+            Some(StepState::Settled { ok: false, .. }) => Standing::Failed,
+            _ => Standing::Pending,
+        }
+    }
+
+    /// Whether the run has ended.
+    #[must_use]
+    pub const fn ended(&self) -> bool {
+        matches!(self.turn, Turn::Ended { .. })
+    }
+
+    /// How many signals were accepted and not taken, by name.
+    pub fn inbox(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.buffered
+            .iter()
+            .filter(|((mail, _), queue)| *mail == Mail::Signal && !queue.is_empty())
+            .map(|((_, name), queue)| (name.as_str(), queue.len()))
+    }
+
+    /// Moves the moment at which a pending step settles by itself (a sign of life came).
+    pub fn put_off(&mut self, id: &str, until: Timestamp) {
+        if let Some(Step { state: StepState::Asked { n, due: Some(due), .. }, .. }) =
+            self.steps.get_mut(id)
+        {
+            self.timers.remove(&(*due, *n));
+            *due = until;
+            self.timers.insert((until, *n));
+        }
+    }
+}

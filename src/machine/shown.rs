@@ -1,0 +1,127 @@
+//! What invocations show of settled steps: one growing piece of JSON, made once per step.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::row::OpKind;
+
+/// A value over this is shown as a reference and fetched on its own.
+pub const INLINE_VALUE: usize = 32 << 10;
+
+/// Settled steps as `"id":{"seq":…,"op":…,"value":…}` members, in commit order.
+///
+/// Invocations of a run differ in their tail only, so that sending a journal of N steps costs a
+/// copy of its bytes and no serialisation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    text: Vec<u8>,
+    /// Where the member of each `seq` (from 1) ends in `text`.
+    ends: Vec<usize>,
+    /// Bytes of all values and errors, references at their full size.
+    pub bytes: usize,
+    /// Whether a value is shown as a reference.
+    pub has_refs: bool,
+}
+
+impl Shown {
+    /// Adds the step that settled as number `seq`.
+    pub fn push(&mut self, id: &str, seq: i32, op: OpKind, ok: bool, body: &Bytes) {
+        use std::io::Write as _;
+        self.bytes += body.len();
+        let text = &mut self.text;
+        if !text.is_empty() {
+            text.push(b',');
+        }
+        serde_json::to_writer(&mut *text, id).expect("writing to memory succeeds");
+        let word = op.word();
+        write!(text, r#":{{"seq":{seq},"op":"{word}","#).expect("writing to memory succeeds");
+        if body.len() > INLINE_VALUE {
+            self.has_refs = true;
+            let digest = Sha256::digest(body);
+            write!(text, r#""ref":{{"bytes":{},"sha256":""#, body.len())
+                .expect("writing to memory succeeds");
+            for byte in digest {
+                write!(text, "{byte:02x}").expect("writing to memory succeeds");
+            }
+            text.extend_from_slice(if ok { b"\"}" } else { b"\"},\"failed\":true" });
+        } else {
+            text.extend_from_slice(if ok { br#""value":"# } else { br#""error":"# });
+            text.extend_from_slice(if body.is_empty() { b"null" } else { body });
+        }
+        text.push(b'}');
+        self.ends.push(text.len());
+    }
+
+    /// The members up to as many as fit into `budget` bytes, and the `seq` of the last of them.
+    #[must_use]
+    pub fn within(&self, budget: usize) -> (&[u8], i32) {
+        let count = if self.text.len() <= budget {
+            self.ends.len()
+        } else {
+            self.ends.partition_point(|end| *end <= budget)
+        };
+        let end = count.checked_sub(1).map_or(0, |last| self.ends[last]);
+        (&self.text[..end], i32::try_from(count).unwrap_or(i32::MAX))
+    }
+
+    /// The members after `seq`, as many as fit into `budget` bytes but at least one, and the
+    /// `seq` of the last of them.
+    #[must_use]
+    pub fn after(&self, seq: i32, budget: usize) -> (&[u8], i32) {
+        let from = usize::try_from(seq).unwrap_or(0).min(self.ends.len());
+        let start = from.checked_sub(1).map_or(0, |last| self.ends[last] + 1);
+        if from == self.ends.len() {
+            return (&[], seq);
+        }
+        let count = self.ends[from..].partition_point(|end| end - start <= budget).max(1);
+        let last = from + count;
+        (&self.text[start..self.ends[last - 1]], i32::try_from(last).unwrap_or(i32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two() -> Shown {
+        let mut shown = Shown::default();
+        shown.push("a", 1, OpKind::Run, true, &Bytes::from_static(b"3544790567247868102"));
+        shown.push("b\"", 2, OpKind::Signal, false, &Bytes::from_static(b"{}"));
+        shown
+    }
+
+    #[test]
+    fn members_are_json_and_byte_exact() {
+        let (text, upto) = two().within(1000);
+        assert_eq!(upto, 2);
+        let text = String::from_utf8(text.to_vec()).expect("utf-8");
+        assert_eq!(
+            text,
+            r#""a":{"seq":1,"op":"run","value":3544790567247868102},"b\"":{"seq":2,"op":"signal","error":{}}"#
+        );
+    }
+
+    #[test]
+    fn a_budget_cuts_between_members_and_pages_go_on_there() {
+        let shown = two();
+        let (first, upto) = shown.within(60);
+        assert_eq!(upto, 1);
+        assert!(first.ends_with(b"}"));
+        assert_eq!(shown.within(3), (&[][..], 0));
+        let (rest, last) = shown.after(1, 10);
+        assert_eq!(last, 2);
+        assert!(rest.starts_with(b"\"b"));
+        assert_eq!(shown.after(2, 10), (&[][..], 2));
+    }
+
+    #[test]
+    fn big_values_are_references() {
+        let mut shown = Shown::default();
+        let big = Bytes::from(format!("\"{}\"", "x".repeat(INLINE_VALUE)));
+        shown.push("big", 1, OpKind::Run, true, &big);
+        let text = format!("{{{}}}", String::from_utf8_lossy(shown.within(1000).0));
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(json["big"]["ref"]["bytes"], big.len());
+        assert!(shown.has_refs);
+    }
+}

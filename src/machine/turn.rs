@@ -1,0 +1,445 @@
+//! What a handler's answer means for its run.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::apply::{Env, Fault, NO_PROGRESS, REFUSED_ENDS, Seen, any_of, tried};
+use super::body::{Attention, Noted, to_bytes};
+use super::draft::Draft;
+use super::op::{Again, Answer, Ask, Moment, Op, Outcome, StepError, Terminal};
+use super::retry::RetrySpec;
+use super::row::{Flags, Kind, LogLine, OpKind};
+use super::run::{End, Reason, Run, StepState, Turn};
+use super::tree::Standing;
+
+/// What the ops of an answer did.
+#[derive(Default)]
+struct Did {
+    /// A step settled, or an at-most-once step began: the handler has something new to see.
+    settled: bool,
+    /// Something was recorded: the answer made progress.
+    recorded: bool,
+    /// An at-most-once step began; only the next epoch may report it.
+    began: bool,
+    /// A step's error asks for a person.
+    pause: Option<Attention>,
+}
+
+impl Run {
+    /// Records an answer: all of it, or only why it cannot be.
+    pub(super) fn answered(&mut self, answer: Answer, ms: i32, seen: Seen, env: &Env<'_>) {
+        if let Some(attention) = self.objection(&answer, env) {
+            self.pause(&attention, env, Flags::HANDLER | Flags::END);
+            return;
+        }
+        if let Some(Terminal::Await(tree)) = &answer.terminal
+            && let Some(unknown) = tree
+                .steps()
+                .into_iter()
+                .find(|id| !self.knows(id) && !answer.ops.iter().any(|op| op.step() == Some(*id)))
+        {
+            let detail = format!(
+                "malformed answer: `await` names step `{unknown}`, which is neither in the journal nor asked for in this answer"
+            );
+            self.faulted(Fault::Retry { detail, status: Some(200), after: None }, env);
+            return;
+        }
+        self.faults = 0;
+        let Answer { ops, terminal } = answer;
+        let first_row = self.next.rows.len();
+        let mut did = Did::default();
+        for op in ops {
+            self.op(op, &mut did, env);
+        }
+        self.end_turn(terminal, ms, seen, did, first_row, env);
+    }
+
+    fn knows(&self, id: &str) -> bool {
+        self.steps.contains_key(id)
+    }
+
+    /// Why nothing of the answer may be recorded: a step that changes its kind, or a limit.
+    fn objection(&self, answer: &Answer, env: &Env<'_>) -> Option<Attention> {
+        let mut fresh: HashMap<&str, OpKind> = HashMap::new();
+        let mut bytes = self.shown.bytes;
+        for op in &answer.ops {
+            let (Some(id), Some(kind)) = (op.step(), op_kind(op)) else { continue };
+            let known = self.steps.get(id).map(|s| s.op).or_else(|| fresh.get(id).copied());
+            match known {
+                Some(was) if was != kind => {
+                    return Some(Attention {
+                        expected: Some(format!("{} {id}", was.word())),
+                        got: Some(format!("{} {id}", kind.word())),
+                        ..Attention::new(
+                            "mismatch",
+                            format!(
+                                "Step `{id}` is recorded as `{}`, and the handler now says `{}`. \
+                                 Nothing of its answer was recorded. Give the changed step a new \
+                                 id, or go back to the code that began this run, then resume it.",
+                                was.word(),
+                                kind.word()
+                            ),
+                        )
+                    });
+                }
+                Some(_) => {}
+                None => {
+                    fresh.insert(id, kind);
+                }
+            }
+            if let Op::Run { outcome, .. } = op {
+                let size = match outcome {
+                    Outcome::Value(value) => value.len(),
+                    Outcome::Error(error) => error.message.len(),
+                };
+                bytes += size;
+                if size > env.limits.value_bytes {
+                    return Some(Attention::new(
+                        "value-limit",
+                        format!(
+                            "Step `{id}` has a value of {size} bytes, over the limit of {}. Keep \
+                             it elsewhere and return a reference.",
+                            env.limits.value_bytes
+                        ),
+                    ));
+                }
+            }
+        }
+        let steps = self.steps.len() + fresh.len();
+        if !fresh.is_empty() && steps > env.limits.steps {
+            return Some(Attention::new(
+                "journal-limit",
+                format!(
+                    "The run would have {steps} steps, over the limit of {}.",
+                    env.limits.steps
+                ),
+            ));
+        }
+        (bytes > env.limits.journal_bytes).then(|| {
+            Attention::new(
+                "journal-limit",
+                format!(
+                    "The journal would have {bytes} bytes, over the limit of {}.",
+                    env.limits.journal_bytes
+                ),
+            )
+        })
+    }
+
+    fn op(&mut self, op: Op, did: &mut Did, env: &Env<'_>) {
+        match op {
+            Op::Run { id, outcome, ms, retry } => {
+                let settled = |s: &StepState| matches!(s, StepState::Settled { .. });
+                if self.steps.get(&id).is_some_and(|s| settled(&s.state)) {
+                    return; // The first recorded outcome wins.
+                }
+                did.recorded = true;
+                match outcome {
+                    Outcome::Value(value) => {
+                        did.settled = true;
+                        Draft::new(Kind::Done, Flags::HANDLER)
+                            .step(&id, OpKind::Run)
+                            .body(value)
+                            .ms(ms)
+                            .put(self, env.now);
+                    }
+                    Outcome::Error(error) => self.step_error(&id, error, ms, retry, did, env),
+                }
+            }
+            Op::Start { id } => {
+                let startable = match self.steps.get(&id).map(|s| &s.state) {
+                    None => true,
+                    // The next attempt of a step that failed is licensed anew.
+                    Some(StepState::Trying { due, .. }) => *due <= env.now,
+                    Some(_) => false,
+                };
+                if startable {
+                    (did.recorded, did.settled, did.began) = (true, true, true);
+                    Draft::new(Kind::Begun, Flags::HANDLER)
+                        .step(&id, OpKind::Run)
+                        .put(self, env.now);
+                }
+            }
+            Op::Ask { id, ask, raw } => {
+                if self.knows(&id) {
+                    return;
+                }
+                did.recorded = true;
+                self.ask(&id, &ask, raw, env);
+            }
+            Op::Status(value) => {
+                let now = (value.as_ref() != b"null").then(|| value.clone());
+                if now != self.custom_status {
+                    let status = String::from_utf8(value.to_vec()).ok();
+                    let raw = status.and_then(|s| serde_json::value::RawValue::from_string(s).ok());
+                    self.noted(&Noted { status: raw, tags: None }, env);
+                }
+            }
+            Op::Tags(change) => {
+                let mut tags = self.tags.clone();
+                for (name, value) in change {
+                    match value {
+                        Some(value) => tags.insert(name, value),
+                        None => tags.remove(&name),
+                    };
+                }
+                if tags != self.tags {
+                    self.noted(&Noted { status: None, tags: Some(tags) }, env);
+                }
+            }
+            Op::Log { level, message, fields } => {
+                self.next.logs.push(LogLine { at: env.now, level, message, fields });
+            }
+        }
+    }
+
+    fn noted(&mut self, noted: &Noted, env: &Env<'_>) {
+        Draft::new(Kind::Noted, Flags::HANDLER).body(to_bytes(noted)).put(self, env.now);
+        self.project_attributes();
+    }
+
+    fn step_error(
+        &mut self,
+        id: &str,
+        mut error: StepError,
+        ms: i32,
+        retry: Option<RetrySpec>,
+        did: &mut Did,
+        env: &Env<'_>,
+    ) {
+        let known = self.steps.get(id);
+        let attempt = known.map_or(0, |s| s.attempts) + 1;
+        let first = known.and_then(|s| s.first).unwrap_or(env.now);
+        error.attempts = Some(attempt);
+        let policy = retry.unwrap_or_default().over(&env.policy.step);
+        let asked = error.after_ms.map(std::time::Duration::from_millis);
+        let next = match error.retry {
+            Again::Never => None,
+            Again::Pause => Some(env.now),
+            Again::Default => policy.next(attempt, first, env.now, asked, env.jitter),
+        };
+        let Some(due) = next else {
+            did.settled = true;
+            Draft::new(Kind::Failed, Flags::HANDLER)
+                .step(id, OpKind::Run)
+                .body(error.to_bytes())
+                .ms(ms)
+                .put(self, env.now);
+            return;
+        };
+        if error.retry == Again::Pause {
+            did.pause = Some(Attention::new(
+                "step-asks",
+                format!("Step `{id}` asks for a person: {}: {}", error.kind, error.message),
+            ));
+        }
+        Draft::new(Kind::Tried, Flags::HANDLER)
+            .step(id, OpKind::Run)
+            .due(Some(due))
+            .body(tried(attempt, first, &error))
+            .ms(ms)
+            .put(self, env.now);
+    }
+
+    fn ask(&mut self, id: &str, ask: &Ask, raw: Bytes, env: &Env<'_>) {
+        let (op, due) = match ask {
+            Ask::Sleep(Moment::For(length)) => (OpKind::Sleep, Some(env.now + *length)),
+            Ask::Sleep(Moment::Until(at)) => (OpKind::Sleep, Some(*at)),
+            Ask::Signal { timeout, .. } => (OpKind::Signal, timeout.map(|t| env.now + t)),
+            Ask::Callback { timeout, heartbeat } => {
+                (OpKind::Callback, timeout.iter().chain(heartbeat).min().map(|t| env.now + *t))
+            }
+        };
+        Draft::new(Kind::Asked, Flags::HANDLER).step(id, op).due(due).body(raw).put(self, env.now);
+        match ask {
+            Ask::Sleep(_) => {}
+            Ask::Signal { name, .. } => self.take_buffered(id, op, name, Flags::HANDLER, env),
+            Ask::Callback { .. } => self.take_buffered(id, op, id, Flags::HANDLER, env),
+        }
+    }
+
+    fn end_turn(
+        &mut self,
+        terminal: Option<Terminal>,
+        ms: i32,
+        seen: Seen,
+        did: Did,
+        first_row: usize,
+        env: &Env<'_>,
+    ) {
+        let again = Turn::Due { reason: Reason::Yield, not_before: env.past };
+        let end = match terminal {
+            Some(Terminal::Result(output)) => {
+                let kind = if seen.cancel { Kind::Cancelled } else { Kind::Completed };
+                Some(End { kind, body: Some(output), holdable: true, ms })
+            }
+            Some(Terminal::Error(error)) if seen.cancel => Some(End {
+                kind: Kind::Cancelled,
+                body: Some(error.to_bytes()),
+                holdable: true,
+                ms,
+            }),
+            Some(Terminal::Error(error)) => match self.failed(error, ms, env) {
+                Some(end) => Some(end),
+                None => return self.after_turn(env),
+            },
+            Some(Terminal::Yield) => {
+                self.turn = again;
+                None
+            }
+            Some(Terminal::Await(tree)) => {
+                self.turn = Turn::Waiting { tree };
+                None
+            }
+            None if did.settled || self.pending.is_empty() => {
+                self.turn = again;
+                None
+            }
+            None => {
+                self.turn = Turn::Waiting { tree: any_of(self.pending.values().cloned()) };
+                None
+            }
+        };
+        if let Some(end) = end {
+            self.idle = 0;
+            if seen.signals || self.refused >= REFUSED_ENDS {
+                self.end(end, env);
+            } else {
+                self.refuse_end(env);
+                self.mark_end(first_row);
+            }
+            return;
+        }
+        if self.closing || self.refused > 0 {
+            // It was let know of the signals and does not end after all: it accepts again.
+            self.refused = 0;
+            self.closing = false;
+        }
+        if let Some(attention) = did.pause {
+            self.pause(&attention, env, Flags::HANDLER | Flags::END);
+            return;
+        }
+        if did.began {
+            // Only the next epoch may run what was begun, so it must come.
+            self.turn = Turn::Due { reason: Reason::Yield, not_before: env.past };
+        }
+        self.suspend(&did, env);
+        self.mark_end(first_row);
+        self.after_turn(env);
+    }
+
+    /// What is recorded of a turn that goes on: the tree, or that nothing moves.
+    fn suspend(&mut self, did: &Did, env: &Env<'_>) {
+        let at_once = match &self.turn {
+            Turn::Waiting { tree } => {
+                let due = |id: &str| match self.steps.get(id).map(|s| &s.state) {
+                    Some(StepState::Asked { due: Some(due), .. }) if *due <= env.past => {
+                        Standing::Value
+                    }
+                    _ => self.standing(id),
+                };
+                tree.standing(&due) != Standing::Pending
+            }
+            _ => true,
+        };
+        if did.recorded {
+            self.idle = 0;
+        } else if at_once {
+            self.idle += 1;
+            if self.idle >= NO_PROGRESS {
+                self.idle = 0;
+                self.pause(
+                    &Attention::new(
+                        "no-progress",
+                        "Three answers in a row recorded nothing, asked for nothing new and \
+                         wanted to be invoked again at once. Look at how the handler finds its \
+                         steps in `steps`, then resume the run.",
+                    ),
+                    env,
+                    Flags::HANDLER | Flags::END,
+                );
+                return;
+            }
+        }
+        if let Turn::Waiting { tree } = &self.turn {
+            if at_once {
+                self.turn = Turn::Due { reason: Reason::Progress, not_before: env.past };
+                return;
+            }
+            let body = to_bytes(tree);
+            let wake = self.next_wake(env.past);
+            let park = wake.is_none_or(|at| at > env.now + env.horizon);
+            let flags = if park { Flags::HANDLER | Flags::PARK } else { Flags::HANDLER };
+            Draft::new(Kind::Waits, flags).due(wake).body(body).put(self, env.now);
+        }
+    }
+
+    /// The last row of an answer that is followed by another invocation says so.
+    fn mark_end(&mut self, first_row: usize) {
+        if !matches!(self.turn, Turn::Due { .. }) {
+            return;
+        }
+        if let Some(last) = self.next.rows[first_row..].last_mut()
+            && last.flags.has(Flags::HANDLER)
+        {
+            last.flags.set(Flags::END);
+        }
+    }
+
+    fn after_turn(&mut self, env: &Env<'_>) {
+        if self.next.rows.is_empty() && !self.next.logs.is_empty() {
+            // Log lines travel with an append; a turn that only logs needs a row to carry them.
+            Draft::new(Kind::Noted, 0).body(to_bytes(&Noted::default())).put(self, env.now);
+        }
+    }
+
+    /// The run's code failed: another try by the run's policy, or the end.
+    fn failed(&mut self, mut error: StepError, ms: i32, env: &Env<'_>) -> Option<End> {
+        self.failures += 1;
+        error.attempts = Some(self.failures);
+        let asked = error.after_ms.map(std::time::Duration::from_millis);
+        let next = match error.retry {
+            Again::Never => None,
+            Again::Pause => Some(env.now),
+            Again::Default => {
+                env.policy.run.next(self.failures, self.created_at, env.now, asked, env.jitter)
+            }
+        };
+        let Some(at) = next else {
+            return Some(End {
+                kind: Kind::EndFailed,
+                body: Some(error.to_bytes()),
+                holdable: true,
+                ms,
+            });
+        };
+        let detail = format!("{}: {}", error.kind, error.message);
+        if error.retry == Again::Pause {
+            self.pause(
+                &Attention::new("run-asks", format!("The run asks for a person: {detail}")),
+                env,
+                Flags::HANDLER | Flags::END,
+            );
+            return None;
+        }
+        let mut body = self.faulted_now(&detail);
+        body.faults = 0;
+        let far = at > env.now + env.horizon;
+        let flags = if far { Flags::HANDLER | Flags::PARK } else { Flags::HANDLER };
+        Draft::new(Kind::Fault, flags).due(Some(at)).body(to_bytes(&body)).put(self, env.now);
+        None
+    }
+}
+
+const fn op_kind(op: &Op) -> Option<OpKind> {
+    match op {
+        Op::Run { .. } | Op::Start { .. } => Some(OpKind::Run),
+        Op::Ask { ask, .. } => Some(match ask {
+            Ask::Sleep(_) => OpKind::Sleep,
+            Ask::Signal { .. } => OpKind::Signal,
+            Ask::Callback { .. } => OpKind::Callback,
+        }),
+        Op::Status(_) | Op::Tags(_) | Op::Log { .. } => None,
+    }
+}
