@@ -1,5 +1,412 @@
 //! Floor 2: the only place where the machine meets the store and the handlers.
+//!
+//! A run's way through here: [`start`] creates it through a lane ([`lanes`]); [`owner`] keeps it in
+//! memory and turns causes into appends; [`exchange`] invokes its handler; [`messages`] brings
+//! signals, callbacks and operators' acts; [`timers`] wakes it; [`leases`] decides which node does
+//! all that; [`view`] shows it.
 
+mod breaker;
+mod catalog;
+mod exchange;
+mod lanes;
+mod leases;
+mod messages;
+mod owner;
+mod shapes;
+mod start;
+mod timers;
 mod types;
+mod view;
+mod watch;
 
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use catalog::Catalog;
+pub use shapes::*;
 pub use types::*;
+pub use watch::Changes;
+
+use crate::clock::Clock;
+use crate::machine::{Limits, NodeId, Run, RunId, Timestamp};
+use crate::outbound::Client;
+use crate::protocol::{ClusterKeys, ClusterSecret};
+use crate::store::{self, Store};
+use lanes::Lanes;
+use leases::Cluster;
+use owner::Owner;
+use watch::Watchers;
+
+/// How a node is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where handlers and callers reach the gateway, without a slash at the end.
+    pub public_url: String,
+    /// Where the other nodes reach this one.
+    pub address: String,
+    /// Limits of runs.
+    pub limits: Limits,
+}
+
+/// The engine of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    clock: Clock,
+    client: Client,
+    keys: ClusterKeys,
+    settings: Settings,
+    catalog: RwLock<Arc<Catalog>>,
+    owner: Mutex<Owner>,
+    cluster: Mutex<Cluster>,
+    node: Mutex<NodeId>,
+    lanes: Lanes,
+    watchers: Watchers,
+    timer_nudge: Notify,
+    loads: Semaphore,
+    away: AtomicBool,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("address", &self.0.settings.address).finish_non_exhaustive()
+    }
+}
+
+/// A lock that a panic elsewhere does not take away: what it protects is checked by the database.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    /// Joins the cluster and begins to drive runs.
+    pub async fn begin(
+        store: Store,
+        clock: Clock,
+        client: Client,
+        settings: Settings,
+    ) -> Result<Self, store::Error> {
+        let secret = ClusterSecret::from(store.cluster_secret().await?);
+        let catalog = Catalog::of(store.load_catalog().await?, clock.upper());
+        let (lanes, receivers) = Lanes::start();
+        let node = NodeId::new(clock.upper(), crate::clock::chance());
+        let engine = Self(Arc::new(Inner {
+            keys: ClusterKeys::derive(&secret),
+            store,
+            clock,
+            client,
+            settings,
+            catalog: RwLock::new(Arc::new(catalog)),
+            owner: Mutex::new(Owner::new()),
+            cluster: Mutex::new(Cluster::default()),
+            node: Mutex::new(node),
+            lanes,
+            watchers: Watchers::default(),
+            timer_nudge: Notify::new(),
+            loads: Semaphore::new(8),
+            away: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }));
+        receivers.run(&engine);
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_time().await });
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_lease().await });
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_horizon().await });
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_house().await });
+        Ok(engine)
+    }
+
+    /// Stops in order: opens nothing new, waits up to `grace` for what is open, hands its groups
+    /// over, leaves the cluster.
+    pub async fn leave(&self, grace: Duration) {
+        self.owner().leaving = true;
+        let until = self.clock().mono() + grace;
+        while self.clock().mono() < until {
+            let busy = {
+                let owner = self.owner();
+                owner.runs.values().any(|e| e.in_flight.is_some() || e.admitted.is_some())
+            };
+            if !busy {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.give_up(&self.held()).await;
+        if let Err(error) = self.store().leave(self.node()).await {
+            tracing::warn!(%error, "cannot leave the cluster; the lease will pass by itself");
+        }
+        self.halt();
+    }
+
+    /// Stops at once, as if the process had been killed: the others find out by the lease.
+    pub fn halt(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+    }
+
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.0.stop.clone();
+        self.0.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    // --- parts ---------------------------------------------------------------------------------
+
+    pub(super) fn store(&self) -> &Store {
+        &self.0.store
+    }
+    pub(super) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+    pub(super) fn client(&self) -> &Client {
+        &self.0.client
+    }
+    pub(super) fn keys(&self) -> &ClusterKeys {
+        &self.0.keys
+    }
+    pub(super) fn lanes(&self) -> &Lanes {
+        &self.0.lanes
+    }
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.0.watchers
+    }
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.settings.limits
+    }
+    pub(super) fn answer_limits(&self) -> &Limits {
+        &self.0.settings.limits
+    }
+    pub(super) fn public_url(&self) -> &str {
+        &self.0.settings.public_url
+    }
+    pub(super) fn address(&self) -> &str {
+        &self.0.settings.address
+    }
+    pub(super) fn owner(&self) -> MutexGuard<'_, Owner> {
+        lock(&self.0.owner)
+    }
+    pub(super) fn cluster(&self) -> MutexGuard<'_, Cluster> {
+        lock(&self.0.cluster)
+    }
+    pub(super) fn node(&self) -> NodeId {
+        *lock(&self.0.node)
+    }
+    pub(super) fn renew_node_id(&self) {
+        *lock(&self.0.node) = NodeId::new(self.clock().upper(), crate::clock::chance());
+    }
+    pub(super) fn timer_nudge(&self) -> &Notify {
+        &self.0.timer_nudge
+    }
+    pub(super) fn nudge_timers(&self) {
+        self.0.timer_nudge.notify_one();
+    }
+    pub(super) fn loads(&self) -> &Semaphore {
+        &self.0.loads
+    }
+    /// What is registered, as of now.
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.0.catalog.read().unwrap_or_else(PoisonError::into_inner))
+    }
+    pub(super) fn set_catalog(&self, catalog: Catalog) {
+        *self.0.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalog);
+    }
+    pub(super) fn circuit(&self, endpoint: i32) -> Option<breaker::Circuit> {
+        self.owner().breakers.get(&endpoint).map(|b| b.circuit().clone())
+    }
+
+    /// Notes whether Postgres can be reached.
+    pub(super) fn postgres_away(&self, away: bool) {
+        if self.0.away.swap(away, Ordering::Relaxed) != away {
+            if away {
+                tracing::error!("Postgres is away");
+            } else {
+                tracing::info!("Postgres is back");
+            }
+        }
+    }
+
+    /// Whether new work is taken.
+    fn admit(&self) -> Result<(), Error> {
+        if self.0.away.load(Ordering::Relaxed) {
+            return Err(Error::busy("Postgres is away"));
+        }
+        Ok(())
+    }
+
+    // --- what every caller may ask -------------------------------------------------------------
+
+    /// The cluster's time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock().upper()
+    }
+
+    /// Whether this node can serve.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.admit()?;
+        if !self.lease_holds() {
+            return Err(Error::busy("this node has not joined the cluster yet"));
+        }
+        self.store().now().await?;
+        Ok(())
+    }
+
+    /// Begins to watch a run.
+    #[must_use]
+    pub fn changes(&self, run: RunId) -> Changes {
+        self.watchers().watch(run)
+    }
+
+    /// A run as it stands. Nothing is shown that is not committed.
+    pub async fn view(&self, ns: &Namespace, run: RunId) -> Result<RunView, Error> {
+        self.with_run_and_gate(Some(ns.id), run, |run, gated, parks| {
+            self.view_of(run, gated, parks)
+        })
+        .await
+    }
+
+    /// A run when it has ended, or as it stands when the time is up.
+    pub async fn wait_end(
+        &self,
+        ns: &Namespace,
+        run: RunId,
+        at_most: Duration,
+    ) -> Result<RunView, Error> {
+        let mut changes = self.changes(run);
+        let view = self.view(ns, run).await?;
+        if view.status.ended() {
+            return Ok(view);
+        }
+        let ended = async {
+            loop {
+                changes.changed().await;
+                if let Some(view) = changes.ended() {
+                    return Ok(view);
+                }
+                // Not driven here (any more): look at what is recorded.
+                if !self.owner().runs.contains_key(&run) {
+                    let view = self.view(ns, run).await?;
+                    if view.status.ended() {
+                        return Ok(Arc::new(view));
+                    }
+                }
+            }
+        };
+        match tokio::time::timeout(at_most, ended).await {
+            Ok(view) => view.map(|v: Arc<RunView>| (*v).clone()),
+            Err(_) => self.view(ns, run).await,
+        }
+    }
+
+    /// Looks at a run: in memory if this node drives it, else as it is recorded.
+    pub(super) async fn with_run<T>(
+        &self,
+        ns: &Namespace,
+        run: RunId,
+        look: impl Fn(&Run) -> T,
+    ) -> Result<T, Error> {
+        self.with_run_and_gate(Some(ns.id), run, |run, _, _| look(run)).await
+    }
+
+    /// The same for who does not come with a namespace but with an address that names the run.
+    pub(super) async fn with_any_run<T>(
+        &self,
+        run: RunId,
+        look: impl Fn(&Run) -> T,
+    ) -> Result<T, Error> {
+        self.with_run_and_gate(None, run, |run, _, _| look(run)).await
+    }
+
+    async fn with_run_and_gate<T>(
+        &self,
+        ns: Option<i32>,
+        id: RunId,
+        look: impl Fn(&Run, bool, bool) -> T,
+    ) -> Result<T, Error> {
+        let mut changes = self.changes(id);
+        let in_memory = async {
+            loop {
+                {
+                    let owner = self.owner();
+                    // A node whose lease has passed never answers from memory.
+                    let holds = owner.lease_until > self.clock().mono();
+                    let Some(entry) = owner.runs.get(&id).filter(|_| holds) else { return None };
+                    if ns.is_some_and(|ns| ns != entry.run.ns) {
+                        return Some(Err(Error::RunNotFound(id)));
+                    }
+                    if entry.in_flight.is_none() {
+                        let parks = entry.gated && self.parks(&owner, &entry.run);
+                        return Some(Ok(look(&entry.run, entry.gated, parks)));
+                    }
+                }
+                changes.changed().await;
+            }
+        };
+        if let Ok(Some(found)) = tokio::time::timeout(Duration::from_secs(2), in_memory).await {
+            return found;
+        }
+        let loaded = self.store().load(&[id]).await?.into_iter().next();
+        let loaded = loaded.filter(|l| ns.is_none_or(|ns| ns == l.ns));
+        let loaded = loaded.ok_or(Error::RunNotFound(id))?;
+        let parked = loaded.parked.is_some();
+        let mut run = Run::recover(id, loaded.ns, &loaded.rows, parked, loaded.closing)
+            .map_err(|e| Error::corrupt(&e.to_string()))?;
+        run.home = loaded.home;
+        Ok(look(&run, false, false))
+    }
+
+    /// Weeks made and dropped, old rows removed, as long as the node lives.
+    async fn keep_house(&self) {
+        loop {
+            let now = self.clock().upper();
+            if let Err(error) = self.store().ensure_partitions(now).await {
+                tracing::warn!(%error, "partitions could not be made ahead");
+            }
+            tokio::time::sleep(Duration::from_mins(10)).await;
+        }
+    }
+}
+
+impl Error {
+    /// The node cannot do it now.
+    pub(super) fn busy(detail: &str) -> Self {
+        Self::Unavailable { detail: detail.to_owned(), retry_after: Duration::from_secs(1) }
+    }
+
+    pub(super) fn stopping() -> Self {
+        Self::busy("this node is stopping")
+    }
+
+    pub(super) fn corrupt(detail: &str) -> Self {
+        tracing::error!(detail, "unreadable data");
+        Self::Internal
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        if error.is_transient() {
+            return Self::busy("Postgres is away or busy");
+        }
+        tracing::error!(%error, "the store refused");
+        Self::Internal
+    }
+}

@@ -384,4 +384,7 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// A fault of the gateway; the log says what.
+    #[error("something went wrong inside the gateway")]
+    Internal,
 }

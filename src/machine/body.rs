@@ -37,6 +37,9 @@ pub struct Created {
     /// The default policy of its steps, over the function's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
+    /// The deployment that it was started on by name, and stays on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<i32>,
     /// W3C trace context of the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,

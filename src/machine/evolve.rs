@@ -190,6 +190,8 @@ impl Run {
     }
 
     fn resume(&mut self, row: &Row) {
+        let act: Option<Act> = row.body.as_ref().and_then(|b| serde_json::from_slice(b).ok());
+        self.pin = act.and_then(|a| a.deployment).or(self.pin);
         self.paused = None;
         self.faults = 0;
         self.idle = 0;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::body::{Attention, Created};
 use super::id::{MessageId, RunId};
 use super::op::Ask;
-use super::row::{Append, Kind, MessageKind, OpKind, Row};
+use super::row::{Append, Flags, Kind, MessageKind, OpKind, Row};
 use super::shown::Shown;
 use super::time::Timestamp;
 use super::tree::{Standing, Tree};
@@ -235,6 +235,8 @@ pub struct Run {
     pub row_epoch: i32,
     /// The deployment last invoked.
     pub dep: i32,
+    /// The deployment that it is to stay on, whatever is newest.
+    pub pin: Option<i32>,
     /// All steps by id.
     pub steps: HashMap<String, Step>,
     /// Steps asked for and not settled, in order of their asks.
@@ -354,6 +356,7 @@ impl Run {
             epoch: 0,
             row_epoch: row.epoch,
             dep: row.dep,
+            pin: created.pin,
             steps: HashMap::new(),
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -401,9 +404,15 @@ impl Run {
         let mut run = Self::of_created(id, ns, first)?;
         // Without a delayed start it may have been invoked before anything was recorded.
         run.invoked = run.created.start_at.is_none() || !rest.is_empty();
+        let mut last_epoch = 0;
         for row in rest {
             run.evolve(row)?;
+            if row.flags.has(Flags::HANDLER) && row.epoch > last_epoch {
+                last_epoch = row.epoch;
+                run.invocations += 1;
+            }
         }
+        run.started_at = rest.iter().find(|r| r.flags.has(Flags::HANDLER)).map(|r| r.at);
         run.epoch = run.row_epoch;
         run.fresh = true;
         run.parked = parked;
@@ -437,7 +446,19 @@ impl Run {
             .map(|((_, name), queue)| (name.as_str(), queue.len()))
     }
 
-    /// Moves the moment at which a pending step settles by itself (a sign of life came).
+    /// Somebody works on this callback step still: it is not timed out for its heartbeat's length.
+    /// A restart forgets this, and gives one whole heartbeat instead.
+    pub fn sign_of_life(&mut self, id: &str, now: Timestamp) {
+        let heartbeat = match self.steps.get(id).map(|s| &s.state) {
+            Some(StepState::Asked { ask, .. }) => ask.heartbeat,
+            _ => None,
+        };
+        if let Some(heartbeat) = heartbeat {
+            self.put_off(id, now + heartbeat);
+        }
+    }
+
+    /// Moves the moment at which a pending step settles by itself.
     pub fn put_off(&mut self, id: &str, until: Timestamp) {
         if let Some(Step { state: StepState::Asked { n, due: Some(due), .. }, .. }) =
             self.steps.get_mut(id)

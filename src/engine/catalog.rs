@@ -1,0 +1,277 @@
+//! What is registered, ready for use: which deployment a run goes to, and what is in force there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Engine, Namespace};
+use crate::machine::{DeploymentId, EndpointId, Policy, RetryPolicy, RetrySpec, Run, Timestamp};
+use crate::protocol::{FunctionSpec, Manifest, Secret, Versioning};
+use crate::store;
+
+/// The longest silence of an exchange, unless function or run say otherwise.
+pub(super) const INVOCATION_TIMEOUT: Duration = Duration::from_mins(1);
+/// Stands for the endpoint of runs whose function nobody hosts.
+pub(super) const NO_ENDPOINT: i32 = 0;
+
+/// An endpoint, as far as invocations need it.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The number in other tables.
+    pub id: i32,
+    /// The id that users see.
+    pub public: EndpointId,
+    /// Its name.
+    pub name: String,
+    /// Extra headers of every invocation.
+    pub headers: Vec<(String, String)>,
+    /// Live signing secrets.
+    pub secrets: Vec<Secret>,
+    /// No invocation is sent.
+    pub disabled: bool,
+}
+
+/// A deployment, as far as invocations need it.
+#[derive(Debug)]
+pub struct Deployment {
+    /// The number in the journal.
+    pub id: i32,
+    /// The id that users see.
+    pub public: DeploymentId,
+    /// Its endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Where invocations go.
+    pub url: String,
+    /// Whether its handler can fetch pages and values.
+    pub pages: bool,
+    /// How much of a journal it takes inline, in bytes.
+    pub max_inline_bytes: usize,
+    /// What it said it has.
+    pub manifest: Manifest,
+}
+
+impl Deployment {
+    /// Whether it has this function.
+    #[must_use]
+    pub fn has(&self, function: &str) -> bool {
+        self.manifest.function(function).is_some()
+    }
+
+    fn spec(&self, function: &str) -> Option<&FunctionSpec> {
+        self.manifest.function(function)
+    }
+
+    /// The longest silence of an exchange for a function.
+    #[must_use]
+    pub fn invocation_timeout(&self, function: &str) -> Duration {
+        self.spec(function).and_then(|s| s.timeouts.invocation).unwrap_or(INVOCATION_TIMEOUT)
+    }
+
+    /// How long a run of a function may take.
+    #[must_use]
+    pub fn run_timeout(&self, function: &str) -> Option<Duration> {
+        self.spec(function).and_then(|s| s.timeouts.run)
+    }
+}
+
+/// A function by name.
+#[derive(Debug)]
+pub struct Function {
+    /// The number in runs.
+    pub id: i32,
+    /// Its name.
+    pub name: String,
+    /// The deployment that new runs start on.
+    pub dep: i32,
+}
+
+/// Everything that is registered, at one version.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// Grows with every change.
+    pub version: i64,
+    namespaces: HashMap<i32, Namespace>,
+    functions: HashMap<(i32, String), Arc<Function>>,
+    deployments: HashMap<i32, Arc<Deployment>>,
+    by_public: HashMap<DeploymentId, i32>,
+    /// As it is recorded, for lists.
+    pub(super) recorded: store::Catalog,
+}
+
+impl Catalog {
+    /// What the store has, ready for use.
+    #[must_use]
+    pub fn of(recorded: store::Catalog, _now: Timestamp) -> Self {
+        let endpoints: HashMap<i32, Arc<Endpoint>> = recorded
+            .endpoints
+            .iter()
+            .map(|e| {
+                let secrets = e.secrets.iter().filter_map(|s| Secret::parse(s).ok()).collect();
+                let endpoint = Endpoint {
+                    id: e.id,
+                    public: e.public,
+                    name: e.name.clone(),
+                    headers: e.headers.clone().into_iter().collect(),
+                    secrets,
+                    disabled: e.disabled,
+                };
+                (e.id, Arc::new(endpoint))
+            })
+            .collect();
+        let mut catalog = Self { version: recorded.version, ..Self::default() };
+        for n in &recorded.namespaces {
+            let namespace = Namespace { id: n.id, name: n.name.clone() };
+            catalog.namespaces.insert(n.id, namespace);
+        }
+        for d in &recorded.deployments {
+            let Some(endpoint) = endpoints.get(&d.endpoint_id) else { continue };
+            let manifest: Manifest = match serde_json::from_slice(&d.manifest) {
+                Ok(manifest) => manifest,
+                Err(error) => {
+                    tracing::error!(deployment.id = %d.public, %error, "manifest cannot be read");
+                    continue;
+                }
+            };
+            catalog.by_public.insert(d.public, d.id);
+            let deployment = Deployment {
+                id: d.id,
+                public: d.public,
+                endpoint: Arc::clone(endpoint),
+                url: d.url.clone(),
+                pages: manifest.pages,
+                max_inline_bytes: usize::try_from(manifest.max_inline_bytes).unwrap_or(usize::MAX),
+                manifest,
+            };
+            catalog.deployments.insert(d.id, Arc::new(deployment));
+        }
+        for f in &recorded.functions {
+            let Some((_, dep)) = f.hosted else { continue };
+            let function = Function { id: f.id, name: f.name.clone(), dep };
+            catalog.functions.insert((f.ns, f.name.clone()), Arc::new(function));
+        }
+        catalog.recorded = recorded;
+        catalog
+    }
+
+    /// The function of this name, if an endpoint hosts it.
+    #[must_use]
+    pub fn function(&self, ns: i32, name: &str) -> Option<Arc<Function>> {
+        self.functions.get(&(ns, name.to_owned())).cloned()
+    }
+
+    /// All functions of a namespace that an endpoint hosts.
+    pub fn functions(&self, ns: i32) -> impl Iterator<Item = &Arc<Function>> {
+        self.functions.iter().filter(move |((of, _), _)| *of == ns).map(|(_, f)| f)
+    }
+
+    /// A deployment by its number.
+    #[must_use]
+    pub fn deployment(&self, id: i32) -> Option<Arc<Deployment>> {
+        self.deployments.get(&id).cloned()
+    }
+
+    /// A deployment by the id that users see.
+    #[must_use]
+    pub fn deployment_named(&self, id: DeploymentId) -> Option<Arc<Deployment>> {
+        self.deployment(*self.by_public.get(&id)?)
+    }
+
+    /// The name of a namespace.
+    #[must_use]
+    pub fn namespace(&self, id: i32) -> Option<Namespace> {
+        self.namespaces.get(&id).cloned()
+    }
+
+    /// A namespace by name.
+    #[must_use]
+    pub fn namespace_named(&self, name: &str) -> Option<Namespace> {
+        self.namespaces.values().find(|n| n.name == name).cloned()
+    }
+
+    /// Where a run is to be invoked: where it was pinned by hand; on the deployment of its first
+    /// invocation where the function says `pinned`; else on the newest that has the function.
+    #[must_use]
+    pub fn deployment_for(&self, run: &Run) -> Option<(Arc<Function>, Arc<Deployment>)> {
+        let name = &run.created.function;
+        let function = self.function(run.ns, name);
+        let at = |id: i32| {
+            let deployment = self.deployment(id)?;
+            let here = || Arc::new(Function { id: 0, name: name.clone(), dep: id });
+            Some((function.clone().unwrap_or_else(here), deployment))
+        };
+        if let Some(pin) = run.pin {
+            return at(pin);
+        }
+        let stays = self
+            .deployment(run.dep)
+            .and_then(|d| d.spec(name).map(|s| s.versioning == Versioning::Pinned))
+            .unwrap_or(false);
+        if stays && run.invoked {
+            return at(run.dep);
+        }
+        at(function.as_ref()?.dep)
+    }
+
+    /// What is in force for a run: its own options over its function's over the defaults.
+    #[must_use]
+    pub fn policy_for(&self, run: &Run) -> Policy {
+        let host = self.deployment_for(run);
+        let spec = host.as_ref().and_then(|(_, d)| d.spec(&run.created.function));
+        let over = |of: Option<RetrySpec>, base: &RetryPolicy| of.unwrap_or_default().over(base);
+        let step = over(spec.and_then(|s| s.retry), &RetryPolicy::STEP);
+        Policy {
+            step: over(run.created.retry, &step),
+            invocation: over(spec.and_then(|s| s.invocation_retry), &RetryPolicy::INVOCATION),
+            run: over(spec.and_then(|s| s.run_retry), &RetryPolicy::RUN),
+        }
+    }
+}
+
+impl Engine {
+    /// Reads what is registered anew, and lets runs go on that waited for it.
+    pub(super) async fn reload_catalog(&self) {
+        let recorded = match self.store().load_catalog().await {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                tracing::warn!(%error, "the catalog trails");
+                return;
+            }
+        };
+        let now = self.clock().upper();
+        let old = self.catalog();
+        self.set_catalog(Catalog::of(recorded, now));
+        let catalog = self.catalog();
+        let mut owner = self.owner();
+        let ids: Vec<_> = owner.runs.keys().copied().collect();
+        for id in ids {
+            if let Some(entry) = owner.runs.get_mut(&id) {
+                entry.policy = catalog.policy_for(&entry.run);
+            }
+        }
+        for endpoint in &catalog.recorded.endpoints {
+            let was = old.recorded.endpoints.iter().find(|e| e.id == endpoint.id);
+            let breaker = owner.breakers.entry(endpoint.id).or_default();
+            breaker.set_disabled(endpoint.disabled);
+            if was.is_some_and(|e| e.version != endpoint.version) {
+                breaker.forget();
+            }
+        }
+        // Runs without a host are kept under a breaker that never closes by itself.
+        owner.breakers.entry(NO_ENDPOINT).or_default();
+        self.release_all(&mut owner);
+    }
+
+    /// A circuit has opened or closed: people and lists are to know.
+    pub(super) fn circuit_changed(&self, owner: &super::owner::Owner, endpoint: i32, _ns: i32) {
+        let Some(breaker) = owner.breakers.get(&endpoint) else { return };
+        let open = breaker.parks();
+        metrics::gauge!("stepwell_circuit_open", "endpoint" => endpoint.to_string())
+            .set(f64::from(u8::from(open)));
+        match breaker.circuit() {
+            super::breaker::Circuit::Open { detail, .. } => {
+                tracing::warn!(endpoint, detail, "endpoint is unhealthy: its runs are parked");
+            }
+            _ => tracing::info!(endpoint, "endpoint is healthy again: its runs resume at a ramp"),
+        }
+    }
+}

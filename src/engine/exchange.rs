@@ -1,0 +1,413 @@
+//! One invocation: what is sent, what comes back, and what that means for run and endpoint.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Engine;
+use super::breaker::Health;
+use super::catalog::Deployment;
+use super::owner::Owner;
+use crate::machine::{
+    Answer, Attention, Cause, Fault, InvocationId, RunId, StepState, Timestamp, Turn,
+};
+use crate::outbound::{Failure, Reply};
+use crate::protocol::{self, BadAnswer, CancelNotice, Invocation, Links, Pending, RunHead};
+
+/// How long a handler may work on one answer, less this, is its budget.
+const BUDGET_MARGIN: Duration = Duration::from_secs(5);
+/// The inline budget is never lowered under this.
+const INLINE_FLOOR: usize = 64 << 10;
+/// The longest `Retry-After` that is honoured.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+/// How much of a failed answer's body is kept.
+const KEPT_HEAD: usize = 64 << 10;
+
+/// An exchange that is ready to be sent.
+struct Ready {
+    run: RunId,
+    ns: i32,
+    epoch: i32,
+    invocation: InvocationId,
+    deployment: Arc<Deployment>,
+    body: Bytes,
+    silence: Duration,
+    traceparent: String,
+}
+
+/// What an exchange came to.
+struct Ended {
+    cause: Cause,
+    health: Health,
+    /// For the history, where it failed.
+    failure: Option<Bytes>,
+}
+
+impl Engine {
+    /// Sends the exchange that the run's turn has opened; its rows are committed.
+    pub(super) fn send_exchange(&self, owner: &mut Owner, id: RunId) {
+        match self.ready(owner, id) {
+            Ok(ready) => {
+                let engine = self.clone();
+                self.spawn(async move { engine.exchange(ready).await });
+            }
+            Err((epoch, fault)) => {
+                if let Some(entry) = owner.runs.get_mut(&id) {
+                    if let Some(endpoint) = entry.admitted.take()
+                        && let Some(breaker) = owner.breakers.get_mut(&endpoint)
+                    {
+                        breaker.ended(&Health::Unknown, self.clock().lower());
+                    }
+                    entry.queue.push_back(Cause::Faulted { epoch, fault });
+                }
+                self.pump(owner, id);
+            }
+        }
+    }
+
+    /// Writes the invocation of an open turn.
+    fn ready(&self, owner: &Owner, id: RunId) -> Result<Ready, (i32, Fault)> {
+        let Some(entry) = owner.runs.get(&id) else { return Err((0, Fault::Again)) };
+        let run = &entry.run;
+        let Turn::Open { epoch, reason, .. } = run.turn else { return Err((0, Fault::Again)) };
+        let catalog = self.catalog();
+        let Some(deployment) = catalog.deployment(run.dep) else { return Err((epoch, Fault::Again)) };
+        let function = &run.created.function;
+        let budget =
+            owner.budgets.get(&deployment.id).copied().unwrap_or(deployment.max_inline_bytes);
+        let (settled, upto) = run.shown.within(budget);
+        let more = upto < run.seq;
+        if (more || run.shown.has_refs) && !deployment.pages {
+            let detail = format!(
+                "The journal has {} bytes{}, and this deployment does not say `\"pages\": true`. \
+                 Let its handler fetch values and pages, register it so, then resume the run.",
+                run.shown.bytes,
+                if run.shown.has_refs { " with a value over 32 KiB" } else { "" }
+            );
+            return Err((epoch, Fault::Pause(Attention::new("needs-pages", detail))));
+        }
+        let now = self.clock().upper();
+        let past = self.clock().lower();
+        let silence = run
+            .created
+            .invocation_timeout
+            .unwrap_or_else(|| deployment.invocation_timeout(function));
+        let budget = silence.saturating_sub(BUDGET_MARGIN).max(silence / 2);
+        let invocation = InvocationId::new(now, crate::clock::chance());
+        let pending: Vec<Pending<'_>> = run
+            .pending
+            .values()
+            .filter_map(|id| {
+                let step = run.steps.get(id)?;
+                let mut shown = Pending { id, op: step.op, started: false, retry: None };
+                match &step.state {
+                    // What is due is left out, so that the handler runs it.
+                    StepState::Trying { due, .. } if *due <= past => return None,
+                    StepState::Trying { due, error, .. } => {
+                        shown.retry = Some((step.attempts, error, *due));
+                    }
+                    StepState::Begun { .. } => shown.started = true,
+                    StepState::Asked { .. } | StepState::Settled { .. } => {}
+                }
+                Some(shown)
+            })
+            .collect();
+        let inbox: Vec<(&str, u32)> = run
+            .inbox()
+            .map(|(name, count)| (name, u32::try_from(count).unwrap_or(u32::MAX)))
+            .collect();
+        let token = self.keys().mint(id, epoch, now + silence + Duration::from_hours(1));
+        let callback = self.keys().callback_secret(id, run.generation);
+        let body = protocol::write_invocation(&Invocation {
+            function,
+            run: RunHead {
+                id,
+                namespace: &run.created.namespace,
+                key: run.created.key.as_deref(),
+                generation: run.generation,
+                deployment: deployment.public,
+                created_at: run.created_at,
+                seed: &run.created.seed,
+                tags: &run.tags,
+            },
+            turn: protocol::Turn {
+                id: invocation,
+                epoch,
+                attempt: run.faults + 1,
+                reason: reason.word(),
+                budget_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
+            },
+            input: run.created.input.get().as_bytes(),
+            settled,
+            pending: &pending,
+            upto,
+            more,
+            inbox: &inbox,
+            cancel: run.cancel.as_ref().map(|c| CancelNotice {
+                reason: c.reason.as_deref(),
+                deadline: c.deadline,
+            }),
+            links: Links { base: self.public_url(), callback_secret: &callback },
+            token: &token,
+        });
+        Ok(Ready {
+            run: id,
+            ns: run.ns,
+            epoch,
+            invocation,
+            deployment,
+            body: body.into(),
+            silence,
+            traceparent: child_of(run.created.traceparent.as_deref()),
+        })
+    }
+
+    async fn exchange(&self, ready: Ready) {
+        let begun = self.clock().mono();
+        let invocation = ready.invocation.to_string();
+        let endpoint = &ready.deployment.endpoint;
+        let seconds = self.clock().upper().as_secs();
+        let signature = protocol::sign(&invocation, seconds, &ready.body, &endpoint.secrets);
+        let timestamp = seconds.to_string();
+        let mut headers: Vec<(&str, &str)> =
+            endpoint.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        headers.extend([
+            ("content-type", "application/json"),
+            ("webhook-id", &invocation),
+            ("webhook-timestamp", &timestamp),
+            ("webhook-signature", &signature),
+            ("stepwell-protocol", "1"),
+            ("traceparent", &ready.traceparent),
+        ]);
+        let sent = ready.body.len();
+        let reply = self
+            .client()
+            .post(&ready.deployment.url, &headers, ready.body.clone(), ready.silence)
+            .await;
+        let took = self.clock().mono().saturating_sub(begun);
+        let ms = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
+        let ended = self.read(&ready, reply, ms);
+        let outcome = match &ended.cause {
+            Cause::Answered { .. } => "answered",
+            _ => "failed",
+        };
+        metrics::counter!("stepwell_invocations_total", "outcome" => outcome).increment(1);
+        metrics::counter!("stepwell_invocation_sent_bytes_total").increment(sent as u64);
+        metrics::histogram!("stepwell_invocation_seconds").record(took.as_secs_f64());
+        tracing::debug!(
+            run.id = %ready.run,
+            invocation.id = %invocation,
+            epoch = ready.epoch,
+            duration_ms = ms,
+            outcome,
+            trace = %ready.traceparent,
+            "invocation ended"
+        );
+        self.exchange_ended(&ready, ended);
+    }
+
+    fn exchange_ended(&self, ready: &Ready, ended: Ended) {
+        let mut owner = self.owner();
+        let (past, now) = (self.clock().lower(), self.clock().upper());
+        let endpoint = ready.deployment.endpoint.id;
+        // A run that has left this memory gave its place at the breaker back when it left.
+        let Some(entry) = owner.runs.get_mut(&ready.run) else { return };
+        let counted = entry.admitted == Some(endpoint) && entry.sent == ready.epoch;
+        if let Some(data) = ended.failure {
+            entry.run.note(now, ready.epoch, "invocation.failed", "gateway", data);
+        }
+        entry.queue.push_back(ended.cause);
+        if counted {
+            entry.admitted = None;
+            if let Some(breaker) = owner.breakers.get_mut(&endpoint)
+                && breaker.ended(&ended.health, past)
+            {
+                self.circuit_changed(&owner, endpoint, ready.ns);
+            }
+        }
+        self.pump(&mut owner, ready.run);
+        self.release(&mut owner, endpoint);
+    }
+
+    /// What the reply means for the run and for the endpoint.
+    fn read(&self, ready: &Ready, reply: Result<Reply, Failure>, ms: i32) -> Ended {
+        let epoch = ready.epoch;
+        let fault = |fault: Fault, health: Health, failure: Option<Bytes>| Ended {
+            cause: Cause::Faulted { epoch, fault },
+            health,
+            failure,
+        };
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(failure) => {
+                let detail = failure.to_string();
+                let kept = Some(self.failure(ready, None, &detail, &[], ms));
+                return match failure {
+                    Failure::Tls(_) => {
+                        fault(Fault::Unhealthy { detail: detail.clone() }, Health::Unhealthy(detail), kept)
+                    }
+                    Failure::Blocked(_) | Failure::BadUrl(_) => {
+                        fault(Fault::Unhealthy { detail: detail.clone() }, Health::Unhealthy(detail), kept)
+                    }
+                    Failure::TooLarge { .. } => {
+                        let detail = format!("The handler's answer is too large: {detail}.");
+                        let attention = Attention::new("answer-limit", detail);
+                        fault(Fault::Pause(attention), Health::Answered, kept)
+                    }
+                    Failure::Dns(_) | Failure::Connect(_) => fault(
+                        Fault::Retry { detail: detail.clone(), status: None, after: None },
+                        Health::Suspicious(detail),
+                        kept,
+                    ),
+                    Failure::Timeout(_) | Failure::Closed(_) => fault(
+                        Fault::Retry { detail, status: None, after: None },
+                        Health::Unknown,
+                        kept,
+                    ),
+                };
+            }
+        };
+        let status = reply.status;
+        let head = &reply.body[..reply.body.len().min(KEPT_HEAD)];
+        let kept = |detail: &str| Some(self.failure(ready, Some(status), detail, head, ms));
+        match status {
+            200 => match protocol::parse_answer(&reply.body, self.answer_limits()) {
+                Ok(answer) => answered(epoch, answer, ms),
+                Err(BadAnswer::TooLarge { step, bytes, limit }) => {
+                    let what = step.map_or_else(
+                        || format!("The answer has {bytes} bytes"),
+                        |step| format!("Step `{step}` has {bytes} bytes"),
+                    );
+                    let detail = format!("{what}, over the limit of {limit}.");
+                    let attention = Attention::new("answer-limit", &*detail);
+                    fault(Fault::Pause(attention), Health::Answered, kept(&detail))
+                }
+                Err(error) => {
+                    let detail = format!("malformed answer: {error}");
+                    let kept = kept(&detail);
+                    let retry = Fault::Retry { detail, status: Some(200), after: None };
+                    fault(retry, Health::Answered, kept)
+                }
+            },
+            401 | 403 | 404 | 410 => {
+                let detail = format!("the handler answered {status}");
+                let kept = kept(&detail);
+                fault(Fault::Unhealthy { detail: detail.clone() }, Health::Unhealthy(detail), kept)
+            }
+            413 => {
+                let detail = "the handler answered 413: the invocation is too large for it";
+                let kept = kept(detail);
+                if self.lower_budget(&ready.deployment, ready.body.len()) {
+                    fault(Fault::Again, Health::Answered, kept)
+                } else {
+                    let detail = "The handler answers 413 although the journal is sent in pages of 64 KiB. Raise its limit for request bodies, then resume the run.";
+                    fault(Fault::Pause(Attention::new("inline-floor", detail)), Health::Answered, kept)
+                }
+            }
+            _ => {
+                let detail = if status == 202 {
+                    "the handler answered 202, which needs the transport `checkpoint`".to_owned()
+                } else {
+                    format!("the handler answered {status}")
+                };
+                let kept = kept(&detail);
+                let after = reply
+                    .retry_after
+                    .map(|text| retry_after(&text, self.clock().upper()))
+                    .and_then(|after| after.map(|a| a.min(LONGEST_RETRY_AFTER)));
+                let health = if matches!(status, 502..=504) {
+                    Health::Suspicious(detail.clone())
+                } else {
+                    Health::Answered
+                };
+                fault(Fault::Retry { detail, status: Some(status), after }, health, kept)
+            }
+        }
+    }
+
+    /// Lowers the inline budget of a deployment; false if it is at the floor.
+    fn lower_budget(&self, deployment: &Deployment, sent: usize) -> bool {
+        let mut owner = self.owner();
+        let budget = owner.budgets.entry(deployment.id).or_insert(deployment.max_inline_bytes);
+        if *budget <= INLINE_FLOOR {
+            return false;
+        }
+        *budget = (sent.min(*budget) / 2).max(INLINE_FLOOR);
+        tracing::info!(deployment.id = %deployment.public, budget, "inline budget lowered after a 413");
+        true
+    }
+
+    /// A failed exchange for the history.
+    fn failure(
+        &self,
+        ready: &Ready,
+        status: Option<u16>,
+        detail: &str,
+        head: &[u8],
+        ms: i32,
+    ) -> Bytes {
+        let data = serde_json::json!({
+            "invocation": ready.invocation,
+            "deployment": ready.deployment.public,
+            "status": status,
+            "detail": detail,
+            "duration_ms": ms,
+            "body": String::from_utf8_lossy(head),
+        });
+        crate::machine::to_bytes(&data)
+    }
+}
+
+fn answered(epoch: i32, answer: Answer, ms: i32) -> Ended {
+    Ended {
+        cause: Cause::Answered { epoch, answer, ms },
+        health: Health::Answered,
+        failure: None,
+    }
+}
+
+/// `Retry-After`: seconds or an HTTP date.
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
+    Some(Timestamp::from_micros(at.timestamp().as_microsecond()).since(now))
+}
+
+/// The trace context of an invocation: a new span of the trace that the start came with, or of a
+/// new trace.
+fn child_of(parent: Option<&str>) -> String {
+    let fields: Vec<&str> = parent.unwrap_or_default().split('-').collect();
+    let trace = match fields.as_slice() {
+        [_, trace, ..] if trace.len() == 32 => (*trace).to_owned(),
+        _ => format!("{:032x}", crate::clock::chance()),
+    };
+    let flags = fields.get(3).filter(|f| f.len() == 2).copied().unwrap_or("01");
+    let span = crate::clock::chance() as u64;
+    format!("00-{trace}-{span:016x}-{flags}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now: Timestamp = "2026-11-23T09:00:00Z".parse().expect("a time");
+        assert_eq!(retry_after("7", now), Some(Duration::from_secs(7)));
+        let date = "Mon, 23 Nov 2026 09:00:30 GMT";
+        assert_eq!(retry_after(date, now), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after("soon", now), None);
+    }
+
+    #[test]
+    fn an_invocation_is_a_span_of_the_trace_it_was_started_in() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let child = child_of(Some(parent));
+        assert!(child.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
+        assert!(!child.contains("00f067aa0ba902b7"));
+        assert_eq!(child_of(None).len(), parent.len());
+    }
+}

@@ -1,0 +1,399 @@
+//! Which shards this node drives: the tick once a second, claims, hand-over, take-over.
+
+use std::time::Duration;
+
+use super::owner::{HORIZON, Tenure, Unlisted};
+use super::{Engine, Route};
+use crate::machine::{NodeId, RunId, Shard, Timestamp, id::GROUPS};
+use crate::store::{NodeBeat, Projection, Tick};
+
+/// How long a node may be silent before its runs are taken over.
+pub(super) const LEASE: Duration = Duration::from_secs(3);
+/// How often it says that it lives.
+const BEAT: Duration = Duration::from_millis(750);
+/// How much longer than its lease a node may be silent before another removes it.
+const GRACE: Duration = Duration::from_millis(500);
+/// How many runs one page of a take-over has.
+const PAGE: i64 = 2_000;
+
+/// What a node knows of the cluster from its last tick.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Cluster {
+    /// Live nodes and where they are.
+    nodes: Vec<(NodeId, String)>,
+    /// Owner of each group.
+    owners: Vec<Option<NodeId>>,
+    /// The version of the catalog that the others may have.
+    pub(super) config_version: i64,
+}
+
+impl Engine {
+    /// Who drives a shard, as of the last tick.
+    #[must_use]
+    pub fn route(&self, shard: Shard) -> Route {
+        let me = self.node();
+        let cluster = self.cluster();
+        let Some(Some(owner)) = cluster.owners.get(usize::from(shard.group())).copied() else {
+            return Route::Nobody;
+        };
+        if owner == me {
+            return if self.lease_holds() { Route::Here } else { Route::Nobody };
+        }
+        let node = cluster.nodes.iter().find(|(id, _)| *id == owner);
+        node.map_or(Route::Nobody, |(_, address)| Route::Node(address.clone()))
+    }
+
+    /// Runs until the node stops: beats, claims, takes over, hands over.
+    pub(super) async fn keep_lease(&self) {
+        let mut unbroken_since: Option<Duration> = None;
+        let mut joined = false;
+        loop {
+            let begun = self.clock().mono();
+            if !joined {
+                match self.join().await {
+                    Ok(()) => joined = true,
+                    Err(error) => tracing::warn!(%error, "cannot join the cluster yet"),
+                }
+            }
+            if joined {
+                // Only who has been alive for a whole lease may say that others are dead: after an
+                // outage of Postgres everybody is late.
+                let reap = unbroken_since
+                    .is_some_and(|since| begun.saturating_sub(since) > LEASE)
+                    .then_some(GRACE);
+                match self.store().tick(&self.beat(), reap).await {
+                    Ok(tick) if tick.fenced => {
+                        tracing::warn!("this node was declared dead; it drops its runs and joins anew");
+                        self.drop_everything();
+                        self.renew_node_id();
+                        joined = false;
+                        unbroken_since = None;
+                        continue;
+                    }
+                    Ok(tick) => {
+                        unbroken_since.get_or_insert(begun);
+                        self.ticked(begun, tick).await;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "tick failed");
+                        unbroken_since = None;
+                        if error.is_unavailable() {
+                            self.postgres_away(true);
+                        }
+                    }
+                }
+            }
+            let spent = self.clock().mono().saturating_sub(begun);
+            let rest = if joined { BEAT } else { BEAT / 4 }.saturating_sub(spent);
+            tokio::time::sleep(rest).await;
+        }
+    }
+
+    fn beat(&self) -> NodeBeat {
+        NodeBeat { id: self.node(), address: self.address().to_owned(), ttl: LEASE }
+    }
+
+    async fn join(&self) -> Result<(), crate::store::Error> {
+        let before = self.clock().mono();
+        let now = self.store().now().await?;
+        self.clock().anchor(now, before);
+        self.store().join(&self.beat()).await
+    }
+
+    async fn ticked(&self, begun: Duration, tick: Tick) {
+        self.clock().anchor(tick.now, begun);
+        self.postgres_away(false);
+        let me = self.node();
+        let lost: Vec<u8> = {
+            let mut owner = self.owner();
+            let had_lapsed = owner.lease_until <= begun && owner.lease_until > Duration::ZERO;
+            owner.lease_until = begun + LEASE;
+            if had_lapsed {
+                tracing::warn!("the lease had passed; it holds again");
+            }
+            (0..=u8::MAX)
+                .filter(|g| {
+                    let (holder, term) = tick.groups[usize::from(*g)];
+                    owner.tenures[usize::from(*g)]
+                        .is_some_and(|t| holder != Some(me) || i64::from(t.term) != term)
+                })
+                .collect()
+        };
+        if !lost.is_empty() {
+            tracing::warn!(groups = lost.len(), "lease groups went to other nodes");
+            self.drop_groups(&lost);
+        }
+        {
+            let mut cluster = self.cluster();
+            cluster.nodes.clone_from(&tick.nodes);
+            cluster.owners = tick.groups.iter().map(|(owner, _)| *owner).collect();
+            cluster.config_version = tick.config_version;
+        }
+        if tick.config_version != self.catalog().version {
+            self.reload_catalog().await;
+        }
+        self.balance(&tick).await;
+        {
+            let mut owner = self.owner();
+            for run in &tick.inboxes {
+                self.fetch_mail(&mut owner, *run);
+            }
+        }
+        self.bury_dead_letters(&tick.inboxes);
+        self.tell_lists().await;
+        metrics::gauge!("stepwell_lease_groups").set(self.held().len() as f64);
+        metrics::gauge!("stepwell_runs_in_memory").set(self.owner().runs.len() as f64);
+    }
+
+    /// Groups held now.
+    pub(super) fn held(&self) -> Vec<i16> {
+        let owner = self.owner();
+        (0..).zip(&owner.tenures).filter(|(_, t)| t.is_some()).map(|(g, _)| g).collect()
+    }
+
+    /// Takes free groups up to a fair share, or gives some up.
+    async fn balance(&self, tick: &Tick) {
+        if self.owner().leaving {
+            return;
+        }
+        let live = tick.nodes.len().max(1);
+        let share = usize::from(GROUPS).div_ceil(live);
+        let held = self.held();
+        if held.len() > share {
+            self.hand_over(held.len() - share).await;
+            return;
+        }
+        let is_live = |node: &NodeId| tick.nodes.iter().any(|(id, _)| id == node);
+        let mut free: Vec<(i16, i64)> = (0i16..)
+            .zip(&tick.groups)
+            .filter(|(g, (holder, _))| !held.contains(g) && holder.as_ref().is_none_or(|n| !is_live(n)))
+            .map(|(g, (_, term))| (g, *term))
+            .collect();
+        // Also what this node holds by the table and not in memory: it has just come back.
+        let me = self.node();
+        free.extend((0i16..).zip(&tick.groups).filter_map(|(g, (holder, term))| {
+            (*holder == Some(me) && !held.contains(&g)).then_some((g, *term))
+        }));
+        free.truncate(share - held.len());
+        if free.is_empty() {
+            return;
+        }
+        match self.store().claim(self.node(), &free).await {
+            Ok(won) if won.is_empty() => {}
+            Ok(won) => self.take_over(&won, tick.now).await,
+            Err(error) => tracing::warn!(%error, "cannot claim lease groups"),
+        }
+    }
+
+    /// These groups are this node's now: reads what is hot, what is due soon, what has mail.
+    async fn take_over(&self, won: &[(i16, i64)], since: Timestamp) {
+        let begun = self.clock().mono();
+        let groups: Vec<i16> = won.iter().map(|(g, _)| *g).collect();
+        {
+            let mut owner = self.owner();
+            for (group, term) in won {
+                let index = usize::try_from(*group).unwrap_or(0);
+                let term = i32::try_from(*term).unwrap_or(i32::MAX);
+                owner.tenures[index] = Some(Tenure { term, since });
+            }
+            let me = self.node();
+            let mut cluster = self.cluster();
+            for group in &groups {
+                let index = usize::try_from(*group).unwrap_or(0);
+                if let Some(slot) = cluster.owners.get_mut(index) {
+                    *slot = Some(me);
+                }
+            }
+        }
+        let hot = self.find_hot(&groups).await;
+        let parked = self.find_parked(&groups).await;
+        let mail = self.store().inbox_heads(&groups, 100_000).await.unwrap_or_default();
+        {
+            let mut owner = self.owner();
+            self.bring_in(&mut owner, mail);
+        }
+        tracing::info!(
+            groups = groups.len(),
+            hot,
+            parked,
+            duration_ms = self.clock().mono().saturating_sub(begun).as_millis(),
+            "took over lease groups"
+        );
+        self.watchers().tell_all();
+    }
+
+    async fn find_hot(&self, groups: &[i16]) -> usize {
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let page = match self.store().hot_runs(groups, after, PAGE).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read hot runs; trying again");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            };
+            count += page.len();
+            after = page.last().copied();
+            let more = i64::try_from(page.len()).is_ok_and(|n| n == PAGE);
+            let mut owner = self.owner();
+            self.bring_in(&mut owner, page);
+            drop(owner);
+            if !more {
+                return count;
+            }
+        }
+    }
+
+    /// Parked runs that wake within the horizon: only their moments are kept.
+    pub(super) async fn find_parked(&self, groups: &[i16]) -> usize {
+        let until = self.clock().upper() + HORIZON + HORIZON / 2;
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let page = match self.store().parked(groups, until, after, PAGE).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read parked runs; the next round will");
+                    return count;
+                }
+            };
+            count += page.len();
+            after = page.last().map(|(run, at)| (*at, *run));
+            let more = i64::try_from(page.len()).is_ok_and(|n| n == PAGE);
+            {
+                let mut owner = self.owner();
+                for (run, at) in page {
+                    if !owner.runs.contains_key(&run) {
+                        self.wake_at(&mut owner, at, super::owner::Wake::Run(run));
+                    }
+                }
+            }
+            if !more {
+                return count;
+            }
+        }
+    }
+
+    /// Looks for parked runs that come within the horizon, as long as the node lives.
+    pub(super) async fn keep_horizon(&self) {
+        loop {
+            tokio::time::sleep(HORIZON / 2).await;
+            let groups = self.held();
+            self.find_parked(&groups).await;
+            // Level-triggered: whatever was missed while Postgres was away is found here.
+            self.find_hot(&groups).await;
+        }
+    }
+
+    /// Gives up to `count` groups to nodes that have less; only such where nothing is open.
+    async fn hand_over(&self, count: usize) {
+        let groups: Vec<i16> = {
+            let owner = self.owner();
+            let busy: std::collections::HashSet<u8> = owner
+                .runs
+                .iter()
+                .filter(|(_, e)| e.in_flight.is_some() || e.admitted.is_some())
+                .map(|(id, _)| id.shard().group())
+                .collect();
+            let held = (0u8..=u8::MAX).filter(|g| owner.tenures[usize::from(*g)].is_some());
+            held.filter(|g| !busy.contains(g)).take(count).map(i16::from).collect()
+        };
+        self.give_up(&groups).await;
+    }
+
+    /// Drops these groups from memory, then lets others have them.
+    pub(super) async fn give_up(&self, groups: &[i16]) {
+        if groups.is_empty() {
+            return;
+        }
+        let dropped: Vec<u8> = groups.iter().filter_map(|g| u8::try_from(*g).ok()).collect();
+        self.drop_groups(&dropped);
+        if let Err(error) = self.store().release(self.node(), groups).await {
+            tracing::warn!(%error, "cannot release lease groups; they pass when the lease does");
+        }
+    }
+
+    fn drop_groups(&self, groups: &[u8]) {
+        let mut owner = self.owner();
+        for group in groups {
+            owner.tenures[usize::from(*group)] = None;
+        }
+        let gone: Vec<RunId> = owner
+            .runs
+            .keys()
+            .copied()
+            .filter(|id| owner.tenure(id.shard()).is_none())
+            .collect();
+        for id in gone {
+            owner.forget(id);
+            owner.unlisted.remove(&id);
+        }
+        drop(owner);
+        self.watchers().tell_all();
+    }
+
+    fn drop_everything(&self) {
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        self.drop_groups(&all);
+        self.owner().lease_until = Duration::ZERO;
+    }
+
+    /// Whether this node may still speak for its runs.
+    #[must_use]
+    pub(super) fn lease_holds(&self) -> bool {
+        self.owner().lease_until > self.clock().mono()
+    }
+
+    /// An append came after the lease had passed: the runs may be another node's by now.
+    pub(super) fn lease_passed(&self) {
+        tracing::warn!("the lease has passed; this node records nothing and drops its runs");
+        self.drop_everything();
+    }
+
+    /// What is in the inbox of runs that have ended goes to their history.
+    fn bury_dead_letters(&self, runs: &[RunId]) {
+        if runs.is_empty() {
+            return;
+        }
+        let (engine, runs) = (self.clone(), runs.to_vec());
+        self.spawn(async move {
+            if let Err(error) = engine.store().bury(&runs).await {
+                tracing::warn!(%error, "messages of ended runs stay in the inbox for now");
+            }
+        });
+    }
+
+    /// Lists show a status that has lasted for a second, at most once a second for each run.
+    async fn tell_lists(&self) {
+        let now = self.clock().upper();
+        let due: Vec<(RunId, Unlisted)> = {
+            let mut owner = self.owner();
+            let ids: Vec<RunId> = owner
+                .unlisted
+                .iter()
+                .filter(|(_, u)| now.since(u.since) >= Duration::from_millis(500))
+                .map(|(id, _)| *id)
+                .take(5_000)
+                .collect();
+            ids.into_iter().filter_map(|id| Some((id, owner.unlisted.remove(&id)?))).collect()
+        };
+        for chunk in due.chunks(500) {
+            let projections: Vec<Projection> = chunk
+                .iter()
+                .map(|(run, u)| Projection {
+                    run: *run,
+                    status: u.status.code(),
+                    at: now,
+                    attention: u.attention.clone().map(Into::into),
+                })
+                .collect();
+            if let Err(error) = self.store().project_status(&projections).await {
+                tracing::warn!(%error, "lists trail");
+                let mut owner = self.owner();
+                for (run, unlisted) in chunk {
+                    owner.unlisted.entry(*run).or_insert_with(|| unlisted.clone());
+                }
+            }
+        }
+    }
+}

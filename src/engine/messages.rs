@@ -1,0 +1,375 @@
+//! Messages to runs: signals, callbacks, operators' acts; accepted by any node, taken by the owner.
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::lanes::Acceptance;
+use super::start::IDEMPOTENCY_KEPT;
+use super::{
+    CallbackOutcome, CallbackSettled, Engine, Error, Idempotency, Namespace, RunView, Signalled,
+    Status,
+};
+use crate::machine::{
+    Act, Cause, DeploymentId, Message, MessageId, MessageKind, OpKind, Run, RunId, StepState,
+};
+use crate::store::{Accept, Accepted, Idem};
+
+impl Engine {
+    /// Sends a signal to a run. When this returns, it is durable and has its place in the run's
+    /// order.
+    pub async fn signal(
+        &self,
+        ns: &Namespace,
+        run: RunId,
+        name: &str,
+        payload: Bytes,
+        idempotency: Option<Idempotency>,
+        by: &str,
+    ) -> Result<Signalled, Error> {
+        let _ = by;
+        // Who may not see the run may not signal it either.
+        let untaken = self.with_run(ns, run, |run| run.inbox().map(|(_, c)| c).sum::<usize>()).await?;
+        if untaken >= self.limits().untaken {
+            return Err(Error::TooManySignals { run, untaken });
+        }
+        let now = self.clock().upper();
+        let message = self.message(MessageKind::Signal, name, payload);
+        let idem = idempotency.map(|i| Idem {
+            shard: run.shard(),
+            key: i.key,
+            hash: i.hash,
+            expires_at: now + IDEMPOTENCY_KEPT,
+        });
+        match self.deliver(run, message, idem).await? {
+            Accepted::At(_) | Accepted::Repeat => Ok(Signalled { replayed: false }),
+            Accepted::IdemSame(_) => Ok(Signalled { replayed: true }),
+            Accepted::IdemReused => Err(Error::IdempotencyKeyReused),
+            Accepted::Closing => Err(Error::RunEnding(run)),
+            Accepted::Gone => Err(Error::RunEnded(run)),
+        }
+    }
+
+    /// Sends a signal to the live run of a key; none if there is none.
+    pub async fn signal_key(
+        &self,
+        ns: &Namespace,
+        function: &str,
+        key: &str,
+        name: &str,
+        payload: Bytes,
+        idempotency: Option<Idempotency>,
+        by: &str,
+    ) -> Result<Option<(RunId, Signalled)>, Error> {
+        let Some(function) = self.catalog().function(ns.id, function) else {
+            return Err(Error::FunctionNotFound(function.to_owned()));
+        };
+        let live = self.store().live_run_of_key(ns.id, &ns.name, function.id, &function.name, key);
+        let Some(run) = live.await? else { return Ok(None) };
+        match self.signal(ns, run, name, payload, idempotency, by).await {
+            Ok(signalled) => Ok(Some((run, signalled))),
+            Err(Error::RunEnded(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An operator's act: cancel, terminate, pause, resume, retry-now. Returns when the run has
+    /// taken it (or, where its owner cannot be asked, when it is durable).
+    pub async fn act(
+        &self,
+        ns: &Namespace,
+        run: RunId,
+        kind: MessageKind,
+        mut act: Act,
+        deployment: Option<DeploymentId>,
+    ) -> Result<RunView, Error> {
+        let view = self.view(ns, run).await?;
+        if let Some(id) = deployment {
+            let catalog = self.catalog();
+            let found = catalog.deployment_named(id).filter(|d| d.has(&view.function));
+            act.deployment = Some(found.ok_or(Error::DeploymentNotFound(id))?.id);
+        }
+        act.hurry = kind == MessageKind::RetryNow;
+        let refused = |detail: &str| Error::InvalidState {
+            run,
+            status: view.status,
+            detail: detail.to_owned(),
+        };
+        match kind {
+            // The same act again changes nothing and is no error.
+            MessageKind::Cancel if view.status == Status::Cancelled => return Ok(view),
+            MessageKind::Terminate if view.status == Status::Terminated => return Ok(view),
+            MessageKind::Pause if view.status == Status::Paused => return Ok(view),
+            _ if view.status.ended() => return Err(refused("it has ended")),
+            MessageKind::Resume if view.status != Status::Paused => {
+                return Err(refused("only a paused run can be resumed"));
+            }
+            MessageKind::RetryNow
+                if !matches!(view.status, Status::Retrying | Status::Parked | Status::Queued) =>
+            {
+                return Err(refused("nothing of it waits for another attempt"));
+            }
+            _ => {}
+        }
+        let message = self.message(kind, "", crate::machine::to_bytes(&act));
+        let id = message.id;
+        let mut changes = self.changes(run);
+        match self.deliver(run, message, None).await? {
+            Accepted::Closing => return Err(Error::RunEnding(run)),
+            Accepted::Gone => return Err(Error::RunEnded(run)),
+            _ => {}
+        }
+        // It is durable. Seeing it taken is a courtesy, which must not take long.
+        let taken = async {
+            loop {
+                let seen = {
+                    let owner = self.owner();
+                    owner.runs.get(&run).is_some_and(|e| {
+                        e.in_flight.is_none() && e.run.seen.contains(&id.uuid())
+                    })
+                };
+                if seen || changes.ended().is_some() {
+                    return;
+                }
+                if !self.is_ours(run) {
+                    return;
+                }
+                changes.changed().await;
+                if !self.owner().runs.contains_key(&run) {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), taken).await;
+        if let Some(view) = changes.ended() {
+            return Ok((*view).clone());
+        }
+        self.view(ns, run).await
+    }
+
+    /// Settles a callback step from outside, or keeps what came before the step was asked for.
+    pub async fn settle(
+        &self,
+        secret: &str,
+        step: &str,
+        outcome: CallbackOutcome,
+        body: Bytes,
+    ) -> Result<CallbackSettled, Error> {
+        let (run, generation) =
+            self.keys().parse_callback_secret(secret).map_err(|_| Error::BadCallback)?;
+        let kind = match outcome {
+            CallbackOutcome::Value => MessageKind::CallbackValue,
+            CallbackOutcome::Error => MessageKind::CallbackError,
+            CallbackOutcome::Heartbeat => {
+                self.sign_of_life(run, generation, step).await?;
+                return Ok(CallbackSettled::Done);
+            }
+        };
+        let found = self.find_step(run, generation, step).await?;
+        match found {
+            Found::Ended => return Err(Error::RunEnded(run)),
+            Found::OtherGeneration => return Err(Error::BadCallback),
+            Found::OtherOp(op) => return Err(Error::NotACallback(step.to_owned(), op)),
+            Found::Settled { ok, recorded } => {
+                let same = ok == (kind == MessageKind::CallbackValue) && recorded == body;
+                return if same {
+                    Ok(CallbackSettled::Done)
+                } else {
+                    Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded })
+                };
+            }
+            Found::Kept { ok, recorded } => {
+                let same = ok == (kind == MessageKind::CallbackValue) && recorded == body;
+                return if same {
+                    Ok(CallbackSettled::Done)
+                } else {
+                    Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded })
+                };
+            }
+            Found::Open => {}
+        }
+        let message = self.message(kind, step, body.clone());
+        let id = message.id;
+        let mut changes = self.changes(run);
+        match self.deliver(run, message, None).await? {
+            Accepted::Closing => return Err(Error::RunEnding(run)),
+            Accepted::Gone => return Err(Error::RunEnded(run)),
+            _ => {}
+        }
+        // Two that come at once: the order of the run's inbox decides, and the loser is told.
+        let decided = async {
+            while self.is_ours(run) {
+                let taken = self.owner().runs.get(&run).is_none_or(|e| {
+                    e.in_flight.is_none() && e.run.seen.contains(&id.uuid())
+                });
+                if taken {
+                    return true;
+                }
+                changes.changed().await;
+            }
+            false
+        };
+        let ours = tokio::time::timeout(std::time::Duration::from_secs(5), decided).await;
+        if !matches!(ours, Ok(true)) {
+            return Ok(CallbackSettled::Accepted);
+        }
+        match self.find_step(run, generation, step).await? {
+            Found::Settled { ok, recorded } | Found::Kept { ok, recorded }
+                if ok != (kind == MessageKind::CallbackValue) || recorded != body =>
+            {
+                Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded })
+            }
+            _ => Ok(CallbackSettled::Done),
+        }
+    }
+
+    /// Whether this node drives the run.
+    pub(super) fn is_ours(&self, run: RunId) -> bool {
+        self.owner().tenure(run.shard()).is_some()
+    }
+
+    fn message(&self, kind: MessageKind, name: &str, body: Bytes) -> Message {
+        let at = self.clock().upper();
+        let id = MessageId::new(at, crate::clock::chance());
+        Message { pos: 0, id, kind, name: name.to_owned(), body, at }
+    }
+
+    async fn deliver(
+        &self,
+        run: RunId,
+        message: Message,
+        idem: Option<Idem>,
+    ) -> Result<Accepted, Error> {
+        self.admit()?;
+        let (tell, told) = oneshot::channel();
+        let accept = Accept { run, message, idem };
+        self.lanes().accept(Acceptance { accept, tell });
+        let accepted = told.await.map_err(|_| Error::stopping())?.map_err(Error::from)?;
+        Ok(accepted)
+    }
+
+    /// A batch of messages has been decided: the runs of this node take theirs.
+    pub(super) fn accepted(&self, batch: &[Accept], outcomes: &[Accepted]) {
+        let mut owner = self.owner();
+        let mut absent = Vec::new();
+        for (accept, outcome) in batch.iter().zip(outcomes) {
+            let Accepted::At(pos) = outcome else { continue };
+            metrics::counter!("stepwell_messages_accepted_total").increment(1);
+            let Some(entry) = owner.runs.get_mut(&accept.run) else {
+                absent.push(accept.run);
+                continue;
+            };
+            let mut message = accept.message.clone();
+            message.pos = *pos;
+            // Positions are dense in the order of commits, but other nodes accept too: what came
+            // between is read from the inbox.
+            let next = entry.next_pos();
+            if message.pos == next {
+                entry.queue.push_back(Cause::Drained(vec![message]));
+                self.pump(&mut owner, accept.run);
+            } else if message.pos > next {
+                self.fetch_mail(&mut owner, accept.run);
+            }
+        }
+        self.bring_in(&mut owner, absent);
+    }
+
+    /// Reads the inbox of runs in memory; what is not in memory is brought in with its mail.
+    pub(super) fn fetch_mail(&self, owner: &mut super::owner::Owner, run: RunId) {
+        if !owner.runs.contains_key(&run) {
+            self.bring_in(owner, [run]);
+            return;
+        }
+        let engine = self.clone();
+        self.spawn(async move {
+            match engine.store().messages(&[run]).await {
+                Ok(mail) => {
+                    let messages: Vec<Message> = mail.into_iter().map(|(_, m)| m).collect();
+                    let mut owner = engine.owner();
+                    if let Some(entry) = owner.runs.get_mut(&run)
+                        && !messages.is_empty()
+                    {
+                        entry.queue.push_back(Cause::Drained(messages));
+                        engine.pump(&mut owner, run);
+                    }
+                }
+                // The next tick finds it again.
+                Err(error) => tracing::warn!(run.id = %run, %error, "cannot read the inbox yet"),
+            }
+        });
+    }
+
+    async fn sign_of_life(&self, run: RunId, generation: i32, step: &str) -> Result<(), Error> {
+        match self.find_step(run, generation, step).await? {
+            Found::Open => {}
+            Found::Ended => return Err(Error::RunEnded(run)),
+            Found::OtherOp(op) => return Err(Error::NotACallback(step.to_owned(), op)),
+            _ => return Err(Error::BadCallback),
+        }
+        let now = self.clock().upper();
+        let mut owner = self.owner();
+        if let Some(entry) = owner.runs.get_mut(&run) {
+            entry.run.sign_of_life(step, now);
+            self.pump(&mut owner, run);
+        }
+        Ok(())
+    }
+
+    async fn find_step(&self, run: RunId, generation: i32, step: &str) -> Result<Found, Error> {
+        let look = |run: &Run| {
+            if run.generation != generation {
+                return Looked::Is(Found::OtherGeneration);
+            }
+            match run.steps.get(step) {
+                Some(s) if s.op != OpKind::Callback => Looked::Is(Found::OtherOp(s.op)),
+                Some(s) => match s.state {
+                    StepState::Settled { n, ok, .. } => Looked::At { n, ok },
+                    _ if run.ended() => Looked::Is(Found::Ended),
+                    _ => Looked::Is(Found::Open),
+                },
+                None if run.ended() => Looked::Is(Found::Ended),
+                None => {
+                    let early = run
+                        .buffered
+                        .get(&(crate::machine::Mail::Callback, step.to_owned()))
+                        .and_then(|queue| queue.front());
+                    Looked::Is(early.map_or(Found::Open, |m| Found::Kept {
+                        ok: m.kind == MessageKind::CallbackValue,
+                        recorded: m.body.clone(),
+                    }))
+                }
+            }
+        };
+        let looked = self.with_any_run(run, look).await.map_err(|error| match error {
+            Error::RunNotFound(_) => Error::BadCallback,
+            error => error,
+        })?;
+        match looked {
+            Looked::Is(found) => Ok(found),
+            Looked::At { n, ok } => {
+                let recorded = self.store().value(run, n).await?.unwrap_or_default();
+                Ok(Found::Settled { ok, recorded })
+            }
+        }
+    }
+}
+
+enum Looked {
+    Is(Found),
+    At { n: i32, ok: bool },
+}
+
+/// How a step stands for a callback.
+enum Found {
+    /// Asked for, or not asked for yet.
+    Open,
+    /// An early callback is kept for it.
+    Kept { ok: bool, recorded: Bytes },
+    /// It is settled.
+    Settled { ok: bool, recorded: Bytes },
+    /// It is a step of another kind.
+    OtherOp(OpKind),
+    /// The run has continued as new since.
+    OtherGeneration,
+    /// The run has ended.
+    Ended,
+}

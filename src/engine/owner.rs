@@ -1,0 +1,575 @@
+//! The runs that this node drives, in memory: causes in, appends to the lane, exchanges out.
+//!
+//! Everything here happens under one lock and without waiting; whatever waits is a task that comes
+//! back with a cause. A run is changed only in [`Engine::pump`].
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::breaker::{Breaker, Health};
+use super::catalog::{Deployment, Function};
+use super::view::status_of;
+use super::{Engine, Status};
+use crate::machine::{
+    Cause, Env, MessageId, Policy, RunId, Sealed, Shard, Timestamp, Turn,
+};
+use crate::machine::{Message, Run};
+
+/// A run that nothing can wake for so long leaves memory.
+pub(super) const HORIZON: Duration = Duration::from_mins(1);
+
+/// What is to be looked at when its moment comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wake {
+    /// A run.
+    Run(RunId),
+    /// The breaker of an endpoint.
+    Breaker(i32),
+}
+
+/// A lease group that this node holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tenure {
+    /// Counts the holders of the group.
+    pub(super) term: i32,
+    /// When it was claimed, in cluster time.
+    pub(super) since: Timestamp,
+}
+
+/// What this node drives.
+pub(super) struct Owner {
+    /// Runs in memory.
+    pub(super) runs: HashMap<RunId, Entry>,
+    /// Runs that are being read.
+    pub(super) loading: HashSet<RunId>,
+    /// When to look at which run again. May hold moments that no longer matter.
+    pub(super) timers: BTreeSet<(Timestamp, Wake)>,
+    /// The groups held, by number.
+    pub(super) tenures: Vec<Option<Tenure>>,
+    /// By endpoint.
+    pub(super) breakers: HashMap<i32, Breaker>,
+    /// Runs whose status is not in the lists yet, and since when it has been so.
+    pub(super) unlisted: HashMap<RunId, Unlisted>,
+    /// Inline budgets that a 413 has lowered, by deployment.
+    pub(super) budgets: HashMap<i32, usize>,
+    /// Monotonic time until which the lease is certain.
+    pub(super) lease_until: Duration,
+    /// No new exchanges: the node is leaving.
+    pub(super) leaving: bool,
+}
+
+/// A status that lists do not show yet.
+#[derive(Debug, Clone)]
+pub(super) struct Unlisted {
+    pub(super) status: Status,
+    pub(super) since: Timestamp,
+    pub(super) attention: Option<Vec<u8>>,
+}
+
+/// A run in memory, and what is under way for it.
+pub(super) struct Entry {
+    pub(super) run: Run,
+    /// What is in force for it.
+    pub(super) policy: Policy,
+    /// The append that the lane has. While there is one, causes queue.
+    pub(super) in_flight: Option<Arc<Sealed>>,
+    /// What has happened and is not applied yet.
+    pub(super) queue: VecDeque<Cause>,
+    /// Its moment in `timers`.
+    pub(super) timer: Option<Timestamp>,
+    /// It waits for its endpoint's breaker.
+    pub(super) gated: bool,
+    /// The epoch of the exchange that was sent last.
+    pub(super) sent: i32,
+    /// The endpoint whose breaker counts an exchange of this run as open.
+    pub(super) admitted: Option<i32>,
+    /// What lists were last told.
+    pub(super) status: Status,
+}
+
+impl Entry {
+    /// The position that the next message of its inbox should have.
+    pub(super) fn next_pos(&self) -> i32 {
+        let queued = self.queue.iter().filter_map(|cause| match cause {
+            Cause::Drained(messages) => messages.last().map(|m| m.pos),
+            _ => None,
+        });
+        queued.fold(self.run.drained, i32::max) + 1
+    }
+
+    pub(super) fn new(run: Run, policy: Policy) -> Self {
+        Self {
+            run,
+            policy,
+            in_flight: None,
+            queue: VecDeque::new(),
+            timer: None,
+            gated: false,
+            sent: 0,
+            admitted: None,
+            status: Status::Scheduled,
+        }
+    }
+}
+
+impl Owner {
+    pub(super) fn new() -> Self {
+        Self {
+            runs: HashMap::new(),
+            loading: HashSet::new(),
+            timers: BTreeSet::new(),
+            tenures: vec![None; usize::from(crate::machine::id::GROUPS)],
+            breakers: HashMap::new(),
+            unlisted: HashMap::new(),
+            budgets: HashMap::new(),
+            lease_until: Duration::ZERO,
+            leaving: false,
+        }
+    }
+
+    /// The tenure of a shard's group, if this node holds it.
+    pub(super) fn tenure(&self, shard: Shard) -> Option<Tenure> {
+        self.tenures[usize::from(shard.group())]
+    }
+
+    /// Forgets a run: it is parked, ended, or another node's.
+    pub(super) fn forget(&mut self, id: RunId) -> Option<Entry> {
+        let entry = self.runs.remove(&id)?;
+        if let Some(at) = entry.timer {
+            self.timers.remove(&(at, Wake::Run(id)));
+        }
+        if let Some(endpoint) = entry.admitted
+            && let Some(breaker) = self.breakers.get_mut(&endpoint)
+        {
+            breaker.ended(&Health::Unknown, Timestamp::default());
+        }
+        Some(entry)
+    }
+}
+
+impl Engine {
+    /// Applies what has happened to a run, records what follows, and lets it go on.
+    pub(super) fn pump(&self, owner: &mut Owner, id: RunId) {
+        let Some(entry) = owner.runs.get_mut(&id) else { return };
+        if entry.in_flight.is_some() {
+            return;
+        }
+        let policy = entry.policy.clone();
+        let env = self.env(&policy);
+        while let Some(cause) = entry.queue.pop_front() {
+            self.apply(entry, cause, &env);
+            if entry.run.ended() {
+                break;
+            }
+        }
+        if !entry.run.ended() && entry.run.next_wake(Timestamp::default()).is_some_and(|at| at <= env.past)
+        {
+            self.apply(entry, Cause::Tick, &env);
+        }
+        if entry.run.wants_exchange(env.past) && !owner.leaving && !entry.gated {
+            self.invoke(owner, id, &env);
+        }
+        let Some(entry) = owner.runs.get_mut(&id) else { return };
+        if !entry.gated && !entry.run.wants_exchange(env.past) {
+            entry.run.settle_down(&env);
+        }
+        if let Some(append) = entry.run.seal() {
+            let sealed = Arc::new(Sealed {
+                run: id,
+                ns: entry.run.ns,
+                home: entry.run.home,
+                append,
+            });
+            entry.in_flight = Some(Arc::clone(&sealed));
+            self.lanes().append(sealed);
+            self.list(owner, id, env.past);
+            return;
+        }
+        self.keep_history(entry, id);
+        if let Turn::Open { epoch, .. } = entry.run.turn
+            && entry.sent != epoch
+        {
+            entry.sent = epoch;
+            self.send_exchange(owner, id);
+        }
+        self.list(owner, id, env.past);
+        self.rest(owner, id, &env);
+    }
+
+    fn apply(&self, entry: &mut Entry, cause: Cause, env: &Env<'_>) {
+        if let Cause::Drained(messages) = &cause {
+            self.discard_repeats(&entry.run, messages);
+        }
+        let what = match &cause {
+            Cause::Answered { epoch, .. } | Cause::Faulted { epoch, .. } => Some(*epoch),
+            _ => None,
+        };
+        if entry.run.apply(cause, env).is_err()
+            && let Some(epoch) = what
+        {
+            metrics::counter!("stepwell_answers_refused_total").increment(1);
+            let data = bytes::Bytes::from_static(b"{\"detail\":\"the answer came after its epoch had ended; nothing of it was recorded\"}");
+            entry.run.note(env.now, epoch, "invocation.late", "handler", data);
+        }
+    }
+
+    /// Messages that the journal has already are deleted by key.
+    fn discard_repeats(&self, run: &Run, messages: &[Message]) {
+        let seen = |id: &MessageId| run.seen.contains(&id.uuid());
+        let repeats: Vec<i32> = messages
+            .iter()
+            .filter(|m| m.pos > run.drained && (seen(&m.id) || m.kind == crate::machine::MessageKind::New))
+            .map(|m| m.pos)
+            .collect();
+        if !repeats.is_empty() {
+            let (engine, id) = (self.clone(), run.id);
+            self.spawn(async move {
+                let discarded = engine.store().discard(id, &repeats).await;
+                if let Err(error) = discarded {
+                    tracing::warn!(run.id = %id, %error, "repeated messages stay in the inbox");
+                }
+            });
+        }
+    }
+
+    /// Opens an exchange if the endpoint's breaker permits.
+    fn invoke(&self, owner: &mut Owner, id: RunId, env: &Env<'_>) {
+        let Some(entry) = owner.runs.get_mut(&id) else { return };
+        let catalog = self.catalog();
+        let Some((_, deployment)) = catalog.deployment_for(&entry.run) else {
+            // The function is gone: the run stays gated until something is registered.
+            entry.gated = true;
+            owner.breakers.entry(super::catalog::NO_ENDPOINT).or_default().gate(id);
+            return;
+        };
+        let endpoint = deployment.endpoint.id;
+        let breaker = owner.breakers.entry(endpoint).or_default();
+        if !breaker.admit(env.past) {
+            entry.gated = true;
+            breaker.gate(id);
+            if let Some(at) = breaker.next_wake() {
+                self.wake_at(owner, at, Wake::Breaker(endpoint));
+            }
+            return;
+        }
+        entry.admitted = Some(endpoint);
+        let opened = entry.run.apply(Cause::Free { dep: deployment.id }, env);
+        let open = matches!(entry.run.turn, Turn::Open { .. });
+        if opened.is_err() || !open {
+            entry.admitted = None;
+            breaker.ended(&Health::Unknown, env.past);
+        }
+    }
+
+    /// Gates of this endpoint may have opened: its runs try again.
+    pub(super) fn release(&self, owner: &mut Owner, endpoint: i32) {
+        let past = self.clock().lower();
+        let Some(breaker) = owner.breakers.get_mut(&endpoint) else { return };
+        let runs = breaker.released(past);
+        for id in runs {
+            if let Some(entry) = owner.runs.get_mut(&id) {
+                entry.gated = false;
+                self.pump(owner, id);
+            }
+        }
+        if let Some(breaker) = owner.breakers.get(&endpoint)
+            && let Some(at) = breaker.next_wake()
+        {
+            self.wake_at(owner, at, Wake::Breaker(endpoint));
+        }
+    }
+
+    /// Everything that is kept back tries again: the catalog has changed.
+    pub(super) fn release_all(&self, owner: &mut Owner) {
+        let gated: Vec<RunId> = owner.breakers.values_mut().flat_map(Breaker::take_gated).collect();
+        for id in gated {
+            if let Some(entry) = owner.runs.get_mut(&id) {
+                entry.gated = false;
+                self.pump(owner, id);
+            }
+        }
+    }
+
+    pub(super) fn wake_at(&self, owner: &mut Owner, at: Timestamp, what: Wake) {
+        let first = owner.timers.first().is_none_or(|(t, _)| at < *t);
+        owner.timers.insert((at, what));
+        if first {
+            self.nudge_timers();
+        }
+    }
+
+    /// Nothing is to be done for a run now: sets its timer, or lets it leave memory.
+    fn rest(&self, owner: &mut Owner, id: RunId, env: &Env<'_>) {
+        let Some(entry) = owner.runs.get_mut(&id) else { return };
+        if !entry.queue.is_empty() || entry.in_flight.is_some() {
+            return;
+        }
+        let wake = entry.run.next_wake(env.past);
+        let idle = !matches!(entry.run.turn, Turn::Open { .. } | Turn::Held { .. });
+        let leave = entry.run.parked && idle && !entry.gated;
+        if let Some(at) = entry.timer.take() {
+            owner.timers.remove(&(at, Wake::Run(id)));
+        }
+        if leave {
+            owner.forget(id);
+            if let Some(at) = wake.filter(|at| *at <= env.now + HORIZON) {
+                self.wake_at(owner, at, Wake::Run(id));
+            }
+        } else if let Some(at) = wake
+            && let Some(entry) = owner.runs.get_mut(&id)
+        {
+            // A moment that has passed and changes nothing (a gated run's) needs no timer.
+            if at > env.past {
+                entry.timer = Some(at);
+                self.wake_at(owner, at, Wake::Run(id));
+            }
+        }
+    }
+
+    /// Notes how a run stands, for the lists.
+    fn list(&self, owner: &mut Owner, id: RunId, past: Timestamp) {
+        let Some(entry) = owner.runs.get(&id) else { return };
+        let parks = entry.gated && self.parks(owner, &entry.run);
+        let status = status_of(&entry.run, entry.gated, parks, past);
+        let Some(entry) = owner.runs.get_mut(&id) else { return };
+        if status == entry.status || status.ended() {
+            if status.ended() {
+                owner.unlisted.remove(&id);
+            }
+            return;
+        }
+        entry.status = status;
+        let attention = super::view::attention_of(&entry.run, parks, self, status);
+        let attention = attention.map(|a| crate::machine::to_bytes(&a).to_vec());
+        owner.unlisted.insert(id, Unlisted { status, since: past, attention });
+    }
+
+    /// Whether a gated run is kept back by its endpoint's health.
+    pub(super) fn parks(&self, owner: &Owner, run: &Run) -> bool {
+        match self.catalog().deployment_for(run) {
+            Some((_, d)) => owner.breakers.get(&d.endpoint.id).is_some_and(Breaker::parks),
+            None => true,
+        }
+    }
+
+    /// Keeps history entries of a run that has no rows to travel with.
+    fn keep_history(&self, entry: &mut Entry, id: RunId) {
+        if entry.run.next.history.is_empty() {
+            return;
+        }
+        let entries = std::mem::take(&mut entry.run.next.history);
+        let (engine, ns) = (self.clone(), entry.run.ns);
+        self.spawn(async move {
+            if let Err(error) = engine.store().add_history(id, ns, &entries).await {
+                tracing::warn!(run.id = %id, %error, "history entries are lost");
+            }
+        });
+    }
+
+    /// What the machine may know of the world.
+    pub(super) fn env<'a>(&'a self, policy: &'a Policy) -> Env<'a> {
+        let clock = self.clock();
+        Env {
+            now: clock.upper(),
+            past: clock.lower(),
+            jitter: crate::clock::jitter(),
+            policy,
+            limits: self.limits(),
+            horizon: HORIZON,
+        }
+    }
+
+    // --- what comes back from the lane ---------------------------------------------------------
+
+    /// A batch of appends has been decided.
+    pub(super) fn committed(&self, batch: &[Arc<Sealed>], won: &[bool]) {
+        let mut owner = self.owner();
+        for (sealed, won) in batch.iter().zip(won) {
+            let id = sealed.run;
+            let Some(entry) = owner.runs.get_mut(&id) else { continue };
+            let ours = entry.in_flight.as_ref().is_some_and(|a| Arc::ptr_eq(a, sealed));
+            if !ours {
+                continue;
+            }
+            if !*won {
+                let engine = self.clone();
+                let sealed = Arc::clone(sealed);
+                self.spawn(async move { engine.look_at_lost(sealed).await });
+                continue;
+            }
+            entry.in_flight = None;
+            metrics::counter!("stepwell_journal_rows_total")
+                .increment(sealed.append.rows.len() as u64);
+            if entry.run.ended() {
+                self.finish(&mut owner, id);
+            } else {
+                self.watchers().tell(id, None);
+                self.pump(&mut owner, id);
+            }
+        }
+    }
+
+    /// A run's end is durable: whoever waits for it is told, and it leaves memory.
+    fn finish(&self, owner: &mut Owner, id: RunId) {
+        let Some(entry) = owner.forget(id) else { return };
+        owner.unlisted.remove(&id);
+        let view = self.watchers().watched(id).then(|| self.view_of(&entry.run, false, false));
+        self.watchers().tell(id, view);
+        if let Turn::Ended { kind, at, .. } = &entry.run.turn {
+            let status = Status::from_code(kind.code()).map_or("?", Status::word);
+            metrics::counter!("stepwell_runs_ended_total", "status" => status).increment(1);
+            metrics::histogram!("stepwell_run_seconds")
+                .record(at.since(entry.run.created_at).as_secs_f64());
+            tracing::debug!(run.id = %id, status, steps = entry.run.seq, "run ended");
+        }
+        if let Some(endpoint) = entry.admitted {
+            self.release(owner, endpoint);
+        }
+    }
+
+    /// An append lost: because messages had come, or because another owner wrote first.
+    async fn look_at_lost(&self, sealed: Arc<Sealed>) {
+        let id = sealed.run;
+        let loaded = loop {
+            match self.store().load(&[id]).await {
+                Ok(loaded) => break loaded.into_iter().next(),
+                Err(error) => {
+                    tracing::warn!(run.id = %id, %error, "cannot look at a lost append yet");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+        };
+        let mut owner = self.owner();
+        let Some(entry) = owner.runs.get_mut(&id) else { return };
+        let Some(loaded) = loaded else {
+            owner.forget(id);
+            return;
+        };
+        let head = sealed.append.rows.first().map_or(0, |r| r.n);
+        let last = loaded.rows.last().map_or(-1, |r| r.n);
+        if last == head - 1 && loaded.ended.is_none() {
+            // Nobody wrote: the gate was shut because messages had come.
+            metrics::counter!("stepwell_ends_gated_total").increment(1);
+            entry.in_flight = None;
+            let append = sealed.append.clone();
+            let cause = Cause::GateLost { append, messages: loaded.messages };
+            let policy = entry.policy.clone();
+            let env = self.env(&policy);
+            self.apply(entry, cause, &env);
+            self.pump(&mut owner, id);
+        } else {
+            metrics::counter!("stepwell_appends_lost_total").increment(1);
+            owner.forget(id);
+            self.adopt(&mut owner, loaded);
+        }
+    }
+
+    /// Puts a run that was read into memory, if it is ours and not there already.
+    pub(super) fn adopt(&self, owner: &mut Owner, loaded: crate::store::Loaded) {
+        let id = loaded.run;
+        owner.loading.remove(&id);
+        let Some(tenure) = owner.tenure(id.shard()) else { return };
+        if loaded.ended.is_some() {
+            self.watchers().tell(id, None);
+            return;
+        }
+        if owner.runs.contains_key(&id) {
+            if let Some(entry) = owner.runs.get_mut(&id) {
+                entry.queue.push_back(Cause::Drained(loaded.messages));
+            }
+            self.pump(owner, id);
+            return;
+        }
+        let run = Run::recover(id, loaded.ns, &loaded.rows, loaded.parked.is_some(), loaded.closing);
+        let mut run = match run {
+            Ok(run) => run,
+            Err(error) => {
+                tracing::error!(run.id = %id, %error, "journal cannot be read; the run stays as it is");
+                return;
+            }
+        };
+        run.home = loaded.home;
+        run.drained =
+            loaded.messages.iter().map(|m| m.pos - 1).min().unwrap_or(loaded.inbox);
+        // What this owner parked in this term it may go on with: it knows the last epoch.
+        let margin = Duration::from_secs(5);
+        if loaded.rows.len() > 1 && loaded.parked.is_some() && run.last_at > tenure.since + margin {
+            run.fresh = false;
+        }
+        let policy = self.catalog().policy_for(&run);
+        let mut entry = Entry::new(run, policy);
+        if !loaded.messages.is_empty() {
+            entry.queue.push_back(Cause::Drained(loaded.messages));
+        }
+        owner.runs.insert(id, entry);
+        self.pump(owner, id);
+        self.watchers().tell(id, None);
+    }
+
+    /// Reads runs into memory, if they are this node's and not there.
+    pub(super) fn bring_in(&self, owner: &mut Owner, ids: impl IntoIterator<Item = RunId>) {
+        let ids: Vec<RunId> = ids
+            .into_iter()
+            .filter(|id| {
+                owner.tenure(id.shard()).is_some()
+                    && !owner.runs.contains_key(id)
+                    && owner.loading.insert(*id)
+            })
+            .collect();
+        for chunk in ids.chunks(64) {
+            let (engine, chunk) = (self.clone(), chunk.to_vec());
+            self.spawn(async move { engine.read_in(chunk).await });
+        }
+    }
+
+    async fn read_in(&self, ids: Vec<RunId>) {
+        let _permit = self.loads().acquire().await;
+        let mut tries = 0;
+        loop {
+            match self.store().load(&ids).await {
+                Ok(loaded) => {
+                    let mut owner = self.owner();
+                    for run in loaded {
+                        self.adopt(&mut owner, run);
+                    }
+                    for id in &ids {
+                        owner.loading.remove(id);
+                    }
+                    return;
+                }
+                Err(error) if tries < 20 => {
+                    tries += 1;
+                    tracing::warn!(%error, "cannot read runs yet");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                Err(error) => {
+                    // The poll finds them again: their rows say that they are hot or have mail.
+                    tracing::error!(%error, "runs could not be read");
+                    let mut owner = self.owner();
+                    for id in &ids {
+                        owner.loading.remove(id);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Postgres refuses to record an append of this run: it is set aside, alone.
+    pub(super) fn unrecordable(&self, sealed: &Sealed, detail: &str) {
+        let mut owner = self.owner();
+        let id = sealed.run;
+        let Some(entry) = owner.runs.get_mut(&id) else { return };
+        tracing::error!(run.id = %id, detail, "Postgres refuses to record this run's rows");
+        let attempts = entry.run.claims;
+        owner.forget(id);
+        // Its rows are as they were; it is tried again when something wakes it, which is not at
+        // once: what was refused once will be refused again.
+        let at = self.clock().upper() + Duration::from_secs(u64::from(attempts + 1) * 30);
+        self.wake_at(&mut owner, at, Wake::Run(id));
+    }
+}
+
+/// A function and the deployment that a run is to be invoked on.
+pub(super) type Host = (Arc<Function>, Arc<Deployment>);

@@ -1,0 +1,249 @@
+//! Starting runs.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::lanes::Creation;
+use super::owner::{Entry, HORIZON};
+use super::{Engine, Error, IfClosed, IfRunning, Start, Started, Status};
+use crate::machine::{
+    Act, Created, Flags, Kind, Message, MessageId, MessageKind, Row, Run, RunId, Shard, Timestamp,
+    to_bytes,
+};
+use crate::store::{self, CreateOutcome, Idem, NewKey, NewRun};
+
+/// How long an idempotency key is remembered after its request.
+pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(7 * 24);
+/// How many times a start is tried anew when the run that held its key has ended meanwhile.
+const KEY_TRIES: usize = 8;
+
+impl Engine {
+    /// The shard of a start: of its key, of its idempotency key, or any that this node owns.
+    #[must_use]
+    pub fn shard_of(&self, namespace: &str, function: &str, key: Option<&str>, idem: Option<&str>) -> Shard {
+        match (key, idem) {
+            (Some(key), _) => Shard::of_key(namespace, function, key),
+            (None, Some(idem)) => Shard::of_idempotency_key(namespace, idem),
+            (None, None) => self.any_shard(),
+        }
+    }
+
+    /// A shard of a group that this node holds, if it holds any.
+    fn any_shard(&self) -> Shard {
+        let chance = crate::clock::chance();
+        let owner = self.owner();
+        let held: Vec<u16> = (0..crate::machine::id::GROUPS)
+            .filter(|g| owner.tenures[usize::from(*g)].is_some())
+            .collect();
+        drop(owner);
+        let low = u16::try_from(chance & 0xfff).unwrap_or(0);
+        if held.is_empty() {
+            return Shard(low);
+        }
+        let group = held[usize::from(low) % held.len()];
+        Shard((group << 4) | u16::try_from((chance >> 16) & 0xf).unwrap_or(0))
+    }
+
+    /// Starts a run. When this returns, the run is durable.
+    pub async fn start(&self, start: Start) -> Result<Started, Error> {
+        self.admit()?;
+        for _ in 0..KEY_TRIES {
+            let new = self.new_run(&start)?;
+            let run = new.run;
+            let (tell, told) = oneshot::channel();
+            self.lanes().create(Creation { new, tell });
+            let outcome = told.await.map_err(|_| Error::stopping())?;
+            match outcome.map_err(Error::from)? {
+                CreateOutcome::Created => {
+                    return Ok(Started::New(run));
+                }
+                CreateOutcome::IdemSame(run) => return Ok(Started::Replayed(run)),
+                CreateOutcome::IdemReused => return Err(Error::IdempotencyKeyReused),
+                CreateOutcome::KeyHeld { run, status } => {
+                    if let Some(started) = self.key_held(&start, run, status).await? {
+                        return Ok(started);
+                    }
+                }
+            }
+        }
+        Err(Error::busy("the run that holds this key keeps changing; try again"))
+    }
+
+    /// Another run has the key. None: it is free by now, try again.
+    async fn key_held(
+        &self,
+        start: &Start,
+        run: RunId,
+        status: Option<i16>,
+    ) -> Result<Option<Started>, Error> {
+        let ns = &start.namespace;
+        let exists = |status| Error::RunExists {
+            run,
+            key: start.key.clone().unwrap_or_default(),
+            status,
+        };
+        if let Some(status) = status {
+            return Err(exists(Status::from_code(status).unwrap_or(Status::Failed)));
+        }
+        let act = Act {
+            by: start.by.clone(),
+            reason: Some("a new run of the same key was started".to_owned()),
+            ..Act::default()
+        };
+        let (kind, patience) = match start.if_running {
+            IfRunning::Fail => {
+                let view = self.view(ns, run).await?;
+                return Err(exists(view.status));
+            }
+            IfRunning::UseExisting => {
+                if let Some((name, payload)) = &start.signal {
+                    let sent =
+                        self.signal(ns, run, name, payload.clone(), None, &start.by).await;
+                    match sent {
+                        Ok(_) => {}
+                        // It has ended meanwhile: the key is free.
+                        Err(Error::RunEnded(_)) => return Ok(None),
+                        Err(error) => return Err(error),
+                    }
+                }
+                return Ok(Some(Started::Existing(run)));
+            }
+            IfRunning::CancelExisting => {
+                (MessageKind::Cancel, crate::machine::CANCEL_GRACE + Duration::from_secs(5))
+            }
+            IfRunning::TerminateExisting => (MessageKind::Terminate, Duration::from_secs(10)),
+        };
+        match self.act(ns, run, kind, act, None).await {
+            Ok(_) | Err(Error::RunEnded(_) | Error::InvalidState { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let view = self.wait_end(ns, run, patience).await?;
+        if view.status.ended() { Ok(None) } else { Err(exists(view.status)) }
+    }
+
+    fn new_run(&self, start: &Start) -> Result<NewRun, Error> {
+        let ns = &start.namespace;
+        let catalog = self.catalog();
+        let function = catalog
+            .function(ns.id, &start.function)
+            .ok_or_else(|| Error::FunctionNotFound(start.function.clone()))?;
+        let deployment = match start.deployment {
+            None => catalog
+                .deployment(function.dep)
+                .ok_or_else(|| Error::FunctionNotFound(start.function.clone()))?,
+            Some(id) => catalog
+                .deployment_named(id)
+                .filter(|d| d.has(&start.function))
+                .ok_or(Error::DeploymentNotFound(id))?,
+        };
+        let now = self.clock().upper();
+        let idem_key = start.idempotency.as_ref().map(|i| i.key.as_str());
+        let shard = self.shard_of(&ns.name, &start.function, start.key.as_deref(), idem_key);
+        let run = RunId::on_shard(now, shard, crate::clock::chance());
+        let start_at = start.start_at.filter(|at| *at > now);
+        let run_timeout =
+            start.run_timeout.or_else(|| deployment.run_timeout(&start.function));
+        let created = Created {
+            function: start.function.clone(),
+            namespace: ns.name.clone(),
+            key: start.key.clone(),
+            input: start.input.clone(),
+            seed: format!("{:032x}", crate::clock::chance()),
+            start_at,
+            tags: start.tags.clone(),
+            invocation_timeout: start.invocation_timeout,
+            retry: start.retry,
+            pin: start.deployment.map(|_| deployment.id),
+            traceparent: start.traceparent.clone(),
+            by: start.by.clone(),
+        };
+        let ours = self.owner().tenure(shard).is_some();
+        let hot = start_at.is_none_or(|at| at <= now + HORIZON);
+        let mut messages = Vec::new();
+        let mut message = |kind, name: String, body| {
+            let id = MessageId::new(now, crate::clock::chance());
+            messages.push(Message { pos: 0, id, kind, name, body, at: now });
+        };
+        if hot && !ours {
+            // Its owner has to hear of it.
+            message(MessageKind::New, String::new(), bytes::Bytes::new());
+        }
+        if let Some((name, payload)) = &start.signal {
+            message(MessageKind::Signal, name.clone(), payload.clone());
+        }
+        Ok(NewRun {
+            run,
+            ns: ns.id,
+            function_id: function.id,
+            dep: deployment.id,
+            status: if start_at.is_some() { Status::Scheduled } else { Status::Queued }.code(),
+            row: Row {
+                n: 0,
+                kind: Kind::Created,
+                flags: Flags::default(),
+                seq: 0,
+                // An owner that goes on from memory has the first epoch lent by this row.
+                epoch: i32::from(hot && ours),
+                cp: 0,
+                ms: 0,
+                dep: deployment.id,
+                at: now,
+                due: run_timeout.map(|t| now.max(start_at.unwrap_or(now)) + t),
+                refer: None,
+                step: String::new(),
+                body: Some(to_bytes(&created)),
+                pos: 0,
+            },
+            wake_at: start_at.filter(|_| !hot),
+            key: start.key.as_ref().map(|key| NewKey {
+                key: key.clone(),
+                if_closed: match start.if_closed {
+                    IfClosed::Allow => store::IfClosed::Allow,
+                    IfClosed::AllowIfFailed => store::IfClosed::AllowIfFailed,
+                    IfClosed::Reject => store::IfClosed::Reject,
+                },
+            }),
+            idem: start.idempotency.as_ref().map(|i| Idem {
+                shard,
+                key: i.key.clone(),
+                hash: i.hash,
+                expires_at: now + IDEMPOTENCY_KEPT,
+            }),
+            tags: (!start.tags.is_empty())
+                .then(|| serde_json::to_string(&start.tags).expect("strings serialise")),
+            messages,
+        })
+    }
+
+    /// A batch of starts has been decided: those of this node go on from memory.
+    pub(super) fn created(&self, news: &[NewRun], outcomes: &[CreateOutcome]) {
+        let mut owner = self.owner();
+        for (new, outcome) in news.iter().zip(outcomes) {
+            if *outcome != CreateOutcome::Created {
+                continue;
+            }
+            metrics::counter!("stepwell_runs_started_total").increment(1);
+            if new.wake_at.is_some() || owner.tenure(new.run.shard()).is_none() {
+                continue;
+            }
+            if new.row.epoch == 0 || !new.messages.is_empty() {
+                // Nothing was lent to this memory, or mail has come with it: read it.
+                self.bring_in(&mut owner, [new.run]);
+                continue;
+            }
+            if owner.runs.contains_key(&new.run) {
+                continue;
+            }
+            match Run::of_created(new.run, new.ns, &new.row) {
+                Ok(run) => {
+                    let policy = self.catalog().policy_for(&run);
+                    owner.runs.insert(new.run, Entry::new(run, policy));
+                    self.pump(&mut owner, new.run);
+                }
+                Err(error) => tracing::error!(run.id = %new.run, %error, "cannot read own start"),
+            }
+        }
+    }
+}
+

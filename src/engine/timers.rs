@@ -1,0 +1,53 @@
+//! Time: one task that sleeps until the next moment of any run or breaker.
+
+use super::Engine;
+use super::owner::{Owner, Wake};
+
+impl Engine {
+    /// Runs until the node stops: looks at each run and breaker when its moment has come.
+    pub(super) async fn keep_time(&self) {
+        loop {
+            let nudged = self.timer_nudge().notified();
+            let next = {
+                let mut owner = self.owner();
+                self.fire(&mut owner);
+                owner.timers.first().map(|(at, _)| *at)
+            };
+            match next {
+                Some(at) => {
+                    tokio::select! {
+                        () = self.clock().until(at) => {}
+                        () = nudged => {}
+                    }
+                }
+                None => nudged.await,
+            }
+        }
+    }
+
+    /// Everything whose moment has come.
+    pub(super) fn fire(&self, owner: &mut Owner) {
+        let past = self.clock().lower();
+        let mut absent = Vec::new();
+        while let Some((at, what)) = owner.timers.first().copied() {
+            if at > past {
+                break;
+            }
+            owner.timers.pop_first();
+            match what {
+                Wake::Breaker(endpoint) => self.release(owner, endpoint),
+                Wake::Run(id) => {
+                    if let Some(entry) = owner.runs.get_mut(&id) {
+                        if entry.timer == Some(at) {
+                            entry.timer = None;
+                        }
+                        self.pump(owner, id);
+                    } else {
+                        absent.push(id);
+                    }
+                }
+            }
+        }
+        self.bring_in(owner, absent);
+    }
+}

@@ -1,0 +1,158 @@
+//! A run as people see it: status, what it waits for, why it does not move.
+
+use std::collections::HashSet;
+
+use super::breaker::Circuit;
+use super::{Engine, RunView, Status, WaitingFor};
+use crate::machine::{Attention, Kind, Reason, Run, StepState, Timestamp, Turn};
+
+/// The one status of a run. `gated`: its endpoint's breaker keeps it back; `parks`: because the
+/// endpoint is unhealthy, not merely busy.
+#[must_use]
+pub(super) fn status_of(run: &Run, gated: bool, parks: bool, past: Timestamp) -> Status {
+    if let Turn::Ended { kind, .. } = &run.turn {
+        return Status::from_code(kind.code()).unwrap_or(Status::Failed);
+    }
+    if run.paused.is_some() {
+        return Status::Paused;
+    }
+    let trying = || {
+        run.pending.values().any(|id| {
+            run.steps.get(id).is_some_and(|s| matches!(s.state, StepState::Trying { .. }))
+        })
+    };
+    match &run.turn {
+        Turn::Open { .. } | Turn::Held { .. } => Status::Running,
+        Turn::Due { .. } if gated && parks => Status::Parked,
+        Turn::Due { reason: Reason::Start, not_before } if *not_before > past => Status::Scheduled,
+        Turn::Due { .. } if run.faults > 0 || run.failures > 0 => Status::Retrying,
+        Turn::Due { .. } if gated => Status::Queued,
+        Turn::Due { .. } => Status::Queued,
+        Turn::Waiting { .. } if trying() => Status::Retrying,
+        Turn::Waiting { .. } => Status::Waiting,
+        Turn::Ended { kind, .. } => Status::from_code(kind.code()).unwrap_or(Status::Failed),
+    }
+}
+
+/// Why a run does not move, in words; none while all is well.
+#[must_use]
+pub(super) fn attention_of(
+    run: &Run,
+    parks: bool,
+    engine: &Engine,
+    status: Status,
+) -> Option<Attention> {
+    match status {
+        Status::Paused => run.paused.clone(),
+        Status::Parked if parks => Some(engine.why_parked(run)),
+        Status::Retrying => {
+            let next = run.next_wake(Timestamp::default());
+            if run.faults > 0 || run.failures > 0 {
+                let detail = run.last_fault.clone().unwrap_or_default();
+                let code = if run.faults > 0 { "invocation-failing" } else { "run-failing" };
+                return Some(Attention { next_attempt_at: next, ..Attention::new(code, detail) });
+            }
+            run.pending.values().find_map(|id| {
+                let step = run.steps.get(id)?;
+                let StepState::Trying { due, error, .. } = &step.state else { return None };
+                let message = crate::machine::error_of(error)
+                    .map(|e| format!("{}: {}", e.kind, e.message))
+                    .unwrap_or_default();
+                Some(Attention {
+                    next_attempt_at: Some(*due),
+                    ..Attention::new(
+                        "step-failing",
+                        format!("Step `{id}` failed {} times, last: {message}", step.attempts),
+                    )
+                })
+            })
+        }
+        _ => None,
+    }
+}
+
+impl Engine {
+    /// A run of this memory as the API shows it.
+    pub(super) fn view_of(&self, run: &Run, gated: bool, parks: bool) -> RunView {
+        let past = self.clock().lower();
+        let status = status_of(run, gated, parks, past);
+        let (mut output, mut error, mut ended_at) = (None, None, None);
+        if let Turn::Ended { kind, body, at } = &run.turn {
+            ended_at = Some(*at);
+            match kind {
+                Kind::Completed => output.clone_from(body),
+                // A handler that compensated may end a cancelled run with a result.
+                _ => error.clone_from(body),
+            }
+        }
+        let waiting_for = match &run.turn {
+            Turn::Waiting { tree } => {
+                let mut listed = HashSet::new();
+                let steps = tree.steps().into_iter().filter(|id| listed.insert((*id).to_owned()));
+                steps.filter_map(|id| waiting_for(run, id)).collect()
+            }
+            _ => Vec::new(),
+        };
+        RunView {
+            id: run.id,
+            namespace: run.created.namespace.clone(),
+            function: run.created.function.clone(),
+            key: run.created.key.clone(),
+            generation: run.generation,
+            deployment: self.catalog().deployment(run.dep).map(|d| d.public),
+            status,
+            waiting_for,
+            attention: attention_of(run, parks, self, status),
+            created_at: run.created_at,
+            started_at: run.started_at,
+            ended_at,
+            input: Some(bytes::Bytes::from(run.created.input.get().to_owned())),
+            output,
+            error,
+            custom_status: run.custom_status.clone(),
+            tags: run.tags.clone(),
+            settled: u32::try_from(run.seq).unwrap_or(0),
+            pending: u32::try_from(run.pending.len()).unwrap_or(u32::MAX),
+            invocations: run.invocations,
+        }
+    }
+
+    /// What keeps a parked run from being invoked.
+    pub(super) fn why_parked(&self, run: &Run) -> Attention {
+        let catalog = self.catalog();
+        let Some((_, deployment)) = catalog.deployment_for(run) else {
+            return Attention::new(
+                "function-gone",
+                format!(
+                    "No endpoint has the function `{}` any more. Register one that has it.",
+                    run.created.function
+                ),
+            );
+        };
+        let endpoint = &deployment.endpoint;
+        match self.circuit(endpoint.id) {
+            Some(Circuit::Open { detail, next_probe_at, .. }) => Attention {
+                next_attempt_at: Some(next_probe_at),
+                ..Attention::new(
+                    "endpoint-unhealthy",
+                    format!("Endpoint `{}` is unhealthy: {detail}", endpoint.name),
+                )
+            },
+            _ => Attention::new(
+                "endpoint-disabled",
+                format!("Endpoint `{}` is disabled. Enable it.", endpoint.name),
+            ),
+        }
+    }
+}
+
+fn waiting_for(run: &Run, id: &str) -> Option<WaitingFor> {
+    let step = run.steps.get(id)?;
+    let (name, since, until) = match &step.state {
+        StepState::Asked { ask, at, due, .. } => (ask.name.clone(), Some(*at), *due),
+        StepState::Trying { due, .. } => (None, step.first, Some(*due)),
+        StepState::Begun { .. } => (None, None, None),
+        StepState::Settled { .. } => return None,
+    };
+    Some(WaitingFor { step: id.to_owned(), op: step.op, name, since, until })
+}
