@@ -1,0 +1,202 @@
+//! Reads what a handler answers on the transport `respond`; whoever wrote it is a stranger.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::mem::discriminant;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::await_tree::parse_tree;
+use super::form::{Form, Odd};
+use super::op::{Source, read_op, without_place};
+use crate::machine::{Answer, Limits, Op, Terminal};
+
+/// The longest answer, in bytes.
+pub const MAX_ANSWER: usize = 16 << 20;
+/// The most ops in one answer.
+pub const MAX_OPS: usize = 50_000;
+
+/// Why an answer was not taken. Nothing of it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadAnswer {
+    /// It is not what the protocol says; the text names the place. The exchange is retried.
+    #[error("{0}")]
+    Malformed(String),
+    /// Something in it is over a limit of size. The run is paused.
+    #[error("{}{what} is {bytes} bytes, over the limit of {limit}", of(step.as_deref()))]
+    TooLarge {
+        /// The step, if it is about one.
+        step: Option<String>,
+        /// `value`, `error`, `result`, `answer`, …
+        what: String,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Something in it nests too deep. The run is paused.
+    #[error("{}{what} nests deeper than {limit} levels", of(step.as_deref()))]
+    TooDeep {
+        /// The step, if it is about one.
+        step: Option<String>,
+        /// `value`, `error`, `result`, …
+        what: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// It has more ops than one answer may have. The run is paused.
+    #[error("the answer has {ops} ops, over the limit of {limit}")]
+    TooManyOps {
+        /// How many.
+        ops: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl BadAnswer {
+    /// Whether a limit was passed, which pauses the run, rather than the form being wrong.
+    #[must_use]
+    pub const fn is_limit(&self) -> bool {
+        !matches!(self, Self::Malformed(_))
+    }
+}
+
+fn of(step: Option<&str>) -> String {
+    step.map_or_else(|| "the ".to_owned(), |id| format!("step {id:?}: the "))
+}
+
+const FIELDS: &[&str] = &["ops", "result", "error", "await", "yield", "continue"];
+const OPS: usize = 0;
+const RESULT: usize = 1;
+const ERROR: usize = 2;
+const AWAIT: usize = 3;
+const YIELD: usize = 4;
+const CONTINUE: usize = 5;
+
+/// Reads an answer. Payloads are slices of `body`, byte for byte. What needs the run's journal (does
+/// the awaited step exist, is its kind the recorded one) is left to the machine.
+pub fn parse_answer(body: &Bytes, limits: &Limits) -> Result<Answer, BadAnswer> {
+    if body.len() > MAX_ANSWER {
+        let (bytes, limit) = (body.len(), MAX_ANSWER);
+        return Err(BadAnswer::TooLarge { step: None, what: "answer".to_owned(), bytes, limit });
+    }
+    let malformed = |detail: String| BadAnswer::Malformed(detail);
+    let text = std::str::from_utf8(body)
+        .map_err(|_| malformed("the answer is not JSON: it is not UTF-8".to_owned()))?;
+    let start = text.trim_start();
+    if !start.starts_with('{') {
+        let detail = match start {
+            "" => "the answer is empty; a JSON object was expected",
+            _ => "the answer is not a JSON object",
+        };
+        return Err(malformed(detail.to_owned()));
+    }
+    let form =
+        Form::read(FIELDS, text).map_err(|e| malformed(format!("the answer is not JSON: {e}")))?;
+    if let Some(odd) = &form.odd {
+        return Err(malformed(match odd {
+            Odd::Unknown(_) => format!("{odd} in the answer; it has {}", FIELDS.join(", ")),
+            Odd::Twice(_) => format!("{odd} in the answer"),
+        }));
+    }
+    let from = Source { body, limits };
+    let terminal = terminal(from, &form)?;
+    let ops = match form.get(OPS) {
+        Some(raw) => read_ops(from, raw)?,
+        None => Vec::new(),
+    };
+    Ok(Answer { ops, terminal })
+}
+
+fn terminal(from: Source<'_>, form: &Form<'_>) -> Result<Option<Terminal>, BadAnswer> {
+    let malformed = |detail: String| BadAnswer::Malformed(detail);
+    let mut given = (RESULT..=CONTINUE).filter_map(|slot| form.get(slot).map(|raw| (slot, raw)));
+    let Some((slot, raw)) = given.next() else { return Ok(None) };
+    if let Some((other, _)) = given.next() {
+        let (a, b) = (FIELDS[slot], FIELDS[other]);
+        return Err(malformed(format!("an answer ends in one way, and this has `{a}` and `{b}`")));
+    }
+    Ok(Some(match slot {
+        RESULT => Terminal::Result(from.keep(raw, None, "result")?),
+        ERROR => Terminal::Error(from.error(raw, None, malformed)?),
+        AWAIT => Terminal::Await(
+            parse_tree(raw.get()).map_err(|e| malformed(format!("in `await`: {e}")))?,
+        ),
+        YIELD if raw.get() == "true" => Terminal::Yield,
+        YIELD => return Err(malformed("`yield` must be true or left out".to_owned())),
+        _ => return Err(malformed("`continue` is not supported by this version".to_owned())),
+    }))
+}
+
+fn read_ops(from: Source<'_>, raw: &RawValue) -> Result<Vec<Op>, BadAnswer> {
+    let list: List<'_> = serde_json::from_str(raw.get())
+        .map_err(|e| BadAnswer::Malformed(format!("`ops`: {}", without_place(&e))))?;
+    if list.total > MAX_OPS {
+        return Err(BadAnswer::TooManyOps { ops: list.total, limit: MAX_OPS });
+    }
+    let ops = list
+        .items
+        .into_iter()
+        .enumerate()
+        .map(|(index, raw)| read_op(from, index, raw))
+        .collect::<Result<Vec<Op>, BadAnswer>>()?;
+    if ops.len() > 1 {
+        refuse_repeats(&ops)?;
+    }
+    Ok(ops)
+}
+
+/// One step may be said to begin and to have run in one answer, but neither of it twice.
+fn refuse_repeats(ops: &[Op]) -> Result<(), BadAnswer> {
+    let mut seen = HashSet::with_capacity(ops.len());
+    for (index, op) in ops.iter().enumerate() {
+        if let Some(id) = op.step()
+            && !seen.insert((discriminant(op), id))
+        {
+            let detail = "this answer has an op of this kind and id already";
+            return Err(BadAnswer::Malformed(format!("ops[{index}] (step {id:?}): {detail}")));
+        }
+    }
+    Ok(())
+}
+
+/// The items of a list; only counted from [`MAX_OPS`] on.
+struct List<'a> {
+    items: Vec<&'a RawValue>,
+    total: usize,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for List<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(ListVisitor)
+    }
+}
+
+struct ListVisitor;
+
+impl<'de> Visitor<'de> for ListVisitor {
+    type Value = List<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of ops")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut from: S) -> Result<List<'de>, S::Error> {
+        let mut list = List { items: Vec::new(), total: 0 };
+        while let Some(item) = from.next_element()? {
+            list.total += 1;
+            if list.total <= MAX_OPS {
+                list.items.push(item);
+            }
+        }
+        Ok(list)
+    }
+}
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

@@ -1,0 +1,470 @@
+//! The manifest by which an endpoint says what it hosts (`docs/protocol.md` section 8), whether it was
+//! discovered or written into the registration.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::VERSION;
+use super::form::clip;
+use super::names::valid_name;
+use super::op::without_place;
+use crate::machine::RetrySpec;
+use crate::machine::time::duration;
+
+/// What is inlined of a journal where a manifest does not say.
+const DEFAULT_INLINE: u64 = 1 << 20;
+/// The least that a deployment may ask to be inlined.
+const LEAST_INLINE: u64 = 64 << 10;
+/// The most that a deployment may ask to be inlined.
+const MOST_INLINE: u64 = 64 << 20;
+/// The longest manifest, in bytes.
+const MAX_BYTES: usize = 4 << 20;
+/// The most functions of one endpoint.
+const MAX_FUNCTIONS: usize = 10_000;
+
+/// What is wrong with a manifest, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{detail}", at(pointer))]
+pub struct BadManifest {
+    /// JSON pointer into the manifest, such as `/functions/0/retry/factor`; empty for the whole.
+    pub pointer: String,
+    /// In words; names the function where it is about one.
+    pub detail: String,
+}
+
+fn at(pointer: &str) -> String {
+    if pointer.is_empty() { String::new() } else { format!("{pointer}: ") }
+}
+
+fn bad(pointer: impl Into<String>, detail: impl Into<String>) -> BadManifest {
+    BadManifest { pointer: pointer.into(), detail: detail.into() }
+}
+
+/// What an endpoint speaks and hosts. Its JSON form is what is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The lowest and the highest version of the protocol that it speaks.
+    pub protocol: (u32, u32),
+    /// Its SDK, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sdk: Option<String>,
+    /// Its author's own version, such as a commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The ways it can be spoken to; `respond` is always one.
+    #[serde(default = "respond")]
+    pub transports: Vec<Transport>,
+    /// Whether it can fetch what is not inlined.
+    #[serde(default)]
+    pub pages: bool,
+    /// How much of a journal is sent inline, in bytes.
+    #[serde(default = "default_inline")]
+    pub max_inline_bytes: u64,
+    /// What it hosts.
+    pub functions: Vec<FunctionSpec>,
+}
+
+/// A way to carry an invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// One request, one answer.
+    Respond,
+    /// The answer comes line by line.
+    Stream,
+    /// The handler calls the gateway in between.
+    Checkpoint,
+    /// Lines in both directions.
+    Duplex,
+}
+
+/// Which deployment a run goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Versioning {
+    /// The newest.
+    #[default]
+    Latest,
+    /// The one of its first invocation.
+    Pinned,
+}
+
+/// One function of an endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FunctionSpec {
+    /// Its name.
+    pub name: String,
+    /// `function`; others are refused by [`Manifest::check`].
+    #[serde(default = "function")]
+    pub kind: String,
+    /// Default of its steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+    /// For exchanges that fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation_retry: Option<RetrySpec>,
+    /// For a run-level error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_retry: Option<RetrySpec>,
+    /// How long its runs and their exchanges may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Which deployment its runs go on with.
+    #[serde(default)]
+    pub versioning: Versioning,
+    /// Whether another `input_hash` for a recorded step is a mismatch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict: bool,
+    /// JSON Schema of its input, as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_schema: Option<Box<RawValue>>,
+    /// Kept as it came, for a later version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<Box<RawValue>>,
+    /// Kept as it came, for a later version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Box<RawValue>>,
+    /// Kept as it came, for a later version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub triggers: Option<Box<RawValue>>,
+}
+
+/// Limits of time of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// How long a run may take in all.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub run: Option<Duration>,
+    /// The longest silence of an exchange.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub invocation: Option<Duration>,
+}
+
+fn respond() -> Vec<Transport> {
+    vec![Transport::Respond]
+}
+
+const fn default_inline() -> u64 {
+    DEFAULT_INLINE
+}
+
+fn function() -> String {
+    "function".to_owned()
+}
+
+/// The manifest with its functions unread, so that an error can say which function it is in.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a JSON object with `protocol` and `functions`")]
+struct Outer {
+    protocol: (u32, u32),
+    sdk: Option<String>,
+    version: Option<String>,
+    transports: Option<Vec<Transport>>,
+    pages: Option<bool>,
+    max_inline_bytes: Option<u64>,
+    functions: Vec<Box<RawValue>>,
+}
+
+impl Manifest {
+    /// Reads and checks what an endpoint answered to `discover`.
+    pub fn parse(body: &[u8]) -> Result<Self, BadManifest> {
+        if body.len() > MAX_BYTES {
+            return Err(bad("", format!("the manifest is over the limit of {MAX_BYTES} bytes")));
+        }
+        let outer: Outer = serde_json::from_slice(body)
+            .map_err(|e| bad("", format!("not a manifest: {}", clip(&e.to_string()))))?;
+        let functions = outer
+            .functions
+            .iter()
+            .enumerate()
+            .map(|(index, raw)| FunctionSpec::parse(index, raw))
+            .collect::<Result<_, _>>()?;
+        let manifest = Self {
+            protocol: outer.protocol,
+            sdk: outer.sdk,
+            version: outer.version,
+            transports: outer.transports.unwrap_or_else(respond),
+            pages: outer.pages.unwrap_or_default(),
+            max_inline_bytes: outer.max_inline_bytes.unwrap_or(DEFAULT_INLINE),
+            functions,
+        };
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The manifest of an endpoint whose functions were listed in its registration.
+    #[must_use]
+    pub fn listed(functions: Vec<FunctionSpec>) -> Self {
+        Self {
+            protocol: (VERSION, VERSION),
+            sdk: None,
+            version: None,
+            transports: respond(),
+            pages: false,
+            max_inline_bytes: DEFAULT_INLINE,
+            functions,
+        }
+    }
+
+    /// Whether this gateway can work with it. [`Manifest::parse`] has asked this already.
+    pub fn check(&self) -> Result<(), BadManifest> {
+        let (low, high) = self.protocol;
+        if low > high {
+            return Err(bad("/protocol", format!("{low} to {high} is not a range")));
+        }
+        if !(low..=high).contains(&VERSION) {
+            let detail = format!(
+                "the endpoint speaks versions {low} to {high} of the protocol, this gateway {VERSION}"
+            );
+            return Err(bad("/protocol", detail));
+        }
+        if !(LEAST_INLINE..=MOST_INLINE).contains(&self.max_inline_bytes) {
+            let detail = format!("must be between {LEAST_INLINE} and {MOST_INLINE}");
+            return Err(bad("/max_inline_bytes", detail));
+        }
+        if self.functions.is_empty() {
+            return Err(bad("/functions", "an endpoint needs at least one function"));
+        }
+        if self.functions.len() > MAX_FUNCTIONS {
+            return Err(bad("/functions", format!("more than {MAX_FUNCTIONS} functions")));
+        }
+        let mut names = HashSet::new();
+        for (index, function) in self.functions.iter().enumerate() {
+            function.check(index)?;
+            if !names.insert(function.name.as_str()) {
+                let detail = format!("function {:?} is there twice", function.name);
+                return Err(bad(format!("/functions/{index}/name"), detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// The function of this name.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<&FunctionSpec> {
+        self.functions.iter().find(|f| f.name == name)
+    }
+
+    /// What two registrations with the same content have in common: SHA-256 of the manifest with
+    /// its defaults filled in, whatever the order of its fields, functions and transports.
+    #[must_use]
+    pub fn content_hash(&self) -> [u8; 32] {
+        let mut sorted = self.clone();
+        sorted.functions.sort_by(|a, b| a.name.cmp(&b.name));
+        sorted.transports.push(Transport::Respond);
+        sorted.transports.sort_unstable();
+        sorted.transports.dedup();
+        let value = serde_json::to_value(&sorted).expect("strings, numbers and raw JSON");
+        let mut text = String::new();
+        canonical(&value, &mut text);
+        Sha256::digest(text.as_bytes()).into()
+    }
+}
+
+/// JSON with the fields of every object in order. The depth is bounded by serde's own reader.
+fn canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(name, _)| *name);
+            out.push('{');
+            for (name, value) in fields {
+                out.push_str(&Value::from(name.as_str()).to_string());
+                out.push(':');
+                canonical(value, out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                canonical(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        plain => out.push_str(&plain.to_string()),
+    }
+}
+
+impl FunctionSpec {
+    /// A function of this name, with the default of everything.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: function(),
+            retry: None,
+            invocation_retry: None,
+            run_retry: None,
+            timeouts: Timeouts::default(),
+            versioning: Versioning::Latest,
+            strict: false,
+            input_schema: None,
+            tasks: None,
+            concurrency: None,
+            triggers: None,
+        }
+    }
+
+    /// Reads and checks one entry of a list of functions. `index` is for the error.
+    pub fn parse(index: usize, raw: &RawValue) -> Result<Self, BadManifest> {
+        let spec: Self = serde_json::from_str(raw.get()).map_err(|e| {
+            #[derive(Deserialize)]
+            struct Name {
+                name: String,
+            }
+            let name = serde_json::from_str::<Name>(raw.get()).ok();
+            let named =
+                name.map_or_else(String::new, |n| format!("function {:?}: ", clip(&n.name)));
+            let said = without_place(&e);
+            bad(format!("/functions/{index}"), format!("{named}{}", said.replace('\n', " ")))
+        })?;
+        spec.check(index)?;
+        Ok(spec)
+    }
+
+    fn check(&self, index: usize) -> Result<(), BadManifest> {
+        let place = |field: &str| format!("/functions/{index}/{field}");
+        valid_name(&self.name).map_err(|e| bad(place("name"), e))?;
+        let named = |detail: &str| format!("function {:?}: {detail}", self.name);
+        if self.kind != "function" {
+            let detail = match self.kind.as_str() {
+                kind @ ("object" | "plain") => {
+                    format!("kind `{kind}` is not supported by this version")
+                }
+                kind => format!("unknown kind {:?}; use `function`", clip(kind)),
+            };
+            return Err(bad(place("kind"), named(&detail)));
+        }
+        for (field, retry) in [
+            ("retry", &self.retry),
+            ("invocation_retry", &self.invocation_retry),
+            ("run_retry", &self.run_retry),
+        ] {
+            if let Some(Err((part, why))) = retry.as_ref().map(RetrySpec::check) {
+                return Err(bad(
+                    place(&format!("{field}/{part}")),
+                    named(&format!("{part} {why}")),
+                ));
+            }
+        }
+        for (field, length) in
+            [("run", self.timeouts.run), ("invocation", self.timeouts.invocation)]
+        {
+            if length.is_some_and(|d| d < Duration::from_millis(1)) {
+                let detail = named("a time-out must be at least a millisecond");
+                return Err(bad(place(&format!("timeouts/{field}")), detail));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = r#"{"protocol": [1, 1], "sdk": "stepwell-python/0.1.0", "version": "git-sha",
+        "transports": ["respond", "checkpoint"], "pages": true, "max_inline_bytes": 1048576,
+        "functions": [{"name": "checkout", "kind": "function", "tasks": ["resize"],
+          "input_schema": {"type": "object"},
+          "retry": {"max_attempts": 10, "initial": "500ms", "factor": 2, "max_interval": "60s"},
+          "invocation_retry": {}, "run_retry": {"max_attempts": 1},
+          "timeouts": {"run": "30d", "invocation": "60s"}, "concurrency": [{"limit": 3}],
+          "triggers": [{"event": "order.created"}], "versioning": "latest"}]}"#;
+
+    fn with(function: &str) -> String {
+        format!(r#"{{"protocol": [1, 1], "functions": [{{"name": "ok"}}, {function}]}}"#)
+    }
+
+    #[test]
+    fn the_protocols_example_is_read_and_kept() {
+        let manifest = Manifest::parse(FULL.as_bytes()).expect("a manifest");
+        let checkout = manifest.function("checkout").expect("there");
+        assert_eq!(checkout.timeouts.run, Some(Duration::from_hours(30 * 24)));
+        assert_eq!(checkout.retry.and_then(|r| r.initial), Some(Duration::from_millis(500)));
+        assert_eq!(manifest.transports, [Transport::Respond, Transport::Checkpoint]);
+        let raw = |r: &Option<Box<RawValue>>| r.as_ref().map(|r| r.get().to_owned());
+        assert_eq!(raw(&checkout.triggers).as_deref(), Some(r#"[{"event": "order.created"}]"#));
+        let stored = serde_json::to_string(&manifest).expect("JSON");
+        let again: Manifest = serde_json::from_str(&stored).expect("what was stored");
+        assert_eq!(again.content_hash(), manifest.content_hash());
+        assert_eq!(serde_json::to_string(&again).expect("JSON"), stored);
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_default() {
+        let short = Manifest::parse(br#"{"protocol":[1,3],"functions":[{"name":"f"}]}"#);
+        let short = short.expect("a manifest");
+        assert!(!short.pages && short.max_inline_bytes == DEFAULT_INLINE);
+        assert_eq!(short.functions[0].versioning, Versioning::Latest);
+        let listed = Manifest::listed(vec![FunctionSpec::named("f")]);
+        assert_eq!(listed.check(), Ok(()));
+        let said = Manifest { protocol: (1, 3), ..listed };
+        assert_eq!(said.content_hash(), short.content_hash());
+    }
+
+    #[test]
+    fn the_hash_is_of_the_content_and_not_of_its_form() {
+        let hash = |json: &str| Manifest::parse(json.as_bytes()).expect(json).content_hash();
+        let a = r#"{"protocol":[1,1],"functions":[{"name":"a","input_schema":{"x":1,"y":2}},{"name":"b"}]}"#;
+        let b = r#"{"functions":[{"name":"b","kind":"function","retry":null},
+            {"input_schema":{"y":2, "x":1},"name":"a"}],"protocol":[1,1],"transports":["respond"]}"#;
+        assert_eq!(hash(a), hash(b));
+        for other in [
+            a.replace(r#""x":1"#, r#""x":2"#),
+            a.replace(r#""name":"b""#, r#""name":"c""#),
+            a.replace(r#""name":"b""#, r#""name":"b","timeouts":{"run":"1d"}"#),
+            a.replace(r#"{"protocol""#, r#"{"version":"2","protocol""#),
+        ] {
+            assert_ne!(hash(a), hash(&other), "{other}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        for (json, pointer, word) in [
+            ("<html>".to_owned(), "", "not a manifest"),
+            (r#"{"functions":[{"name":"f"}]}"#.to_owned(), "", "protocol"),
+            (r#"{"protocol":[2,3],"functions":[{"name":"f"}]}"#.to_owned(), "/protocol", "2 to 3"),
+            (r#"{"protocol":[3,1],"functions":[{"name":"f"}]}"#.to_owned(), "/protocol", "range"),
+            (r#"{"protocol":[1,1],"functions":[]}"#.to_owned(), "/functions", "at least one"),
+            (
+                r#"{"protocol":[1,1],"max_inline_bytes":9,"functions":[{"name":"f"}]}"#.to_owned(),
+                "/max_inline_bytes",
+                "between",
+            ),
+            (
+                r#"{"protocol":[1,1],"transports":["pigeon"],"functions":[{"name":"f"}]}"#
+                    .to_owned(),
+                "",
+                "pigeon",
+            ),
+            (r#"{"protocol":[1,1],"funcs":[]}"#.to_owned(), "", "funcs"),
+            (with(r#"{"name":"f","kind":"object"}"#), "/functions/1/kind", "not supported"),
+            (with(r#"{"name":"f","kind":"cron"}"#), "/functions/1/kind", "unknown kind"),
+            (with(r#"{"name":"f","versioning":"x"}"#), "/functions/1", "pinned"),
+            (with(r#"{"name":"f","retry":{"max_atempts":3}}"#), "/functions/1", "max_atempts"),
+            (with(r#"{"name":"f","retry":{"factor":0}}"#), "/functions/1/retry/factor", "\"f\""),
+            (with(r#"{"name":"f","timeouts":{"run":"soon"}}"#), "/functions/1", "soon"),
+            (with(r#"{"name":"f","timeouts":{"run":"0s"}}"#), "/functions/1/timeouts/run", "least"),
+            (with(r#"{"name":""}"#), "/functions/1/name", "empty"),
+            (with(r#"{"kind":"function"}"#), "/functions/1", "name"),
+            (with(r#"{"name":"ok"}"#), "/functions/1/name", "twice"),
+        ] {
+            let said = Manifest::parse(json.as_bytes()).expect_err(&json);
+            assert_eq!(said.pointer, pointer, "{said}");
+            assert!(said.detail.contains(word), "{said}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Floor 1: the wire between the gateway and a handler (`docs/protocol.md`): JSON in both directions,
+//! signatures, tokens. Knows the machine's words and no I/O.
+
+mod answer;
+mod await_tree;
+mod form;
+mod manifest;
+mod names;
+mod op;
+mod request;
+mod signature;
+mod token;
+
+pub use answer::{BadAnswer, MAX_ANSWER, MAX_OPS, parse_answer};
+pub use form::{MAX_DEPTH, too_deep};
+pub use manifest::{BadManifest, FunctionSpec, Manifest, Timeouts, Transport, Versioning};
+pub use names::{valid_key, valid_name, valid_step_id, valid_tag};
+pub use request::{
+    CancelNotice, Invocation, Links, Pending, RunHead, Settled, Turn, push_settled, write_discover,
+    write_invocation,
+};
+pub use signature::{BadSecret, Secret, Unverified, sign, verify};
+pub use token::{
+    ApiKey, BadKey, BadToken, ClusterKeys, ClusterSecret, KeyHash, NodeRequest, TokenClaims,
+};
+
+/// The protocol's version that this gateway speaks.
+pub const VERSION: u32 = 1;
+
+/// Header of every call to a handler: the protocol's version.
+pub const PROTOCOL_HEADER: &str = "stepwell-protocol";
+/// Header of every call to a handler: one id per exchange, never repeated.
+pub const WEBHOOK_ID: &str = "webhook-id";
+/// Header of every call to a handler: Unix seconds.
+pub const WEBHOOK_TIMESTAMP: &str = "webhook-timestamp";
+/// Header of every call to a handler: one signature per live secret.
+pub const WEBHOOK_SIGNATURE: &str = "webhook-signature";
