@@ -46,11 +46,8 @@ impl Clock {
     }
 
     fn of(source: Source) -> Self {
-        let inner = Inner {
-            source: Mutex::new(source),
-            born: Instant::now(),
-            moved: Notify::new(),
-        };
+        let inner =
+            Inner { source: Mutex::new(source), born: Instant::now(), moved: Notify::new() };
         Self(Arc::new(inner))
     }
 

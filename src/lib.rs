@@ -2,4 +2,6 @@
 pub mod clock;
 pub mod engine;
 pub mod machine;
+pub mod outbound;
 pub mod protocol;
+pub mod store;

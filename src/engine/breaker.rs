@@ -12,13 +12,13 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait between probes.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// Exchanges that one endpoint may have open on one node.
-pub const MOST_OPEN: usize = 1_024;
+pub(super) const MOST_OPEN: usize = 1_024;
 /// How many exchanges a circuit that has just closed may have open at first; doubled by successes.
 const RAMP: usize = 4;
 
 /// How an endpoint's circuit stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Circuit {
+pub(super) enum Circuit {
     /// All is well.
     Closed,
     /// Nothing but probes goes out.
@@ -40,7 +40,7 @@ pub enum Circuit {
 
 /// One endpoint, as this node sees it.
 #[derive(Debug)]
-pub struct Breaker {
+pub(super) struct Breaker {
     circuit: Circuit,
     /// Failures in a row.
     failures: u32,
@@ -66,7 +66,7 @@ impl Default for Breaker {
 
 /// How an exchange ended, as far as the endpoint's health goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
+pub(super) enum Health {
     /// It answered, well or badly.
     Answered,
     /// Connect error, 502, 503 or 504.
@@ -79,7 +79,7 @@ pub enum Health {
 
 impl Breaker {
     /// Whether an exchange may be opened now; it then counts as open.
-    pub fn admit(&mut self, now: Timestamp) -> bool {
+    pub(super) fn admit(&mut self, now: Timestamp) -> bool {
         match &mut self.circuit {
             Circuit::Closed if self.open < self.most => {}
             Circuit::Open { next_probe_at, probing, .. } if !*probing && *next_probe_at <= now => {
@@ -92,24 +92,24 @@ impl Breaker {
     }
 
     /// Keeps a run until [`Breaker::released`] hands it out.
-    pub fn gate(&mut self, run: RunId) {
+    pub(super) fn gate(&mut self, run: RunId) {
         self.gated.push_back(run);
     }
 
     /// Whether runs are kept because of the endpoint's health (and not because it is busy).
     #[must_use]
-    pub const fn parks(&self) -> bool {
+    pub(super) const fn parks(&self) -> bool {
         !matches!(self.circuit, Circuit::Closed)
     }
 
     /// How the circuit stands.
     #[must_use]
-    pub const fn circuit(&self) -> &Circuit {
+    pub(super) const fn circuit(&self) -> &Circuit {
         &self.circuit
     }
 
     /// An exchange has ended. Returns true if the circuit has just opened or closed.
-    pub fn ended(&mut self, health: &Health, now: Timestamp) -> bool {
+    pub(super) fn ended(&mut self, health: &Health, now: Timestamp) -> bool {
         self.open = self.open.saturating_sub(1);
         let (fatal, detail) = match health {
             Health::Unknown => {
@@ -157,7 +157,7 @@ impl Breaker {
     }
 
     /// An operator disables or enables the endpoint, or it was registered anew.
-    pub fn set_disabled(&mut self, disabled: bool) {
+    pub(super) fn set_disabled(&mut self, disabled: bool) {
         if disabled {
             self.circuit = Circuit::Disabled;
         } else if self.circuit == Circuit::Disabled {
@@ -167,7 +167,7 @@ impl Breaker {
     }
 
     /// The endpoint was registered or changed: what was learnt of it is forgotten.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         if matches!(self.circuit, Circuit::Open { .. }) {
             self.circuit = Circuit::Closed;
             self.most = RAMP;
@@ -176,7 +176,7 @@ impl Breaker {
     }
 
     /// Runs that may try again now.
-    pub fn released(&mut self, now: Timestamp) -> Vec<RunId> {
+    pub(super) fn released(&mut self, now: Timestamp) -> Vec<RunId> {
         let room = match &self.circuit {
             Circuit::Closed => self.most.saturating_sub(self.open),
             Circuit::Open { next_probe_at, probing, .. } => {
@@ -189,13 +189,13 @@ impl Breaker {
     }
 
     /// All runs that are kept, whatever the circuit says.
-    pub fn take_gated(&mut self) -> VecDeque<RunId> {
+    pub(super) fn take_gated(&mut self) -> VecDeque<RunId> {
         std::mem::take(&mut self.gated)
     }
 
     /// When something is to be done without an exchange ending first.
     #[must_use]
-    pub fn next_wake(&self) -> Option<Timestamp> {
+    pub(super) fn next_wake(&self) -> Option<Timestamp> {
         match &self.circuit {
             Circuit::Open { next_probe_at, probing: false, .. } if !self.gated.is_empty() => {
                 Some(*next_probe_at)

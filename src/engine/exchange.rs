@@ -13,7 +13,7 @@ use crate::machine::{
     Answer, Attention, Cause, Fault, InvocationId, RunId, StepState, Timestamp, Turn,
 };
 use crate::outbound::{Failure, Reply};
-use crate::protocol::{self, BadAnswer, CancelNotice, Invocation, Links, Pending, RunHead};
+use crate::protocol::{self, CancelNotice, Invocation, Links, Pending, RunHead};
 
 /// How long a handler may work on one answer, less this, is its budget.
 const BUDGET_MARGIN: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ struct Ended {
 impl Engine {
     /// Sends the exchange that the run's turn has opened; its rows are committed.
     pub(super) fn send_exchange(&self, owner: &mut Owner, id: RunId) {
-        match self.ready(owner, id) {
+        match self.prepare(owner, id) {
             Ok(ready) => {
                 let engine = self.clone();
                 self.spawn(async move { engine.exchange(ready).await });
@@ -67,12 +67,14 @@ impl Engine {
     }
 
     /// Writes the invocation of an open turn.
-    fn ready(&self, owner: &Owner, id: RunId) -> Result<Ready, (i32, Fault)> {
+    fn prepare(&self, owner: &Owner, id: RunId) -> Result<Ready, (i32, Fault)> {
         let Some(entry) = owner.runs.get(&id) else { return Err((0, Fault::Again)) };
         let run = &entry.run;
         let Turn::Open { epoch, reason, .. } = run.turn else { return Err((0, Fault::Again)) };
         let catalog = self.catalog();
-        let Some(deployment) = catalog.deployment(run.dep) else { return Err((epoch, Fault::Again)) };
+        let Some(deployment) = catalog.deployment(run.dep) else {
+            return Err((epoch, Fault::Again));
+        };
         let function = &run.created.function;
         let budget =
             owner.budgets.get(&deployment.id).copied().unwrap_or(deployment.max_inline_bytes);
@@ -144,10 +146,10 @@ impl Engine {
             upto,
             more,
             inbox: &inbox,
-            cancel: run.cancel.as_ref().map(|c| CancelNotice {
-                reason: c.reason.as_deref(),
-                deadline: c.deadline,
-            }),
+            cancel: run
+                .cancel
+                .as_ref()
+                .map(|c| CancelNotice { reason: c.reason.as_deref(), deadline: c.deadline }),
             links: Links { base: self.public_url(), callback_secret: &callback },
             token: &token,
         });
@@ -244,12 +246,16 @@ impl Engine {
                 let detail = failure.to_string();
                 let kept = Some(self.failure(ready, None, &detail, &[], ms));
                 return match failure {
-                    Failure::Tls(_) => {
-                        fault(Fault::Unhealthy { detail: detail.clone() }, Health::Unhealthy(detail), kept)
-                    }
-                    Failure::Blocked(_) | Failure::BadUrl(_) => {
-                        fault(Fault::Unhealthy { detail: detail.clone() }, Health::Unhealthy(detail), kept)
-                    }
+                    Failure::Tls(_) => fault(
+                        Fault::Unhealthy { detail: detail.clone() },
+                        Health::Unhealthy(detail),
+                        kept,
+                    ),
+                    Failure::Blocked(_) | Failure::BadUrl(_) => fault(
+                        Fault::Unhealthy { detail: detail.clone() },
+                        Health::Unhealthy(detail),
+                        kept,
+                    ),
                     Failure::TooLarge { .. } => {
                         let detail = format!("The handler's answer is too large: {detail}.");
                         let attention = Attention::new("answer-limit", detail);
@@ -274,12 +280,8 @@ impl Engine {
         match status {
             200 => match protocol::parse_answer(&reply.body, self.answer_limits()) {
                 Ok(answer) => answered(epoch, answer, ms),
-                Err(BadAnswer::TooLarge { step, bytes, limit }) => {
-                    let what = step.map_or_else(
-                        || format!("The answer has {bytes} bytes"),
-                        |step| format!("Step `{step}` has {bytes} bytes"),
-                    );
-                    let detail = format!("{what}, over the limit of {limit}.");
+                Err(error) if error.is_limit() => {
+                    let detail = format!("Nothing of the answer was recorded: {error}.");
                     let attention = Attention::new("answer-limit", &*detail);
                     fault(Fault::Pause(attention), Health::Answered, kept(&detail))
                 }
@@ -302,7 +304,11 @@ impl Engine {
                     fault(Fault::Again, Health::Answered, kept)
                 } else {
                     let detail = "The handler answers 413 although the journal is sent in pages of 64 KiB. Raise its limit for request bodies, then resume the run.";
-                    fault(Fault::Pause(Attention::new("inline-floor", detail)), Health::Answered, kept)
+                    fault(
+                        Fault::Pause(Attention::new("inline-floor", detail)),
+                        Health::Answered,
+                        kept,
+                    )
                 }
             }
             _ => {
@@ -360,11 +366,7 @@ impl Engine {
 }
 
 fn answered(epoch: i32, answer: Answer, ms: i32) -> Ended {
-    Ended {
-        cause: Cause::Answered { epoch, answer, ms },
-        health: Health::Answered,
-        failure: None,
-    }
+    Ended { cause: Cause::Answered { epoch, answer, ms }, health: Health::Answered, failure: None }
 }
 
 /// `Retry-After`: seconds or an HTTP date.

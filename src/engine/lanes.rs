@@ -94,21 +94,25 @@ struct Line {
 
 impl Line {
     async fn get(&mut self) -> &mut Lane {
+        let lane = match self.lane.take() {
+            Some(lane) => lane,
+            None => self.open().await,
+        };
+        self.lane.insert(lane)
+    }
+
+    async fn open(&self) -> Lane {
         loop {
-            if self.lane.is_none() {
-                match self.engine.store().lane().await {
-                    Ok(lane) => self.lane = Some(lane),
-                    Err(error) => {
-                        tracing::warn!(%error, "Postgres is away; trying again");
-                        self.engine.postgres_away(true);
-                        tokio::time::sleep(RECONNECT).await;
-                        continue;
-                    }
+            match self.engine.store().lane().await {
+                Ok(lane) => {
+                    self.engine.postgres_away(false);
+                    return lane;
                 }
-            }
-            self.engine.postgres_away(false);
-            if let Some(lane) = &mut self.lane {
-                return lane;
+                Err(error) => {
+                    tracing::warn!(%error, "Postgres is away; trying again");
+                    self.engine.postgres_away(true);
+                    tokio::time::sleep(RECONNECT).await;
+                }
             }
         }
     }
@@ -177,8 +181,8 @@ async fn creates(engine: Engine, mut queue: mpsc::UnboundedReceiver<Creation>) {
         let mut keys = std::collections::HashSet::new();
         let (batch, later): (Vec<_>, Vec<_>) =
             std::mem::take(&mut waiting).into_iter().partition(|c| {
-                let run_key = c.new.key.as_ref().map(|k| (0, c.new.function_id, k.text.clone()));
-                let idem = c.new.idem.as_ref().map(|i| (1, c.new.ns, i.text.clone()));
+                let run_key = c.new.key.as_ref().map(|k| (0, c.new.function_id, k.key.clone()));
+                let idem = c.new.idem.as_ref().map(|i| (1, c.new.ns, i.key.clone()));
                 let fresh = run_key.iter().chain(&idem).all(|k| !keys.contains(k));
                 keys.extend(run_key.into_iter().chain(idem));
                 fresh

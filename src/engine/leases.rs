@@ -63,7 +63,9 @@ impl Engine {
                     .then_some(GRACE);
                 match self.store().tick(&self.beat(), reap).await {
                     Ok(tick) if tick.fenced => {
-                        tracing::warn!("this node was declared dead; it drops its runs and joins anew");
+                        tracing::warn!(
+                            "this node was declared dead; it drops its runs and joins anew"
+                        );
                         self.drop_everything();
                         self.renew_node_id();
                         joined = false;
@@ -166,7 +168,9 @@ impl Engine {
         let is_live = |node: &NodeId| tick.nodes.iter().any(|(id, _)| id == node);
         let mut free: Vec<(i16, i64)> = (0i16..)
             .zip(&tick.groups)
-            .filter(|(g, (holder, _))| !held.contains(g) && holder.as_ref().is_none_or(|n| !is_live(n)))
+            .filter(|(g, (holder, _))| {
+                !held.contains(g) && holder.as_ref().is_none_or(|n| !is_live(n))
+            })
             .map(|(g, (_, term))| (g, *term))
             .collect();
         // Also what this node holds by the table and not in memory: it has just come back.
@@ -318,12 +322,8 @@ impl Engine {
         for group in groups {
             owner.tenures[usize::from(*group)] = None;
         }
-        let gone: Vec<RunId> = owner
-            .runs
-            .keys()
-            .copied()
-            .filter(|id| owner.tenure(id.shard()).is_none())
-            .collect();
+        let gone: Vec<RunId> =
+            owner.runs.keys().copied().filter(|id| owner.tenure(id.shard()).is_none()).collect();
         for id in gone {
             owner.forget(id);
             owner.unlisted.remove(&id);

@@ -28,7 +28,8 @@ impl Engine {
     ) -> Result<Signalled, Error> {
         let _ = by;
         // Who may not see the run may not signal it either.
-        let untaken = self.with_run(ns, run, |run| run.inbox().map(|(_, c)| c).sum::<usize>()).await?;
+        let untaken =
+            self.with_run(ns, run, |run| run.inbox().map(|(_, c)| c).sum::<usize>()).await?;
         if untaken >= self.limits().untaken {
             return Err(Error::TooManySignals { run, untaken });
         }
@@ -40,7 +41,7 @@ impl Engine {
             hash: i.hash,
             expires_at: now + IDEMPOTENCY_KEPT,
         });
-        match self.deliver(run, message, idem).await? {
+        match self.deliver(run, ns.id, message, idem).await? {
             Accepted::At(_) | Accepted::Repeat => Ok(Signalled { replayed: false }),
             Accepted::IdemSame(_) => Ok(Signalled { replayed: true }),
             Accepted::IdemReused => Err(Error::IdempotencyKeyReused),
@@ -63,8 +64,9 @@ impl Engine {
         let Some(function) = self.catalog().function(ns.id, function) else {
             return Err(Error::FunctionNotFound(function.to_owned()));
         };
-        let live = self.store().live_run_of_key(ns.id, &ns.name, function.id, &function.name, key);
-        let Some(run) = live.await? else { return Ok(None) };
+        let shard = crate::machine::Shard::of_key(&ns.name, &function.name, key);
+        let holder = self.store().run_of_key(ns.id, function.id, shard, key).await?;
+        let Some((run, None)) = holder else { return Ok(None) };
         match self.signal(ns, run, name, payload, idempotency, by).await {
             Ok(signalled) => Ok(Some((run, signalled))),
             Err(Error::RunEnded(_)) => Ok(None),
@@ -113,7 +115,7 @@ impl Engine {
         let message = self.message(kind, "", crate::machine::to_bytes(&act));
         let id = message.id;
         let mut changes = self.changes(run);
-        match self.deliver(run, message, None).await? {
+        match self.deliver(run, ns.id, message, None).await? {
             Accepted::Closing => return Err(Error::RunEnding(run)),
             Accepted::Gone => return Err(Error::RunEnded(run)),
             _ => {}
@@ -123,9 +125,10 @@ impl Engine {
             loop {
                 let seen = {
                     let owner = self.owner();
-                    owner.runs.get(&run).is_some_and(|e| {
-                        e.in_flight.is_none() && e.run.seen.contains(&id.uuid())
-                    })
+                    owner
+                        .runs
+                        .get(&run)
+                        .is_some_and(|e| e.in_flight.is_none() && e.run.seen.contains(&id.uuid()))
                 };
                 if seen || changes.ended().is_some() {
                     return;
@@ -164,6 +167,7 @@ impl Engine {
                 return Ok(CallbackSettled::Done);
             }
         };
+        let ns = self.with_any_run(run, |run| run.ns).await.map_err(|_| Error::BadCallback)?;
         let found = self.find_step(run, generation, step).await?;
         match found {
             Found::Ended => return Err(Error::RunEnded(run)),
@@ -190,7 +194,7 @@ impl Engine {
         let message = self.message(kind, step, body.clone());
         let id = message.id;
         let mut changes = self.changes(run);
-        match self.deliver(run, message, None).await? {
+        match self.deliver(run, ns, message, None).await? {
             Accepted::Closing => return Err(Error::RunEnding(run)),
             Accepted::Gone => return Err(Error::RunEnded(run)),
             _ => {}
@@ -198,9 +202,11 @@ impl Engine {
         // Two that come at once: the order of the run's inbox decides, and the loser is told.
         let decided = async {
             while self.is_ours(run) {
-                let taken = self.owner().runs.get(&run).is_none_or(|e| {
-                    e.in_flight.is_none() && e.run.seen.contains(&id.uuid())
-                });
+                let taken = self
+                    .owner()
+                    .runs
+                    .get(&run)
+                    .is_none_or(|e| e.in_flight.is_none() && e.run.seen.contains(&id.uuid()));
                 if taken {
                     return true;
                 }
@@ -236,12 +242,13 @@ impl Engine {
     async fn deliver(
         &self,
         run: RunId,
+        ns: i32,
         message: Message,
         idem: Option<Idem>,
     ) -> Result<Accepted, Error> {
         self.admit()?;
         let (tell, told) = oneshot::channel();
-        let accept = Accept { run, message, idem };
+        let accept = Accept { run, ns, message, idem };
         self.lanes().accept(Acceptance { accept, tell });
         let accepted = told.await.map_err(|_| Error::stopping())?.map_err(Error::from)?;
         Ok(accepted)
@@ -322,7 +329,7 @@ impl Engine {
             match run.steps.get(step) {
                 Some(s) if s.op != OpKind::Callback => Looked::Is(Found::OtherOp(s.op)),
                 Some(s) => match s.state {
-                    StepState::Settled { n, ok, .. } => Looked::At { n, ok },
+                    StepState::Settled { n, ok, .. } => Looked::At { home: run.home, n, ok },
                     _ if run.ended() => Looked::Is(Found::Ended),
                     _ => Looked::Is(Found::Open),
                 },
@@ -345,8 +352,8 @@ impl Engine {
         })?;
         match looked {
             Looked::Is(found) => Ok(found),
-            Looked::At { n, ok } => {
-                let recorded = self.store().value(run, n).await?.unwrap_or_default();
+            Looked::At { home, n, ok } => {
+                let recorded = self.store().value(run, home, n).await?.unwrap_or_default();
                 Ok(Found::Settled { ok, recorded })
             }
         }
@@ -355,7 +362,7 @@ impl Engine {
 
 enum Looked {
     Is(Found),
-    At { n: i32, ok: bool },
+    At { home: i16, n: i32, ok: bool },
 }
 
 /// How a step stands for a callback.

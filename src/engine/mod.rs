@@ -96,7 +96,7 @@ impl Engine {
         client: Client,
         settings: Settings,
     ) -> Result<Self, store::Error> {
-        let secret = ClusterSecret::from(store.cluster_secret().await?);
+        let secret = ClusterSecret::new(store.cluster_secret().await?);
         let catalog = Catalog::of(store.load_catalog().await?, clock.upper());
         let (lanes, receivers) = Lanes::start();
         let node = NodeId::new(clock.upper(), crate::clock::chance());
@@ -182,10 +182,10 @@ impl Engine {
     pub(super) fn keys(&self) -> &ClusterKeys {
         &self.0.keys
     }
-    pub(super) fn lanes(&self) -> &Lanes {
+    fn lanes(&self) -> &Lanes {
         &self.0.lanes
     }
-    pub(super) fn watchers(&self) -> &Watchers {
+    fn watchers(&self) -> &Watchers {
         &self.0.watchers
     }
     pub(super) fn limits(&self) -> &Limits {
@@ -200,10 +200,10 @@ impl Engine {
     pub(super) fn address(&self) -> &str {
         &self.0.settings.address
     }
-    pub(super) fn owner(&self) -> MutexGuard<'_, Owner> {
+    fn owner(&self) -> MutexGuard<'_, Owner> {
         lock(&self.0.owner)
     }
-    pub(super) fn cluster(&self) -> MutexGuard<'_, Cluster> {
+    fn cluster(&self) -> MutexGuard<'_, Cluster> {
         lock(&self.0.cluster)
     }
     pub(super) fn node(&self) -> NodeId {
@@ -228,7 +228,7 @@ impl Engine {
     pub(super) fn set_catalog(&self, catalog: Catalog) {
         *self.0.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalog);
     }
-    pub(super) fn circuit(&self, endpoint: i32) -> Option<breaker::Circuit> {
+    fn circuit(&self, endpoint: i32) -> Option<breaker::Circuit> {
         self.owner().breakers.get(&endpoint).map(|b| b.circuit().clone())
     }
 

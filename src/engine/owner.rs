@@ -8,12 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::breaker::{Breaker, Health};
-use super::catalog::{Deployment, Function};
 use super::view::status_of;
 use super::{Engine, Status};
-use crate::machine::{
-    Cause, Env, MessageId, Policy, RunId, Sealed, Shard, Timestamp, Turn,
-};
+use crate::machine::{Cause, Env, MessageId, Policy, RunId, Sealed, Shard, Timestamp, Turn};
 use crate::machine::{Message, Run};
 
 /// A run that nothing can wake for so long leaves memory.
@@ -163,7 +160,8 @@ impl Engine {
                 break;
             }
         }
-        if !entry.run.ended() && entry.run.next_wake(Timestamp::default()).is_some_and(|at| at <= env.past)
+        if !entry.run.ended()
+            && entry.run.next_wake(Timestamp::default()).is_some_and(|at| at <= env.past)
         {
             self.apply(entry, Cause::Tick, &env);
         }
@@ -175,12 +173,8 @@ impl Engine {
             entry.run.settle_down(&env);
         }
         if let Some(append) = entry.run.seal() {
-            let sealed = Arc::new(Sealed {
-                run: id,
-                ns: entry.run.ns,
-                home: entry.run.home,
-                append,
-            });
+            let sealed =
+                Arc::new(Sealed { run: id, ns: entry.run.ns, home: entry.run.home, append });
             entry.in_flight = Some(Arc::clone(&sealed));
             self.lanes().append(sealed);
             self.list(owner, id, env.past);
@@ -219,7 +213,9 @@ impl Engine {
         let seen = |id: &MessageId| run.seen.contains(&id.uuid());
         let repeats: Vec<i32> = messages
             .iter()
-            .filter(|m| m.pos > run.drained && (seen(&m.id) || m.kind == crate::machine::MessageKind::New))
+            .filter(|m| {
+                m.pos > run.drained && (seen(&m.id) || m.kind == crate::machine::MessageKind::New)
+            })
             .map(|m| m.pos)
             .collect();
         if !repeats.is_empty() {
@@ -481,7 +477,8 @@ impl Engine {
             self.pump(owner, id);
             return;
         }
-        let run = Run::recover(id, loaded.ns, &loaded.rows, loaded.parked.is_some(), loaded.closing);
+        let run =
+            Run::recover(id, loaded.ns, &loaded.rows, loaded.parked.is_some(), loaded.closing);
         let mut run = match run {
             Ok(run) => run,
             Err(error) => {
@@ -490,8 +487,7 @@ impl Engine {
             }
         };
         run.home = loaded.home;
-        run.drained =
-            loaded.messages.iter().map(|m| m.pos - 1).min().unwrap_or(loaded.inbox);
+        run.drained = loaded.messages.iter().map(|m| m.pos - 1).min().unwrap_or(loaded.inbox);
         // What this owner parked in this term it may go on with: it knows the last epoch.
         let margin = Duration::from_secs(5);
         if loaded.rows.len() > 1 && loaded.parked.is_some() && run.last_at > tenure.since + margin {
@@ -570,6 +566,3 @@ impl Engine {
         self.wake_at(&mut owner, at, Wake::Run(id));
     }
 }
-
-/// A function and the deployment that a run is to be invoked on.
-pub(super) type Host = (Arc<Function>, Arc<Deployment>);

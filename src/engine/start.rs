@@ -8,8 +8,7 @@ use super::lanes::Creation;
 use super::owner::{Entry, HORIZON};
 use super::{Engine, Error, IfClosed, IfRunning, Start, Started, Status};
 use crate::machine::{
-    Act, Created, Flags, Kind, Message, MessageId, MessageKind, Row, Run, RunId, Shard, Timestamp,
-    to_bytes,
+    Act, Created, Flags, Kind, Message, MessageId, MessageKind, Row, Run, RunId, Shard, to_bytes,
 };
 use crate::store::{self, CreateOutcome, Idem, NewKey, NewRun};
 
@@ -21,7 +20,13 @@ const KEY_TRIES: usize = 8;
 impl Engine {
     /// The shard of a start: of its key, of its idempotency key, or any that this node owns.
     #[must_use]
-    pub fn shard_of(&self, namespace: &str, function: &str, key: Option<&str>, idem: Option<&str>) -> Shard {
+    pub fn shard_of(
+        &self,
+        namespace: &str,
+        function: &str,
+        key: Option<&str>,
+        idem: Option<&str>,
+    ) -> Shard {
         match (key, idem) {
             (Some(key), _) => Shard::of_key(namespace, function, key),
             (None, Some(idem)) => Shard::of_idempotency_key(namespace, idem),
@@ -78,11 +83,8 @@ impl Engine {
         status: Option<i16>,
     ) -> Result<Option<Started>, Error> {
         let ns = &start.namespace;
-        let exists = |status| Error::RunExists {
-            run,
-            key: start.key.clone().unwrap_or_default(),
-            status,
-        };
+        let exists =
+            |status| Error::RunExists { run, key: start.key.clone().unwrap_or_default(), status };
         if let Some(status) = status {
             return Err(exists(Status::from_code(status).unwrap_or(Status::Failed)));
         }
@@ -98,8 +100,7 @@ impl Engine {
             }
             IfRunning::UseExisting => {
                 if let Some((name, payload)) = &start.signal {
-                    let sent =
-                        self.signal(ns, run, name, payload.clone(), None, &start.by).await;
+                    let sent = self.signal(ns, run, name, payload.clone(), None, &start.by).await;
                     match sent {
                         Ok(_) => {}
                         // It has ended meanwhile: the key is free.
@@ -142,8 +143,7 @@ impl Engine {
         let shard = self.shard_of(&ns.name, &start.function, start.key.as_deref(), idem_key);
         let run = RunId::on_shard(now, shard, crate::clock::chance());
         let start_at = start.start_at.filter(|at| *at > now);
-        let run_timeout =
-            start.run_timeout.or_else(|| deployment.run_timeout(&start.function));
+        let run_timeout = start.run_timeout.or_else(|| deployment.run_timeout(&start.function));
         let created = Created {
             function: start.function.clone(),
             namespace: ns.name.clone(),
@@ -246,4 +246,3 @@ impl Engine {
         }
     }
 }
-

@@ -17,7 +17,7 @@ struct State {
 
 /// All watched runs.
 #[derive(Debug, Clone, Default)]
-pub struct Watchers(Arc<Mutex<HashMap<RunId, watch::Sender<State>>>>);
+pub(super) struct Watchers(Arc<Mutex<HashMap<RunId, watch::Sender<State>>>>);
 
 impl Watchers {
     /// Begins to watch a run: whatever is committed from now on is seen.
