@@ -55,9 +55,7 @@ pub(super) fn attention_of(
             run.pending.values().find_map(|id| {
                 let step = run.steps.get(id)?;
                 let StepState::Trying { due, error, .. } = &step.state else { return None };
-                let message = crate::machine::error_of(error)
-                    .map(|e| format!("{}: {}", e.kind, e.message))
-                    .unwrap_or_default();
+                let message = crate::machine::error_in_words(error);
                 Some(Attention {
                     next_attempt_at: Some(*due),
                     ..Attention::new(

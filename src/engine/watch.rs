@@ -22,7 +22,7 @@ pub(super) struct Watchers(Arc<Mutex<HashMap<RunId, watch::Sender<State>>>>);
 impl Watchers {
     /// Begins to watch a run: whatever is committed from now on is seen.
     #[must_use]
-    pub fn watch(&self, run: RunId) -> Changes {
+    pub(super) fn watch(&self, run: RunId) -> Changes {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = map.entry(run).or_default().subscribe();
         drop(map);
@@ -31,12 +31,12 @@ impl Watchers {
 
     /// Whether anybody watches this run.
     #[must_use]
-    pub fn watched(&self, run: RunId) -> bool {
+    pub(super) fn watched(&self, run: RunId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&run)
     }
 
     /// Something of this run was committed; `ended` gives the run where that was its end.
-    pub fn tell(&self, run: RunId, ended: Option<RunView>) {
+    pub(super) fn tell(&self, run: RunId, ended: Option<RunView>) {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = map.get(&run) {
             sender.send_modify(|state| {
@@ -49,7 +49,7 @@ impl Watchers {
     }
 
     /// Everybody looks again: this node has lost or won runs.
-    pub fn tell_all(&self) {
+    pub(super) fn tell_all(&self) {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for sender in map.values() {
             sender.send_modify(|state| state.commits += 1);

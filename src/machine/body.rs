@@ -7,7 +7,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::op::StepError;
 use super::retry::{RetryPolicy, RetrySpec};
 use super::time::{Timestamp, duration};
 
@@ -181,8 +180,18 @@ impl Default for Limits {
     }
 }
 
-/// The error of an ended run or a failed step, from raw JSON.
+/// What a recorded error says for people: `type: message`.
 #[must_use]
-pub fn error_of(body: &[u8]) -> Option<StepError> {
-    serde_json::from_slice(body).ok()
+pub fn error_in_words(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Said<'a> {
+        #[serde(rename = "type", borrow, default)]
+        kind: std::borrow::Cow<'a, str>,
+        #[serde(borrow, default)]
+        message: std::borrow::Cow<'a, str>,
+    }
+    match serde_json::from_slice::<Said<'_>>(body) {
+        Ok(said) => format!("{}: {}", said.kind, said.message),
+        Err(_) => String::from_utf8_lossy(body).chars().take(200).collect(),
+    }
 }
