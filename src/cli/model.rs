@@ -41,6 +41,8 @@ pub(super) struct Run {
     #[serde(default)]
     pub(super) ended_at: Option<String>,
     #[serde(default)]
+    pub(super) input: Option<Box<RawValue>>,
+    #[serde(default)]
     pub(super) output: Option<Box<RawValue>>,
     #[serde(default)]
     pub(super) error: Option<Box<RawValue>>,
@@ -117,12 +119,13 @@ pub(super) struct Entry {
     pub(super) op: String,
     #[serde(default)]
     pub(super) value: Option<Box<RawValue>>,
+    /// In place of a value that is too big for a list.
+    #[serde(rename = "ref", default)]
+    pub(super) by_ref: Option<Ref>,
     #[serde(default)]
     pub(super) error: Option<Box<RawValue>>,
     #[serde(default)]
     pub(super) attempts: Option<u64>,
-    #[serde(default)]
-    pub(super) attempt: Option<u64>,
     #[serde(default)]
     pub(super) last_error: Option<Box<RawValue>>,
     #[serde(default)]
@@ -131,6 +134,11 @@ pub(super) struct Entry {
     pub(super) settled_at: Option<String>,
     #[serde(default)]
     pub(super) ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Ref {
+    pub(super) bytes: u64,
 }
 
 /// A step's or a run's error in one line: its type and message.

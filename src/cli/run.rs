@@ -10,13 +10,18 @@ use serde_json::value::RawValue;
 use super::client::{Answer, Client, Request, document};
 use super::failure::Failure;
 use super::input;
-use super::model::{Entry, Run, cell, error_line};
+use super::model::{Entry, Page, Run, cell, error_line};
 use super::output::{Format, Output, plain};
 use super::trace;
 use super::tree;
 use super::wait::{self, Limit};
 use crate::machine::RunId;
 use crate::machine::time::{Timestamp, format_duration, parse_duration};
+
+/// How much of an id must be given: eight characters bound its moment to about a second.
+const LEAST_DIGITS: usize = 8;
+/// How far a run's time of creation may be from the moment in its id.
+const SLACK: Duration = Duration::from_secs(2);
 
 /// What can be done with runs. A run is named by its id or a unique beginning of it.
 #[derive(Debug, Clone, Subcommand)]
@@ -384,6 +389,7 @@ fn fields(run: &Run) -> Vec<(&'static str, String)> {
     add("tags", (!tags.is_empty()).then(|| tags.join(" ")));
     add("says", run.custom_status.as_ref().map(|status| cell(status)));
     add("error", run.error.as_ref().map(|error| error_line(error)));
+    add("input", run.input.as_ref().map(|input| cell(input)));
     add("output", run.output.as_ref().map(|output| cell(output)));
     fields
 }
@@ -393,9 +399,9 @@ async fn show(id: &str, client: &Client, out: &mut Output) -> Result<(), Failure
     if out.format() == Format::Id {
         return print(&answer, out);
     }
-    let journal = client.list(&["runs", id, "journal"], &[], usize::MAX).await?;
+    let journal = journal(client, id, 0).await?;
     if out.format().is_json() {
-        let steps: Vec<&str> = journal.data.iter().map(|item| item.get()).collect();
+        let steps: Vec<&str> = journal.iter().map(|item| item.get()).collect();
         return out.json(&format!(
             r#"{{"run":{},"journal":[{}]}}"#,
             answer.text()?,
@@ -403,21 +409,45 @@ async fn show(id: &str, client: &Client, out: &mut Output) -> Result<(), Failure
         ));
     }
     print(&answer, out)?;
-    if journal.data.is_empty() {
+    if journal.is_empty() {
         return Ok(());
     }
     out.line("")?;
     let run: Run = answer.read()?;
-    let rows = journal.data.iter().map(|item| {
+    let rows = journal.iter().map(|item| {
         let entry: Entry = document(item.get())?;
         let (glyph, _, detail) = tree::describe(&entry, tree::waiting(&run, &entry));
         let seq = entry.seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string());
         let at = entry.settled_at.unwrap_or_else(|| "-".to_owned());
-        let value = entry.value.map_or_else(|| "-".to_owned(), |value| cell(&value));
+        let value = match (&entry.value, &entry.by_ref) {
+            (Some(value), _) => cell(value),
+            (None, Some(by_ref)) => format!("({} bytes)", by_ref.bytes),
+            (None, None) => "-".to_owned(),
+        };
         Ok(vec![entry.id, seq, format!("{glyph} {detail}"), at, value])
     });
     let rows = rows.collect::<Result<Vec<_>, Failure>>()?;
     out.table(&["STEP", "SEQ", "OUTCOME", "SETTLED", "VALUE"], &rows)
+}
+
+/// The settled steps after `after` in commit order, then the pending ones.
+pub(super) async fn journal(
+    client: &Client,
+    id: &str,
+    after: u64,
+) -> Result<Vec<Box<RawValue>>, Failure> {
+    let mut all = Vec::new();
+    let mut after = after.to_string();
+    loop {
+        let query = [("after", after), ("limit", "200".to_owned())];
+        let path = ["runs", id, "journal"];
+        let page: Page = client.send(Request::get(&path).query(&query)).await?.read()?;
+        all.extend(page.data);
+        match page.next_cursor {
+            Some(next) => after = next,
+            None => return Ok(all),
+        }
+    }
 }
 
 /// Prints the bare output, byte for byte in every format.
@@ -463,22 +493,39 @@ async fn act(
     }
 }
 
-/// The whole id of a run that is named by its id or by a beginning of it that only one run has.
+/// The whole id of a run that is named by its id or by a beginning of it that only one run has. An
+/// id begins with its moment of creation, so the beginning bounds where to look.
 pub(super) async fn resolve(client: &Client, text: &str) -> Result<String, Failure> {
     if text.parse::<RunId>().is_ok() {
         return Ok(text.to_owned());
     }
-    let start = if text.starts_with("run_") { text.to_owned() } else { format!("run_{text}") };
-    let page = client.list(&["runs"], &[("q", start.clone())], 20).await?;
+    let none = || Failure::NotFound(format!("there is no run whose id is or begins with {text}"));
+    let digits = text.strip_prefix("run_").unwrap_or(text).to_ascii_lowercase();
+    if !(LEAST_DIGITS..26).contains(&digits.len()) {
+        return Err(Failure::Usage(format!(
+            "{text} is no run's id; a beginning needs {LEAST_DIGITS} characters after run_"
+        )));
+    }
+    let bound = |fill: &str| {
+        let whole = format!("run_{digits}{}", fill.repeat(26 - digits.len()));
+        let id: RunId = whole.parse().map_err(|_| none())?;
+        let millis = i64::try_from(id.uuid().as_u128() >> 80).expect("48 bits");
+        Ok::<_, Failure>(Timestamp::from_micros(millis * 1_000))
+    };
+    let query = [
+        ("started_after", (bound("0")? - SLACK).to_string()),
+        ("started_before", (bound("z")? + SLACK).to_string()),
+    ];
+    let page = client.list(&["runs"], &query, 10_000).await?;
     let mut found = Vec::new();
     for item in &page.data {
         let run: Run = document(item.get())?;
-        if run.id.starts_with(&start) {
+        if run.id.strip_prefix("run_").is_some_and(|id| id.starts_with(&digits)) {
             found.push(run.id);
         }
     }
     match found.len() {
-        0 => Err(Failure::NotFound(format!("there is no run whose id is or begins with {text}"))),
+        0 => Err(none()),
         1 => Ok(found.remove(0)),
         _ => Err(Failure::Usage(format!(
             "{text} is the beginning of several ids: {}",

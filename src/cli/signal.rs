@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 use super::client::{Client, Request, document};
 use super::failure::Failure;
 use super::input;
-use super::model::cell;
 use super::output::{Format, Output};
 use super::run::{print_list, resolve};
 
@@ -65,7 +64,7 @@ pub(super) async fn execute(
         SignalCommand::List { run } => {
             let id = resolve(client, &run).await?;
             let page = client.list(&["runs", &id, "signals"], &[], usize::MAX).await?;
-            print_list(&page.data, out, &["NAME", "STATE", "STEP", "AT", "PAYLOAD"], row)
+            print_list(&page.data, out, &["NAME", "STATE", "STEP", "AT", "BYTES"], row)
         }
     }
 }
@@ -74,22 +73,16 @@ fn row(item: &str) -> Result<Vec<String>, Failure> {
     #[derive(Deserialize)]
     struct Signal {
         name: String,
-        #[serde(default, alias = "status")]
-        state: Option<String>,
-        #[serde(default, alias = "taken_by")]
-        step: Option<String>,
-        #[serde(default, alias = "accepted_at")]
-        at: Option<String>,
         #[serde(default)]
-        payload: Option<Box<RawValue>>,
+        state: String,
+        #[serde(default)]
+        step: Option<String>,
+        #[serde(default)]
+        at: String,
+        #[serde(default)]
+        bytes: u64,
     }
     let signal: Signal = document(item)?;
-    let dash = || "-".to_owned();
-    Ok(vec![
-        signal.name,
-        signal.state.unwrap_or_else(dash),
-        signal.step.unwrap_or_else(dash),
-        signal.at.unwrap_or_else(dash),
-        signal.payload.map_or_else(dash, |payload| cell(&payload)),
-    ])
+    let step = signal.step.unwrap_or_else(|| "-".to_owned());
+    Ok(vec![signal.name, signal.state, step, signal.at, signal.bytes.to_string()])
 }

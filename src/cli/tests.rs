@@ -81,7 +81,8 @@ fn a_global_option_may_stand_anywhere() {
 
 #[test]
 fn secrets_are_not_printed() {
-    let cli = parse("stepwell serve --database-url postgres://u:hunter2@h/d --api-key sw_x").unwrap();
+    let cli =
+        parse("stepwell serve --database-url postgres://u:hunter2@h/d --api-key sw_x").unwrap();
     let text = format!("{cli:?}");
     assert!(!text.contains("hunter2") && !text.contains("sw_x"), "{text}");
 }
@@ -368,26 +369,28 @@ async fn lists_follow_the_cursor_to_the_limit() {
 
 #[tokio::test]
 async fn a_run_may_be_named_by_the_beginning_of_its_id() {
-    let (url, seen) = gateway(|uri, _| match uri {
-        "/v1/runs?q=run_01jd&limit=20" => {
-            Some(json(200, &format!(r#"{{"data": [{}]}}"#, run_json("running", ""))))
-        }
-        "/v1/runs?q=run_0&limit=20" => {
-            let run = run_json("running", "");
-            let other = run.replace("01jd", "02jd");
-            Some(json(200, &format!(r#"{{"data": [{run}, {other}]}}"#)))
-        }
-        _ if uri.starts_with("/v1/runs?") => Some(json(200, r#"{"data": []}"#)),
-        _ => Some(json(202, "{}")),
+    // `RUN` begins with its moment: the first eight characters leave about a second open.
+    let (url, seen) = gateway(|uri, _| {
+        let run = run_json("running", "");
+        let other = run.replace("01jd00000000", "01jd00000001");
+        Some(match uri.split('?').next()? {
+            "/v1/runs" => json(200, &format!(r#"{{"data": [{run}, {other}]}}"#)),
+            _ => json(202, "{}"),
+        })
     })
     .await;
-    let (exit, _, err) = run(&url, "signal send 01jd approved -i true").await;
+    let (exit, _, err) = run(&url, "signal send 01JD00000000 approved -i true").await;
     assert!(exit == 0 && err.contains("accepted"), "{err}");
-    let sent = seen.lock().unwrap()[1].clone();
-    assert_eq!(sent.uri, format!("/v1/runs/{RUN}/signals/approved"));
-    assert_eq!(sent.body, r#"{"payload":true}"#);
-    assert_eq!(run(&url, "run pause run_0").await.0, exit::USAGE);
-    assert_eq!(run(&url, "run pause nothing").await.0, exit::NOT_FOUND);
+    let seen = seen.lock().unwrap().clone();
+    let window =
+        "started_after=2024-11-18T15%3A59%3A20.112Z&started_before=2024-11-18T15%3A59%3A24.112Z";
+    assert_eq!(seen[0].uri, format!("/v1/runs?{window}&limit=200"));
+    assert_eq!(seen[1].uri, format!("/v1/runs/{RUN}/signals/approved"));
+    assert_eq!(seen[1].body, r#"{"payload":true}"#);
+    assert_eq!(run(&url, "run pause run_01jd0000000").await.0, exit::USAGE, "it is ambiguous");
+    assert_eq!(run(&url, "run pause run_01jd").await.0, exit::USAGE, "it is too short");
+    assert_eq!(run(&url, "run pause run_01jd00009").await.0, exit::NOT_FOUND);
+    assert_eq!(run(&url, "run pause what-is-this").await.0, exit::NOT_FOUND);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use super::client::{Client, Request, document};
 use super::failure::Failure;
 use super::model::{Entry, Run};
 use super::output::{Format, Output, Tone, fit, plain};
+use super::run::journal;
 use super::sse::{Event, Events};
 use super::tree;
 use super::wait::{Outage, PAUSE};
@@ -73,9 +74,7 @@ async fn to_the_end(client: &Client, id: &str, out: &mut Output) -> Result<Run, 
 /// Reads the run and what is new in its journal.
 async fn look(client: &Client, id: &str, picture: &mut Picture) -> Result<Run, Failure> {
     let run: Run = client.send(Request::get(&["runs", id])).await?.read()?;
-    let query = [("after", picture.upto.to_string())];
-    let news = client.list(&["runs", id, "journal"], &query, usize::MAX).await?;
-    picture.take(news.data)?;
+    picture.take(journal(client, id, picture.upto).await?)?;
     Ok(run)
 }
 

@@ -139,7 +139,7 @@ pub(super) fn describe(
         return ("✓", Tone::Good, words.join("  "));
     }
     if let Some(error) = &entry.last_error {
-        let attempt = entry.attempt.or(entry.attempts).unwrap_or(1);
+        let attempt = entry.attempts.unwrap_or(1);
         words.push(format!("attempt {attempt} failed: {}", error_line(error)));
         words.extend(entry.next_attempt_at.as_ref().map(|at| format!("next {at}")));
         return ("↻", Tone::Warn, words.join("  "));
@@ -195,7 +195,7 @@ mod tests {
             r#"[{"seq": 1, "id": "charge", "op": "run", "value": 1, "ms": 120},
                 {"seq": 2, "id": "map/1/resize", "op": "run", "value": 1, "attempts": 3},
                 {"seq": 3, "id": "map/2/resize", "op": "run", "error": {"type": "E", "message": "no\u001b[2J"}},
-                {"id": "pack", "op": "run", "attempt": 2, "last_error": {"type": "Box", "message": "torn"},
+                {"id": "pack", "op": "run", "attempts": 2, "last_error": {"type": "Box", "message": "torn"},
                  "next_attempt_at": "2026-11-23T09:00:05.000Z"},
                 {"id": "approval", "op": "signal"}]"#,
         )
