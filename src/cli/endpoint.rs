@@ -11,10 +11,9 @@ use super::client::{Answer, Client, Request, document};
 use super::failure::Failure;
 use super::input;
 use super::model;
-use super::output::{Format, Output, Tone, plain};
+use super::output::{Format, Output, plain};
 use super::run::print_list;
 use super::secret::Secret;
-use crate::machine::EndpointId;
 
 /// What can be done with endpoints. An endpoint is named by its name or id.
 #[derive(Debug, Clone, Subcommand)]
@@ -74,6 +73,9 @@ pub struct Register {
     /// Only try it and say what was found.
     #[arg(long)]
     dry_run: bool,
+    /// Go on although a function that has live runs is dropped.
+    #[arg(long)]
+    force: bool,
 }
 
 /// What becomes of the live runs of an endpoint that is removed.
@@ -106,6 +108,8 @@ struct Registration<'a> {
     discover: Option<bool>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    force: bool,
 }
 
 /// An endpoint as the API lists it.
@@ -142,14 +146,12 @@ pub(super) async fn execute(
             print_list(&page.data, out, &["NAME", "ID", "URL", "STATUS", "FUNCTIONS"], row)
         }
         EndpointCommand::Get { endpoint } => {
-            let id = resolve(client, &endpoint).await?;
-            let answer = client.send(Request::get(&["endpoints", &id])).await?;
+            let answer = client.send(Request::get(&["endpoints", &endpoint])).await?;
             print(&answer, out)
         }
         EndpointCommand::Rm { endpoint, runs, yes } => {
             input::confirm(yes, &format!("Remove the endpoint {endpoint}?"))?;
-            let id = resolve(client, &endpoint).await?;
-            let path = ["endpoints", id.as_str()];
+            let path = ["endpoints", endpoint.as_str()];
             let word = runs.map(|runs| match runs {
                 Orphans::Cancel => "cancel",
                 Orphans::Park => "park",
@@ -181,6 +183,7 @@ async fn register(register: Register, client: &Client, out: &mut Output) -> Resu
         functions: register.functions.into_iter().map(|name| Function { name }).collect(),
         discover: (register.no_discover || listed).then_some(false),
         dry_run: register.dry_run,
+        force: register.force,
     };
     let answer = client.send(Request::post(&["endpoints"], &body)).await?;
     print(&answer, out)
@@ -194,8 +197,7 @@ async fn post(
 ) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Nothing {}
-    let id = resolve(client, endpoint).await?;
-    let answer = client.send(Request::post(&["endpoints", &id, verb], &Nothing {})).await?;
+    let answer = client.send(Request::post(&["endpoints", endpoint, verb], &Nothing {})).await?;
     print(&answer, out)
 }
 
@@ -237,57 +239,11 @@ fn print(answer: &Answer, out: &mut Output) -> Result<(), Failure> {
     out.fields(&shown)?;
     if let Some((_, probe)) = fields.iter().find(|(name, value)| name == "probe" && value != "-") {
         out.line("")?;
-        print_probe(probe, out)?;
-    }
-    Ok(())
-}
-
-/// Prints a probe: a line for each check with what to do about a failure.
-fn print_probe(probe: &str, out: &mut Output) -> Result<(), Failure> {
-    #[derive(Deserialize)]
-    struct Probe {
-        #[serde(alias = "steps")]
-        checks: Vec<Check>,
-    }
-    #[derive(Deserialize)]
-    struct Check {
-        #[serde(alias = "check", alias = "step")]
-        name: String,
-        ok: bool,
-        #[serde(default)]
-        detail: Option<String>,
-        #[serde(default)]
-        fix: Option<String>,
-    }
-    let Ok(probe) = serde_json::from_str::<Probe>(probe) else {
-        let fields = model::fields(probe);
-        let fields: Vec<_> = fields.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
-        return out.fields(&fields);
-    };
-    for check in probe.checks {
-        let glyph =
-            if check.ok { out.paint(Tone::Good, "✓") } else { out.paint(Tone::Bad, "✗") };
-        let detail = check.detail.unwrap_or_default();
-        out.line(format!("{glyph} {:10} {}", plain(&check.name), plain(&detail)).trim_end())?;
-        if let Some(fix) = check.fix {
-            out.line(&format!("  {}", plain(&fix)))?;
+        for line in model::probe_lines(probe) {
+            out.line(&plain(&line))?;
         }
     }
     Ok(())
-}
-
-/// The id of an endpoint that is named by name or id.
-async fn resolve(client: &Client, text: &str) -> Result<String, Failure> {
-    if text.parse::<EndpointId>().is_ok() {
-        return Ok(text.to_owned());
-    }
-    for item in client.list(&["endpoints"], &[], usize::MAX).await?.data {
-        let endpoint: Endpoint = document(item.get())?;
-        if endpoint.name == text {
-            return Ok(endpoint.id);
-        }
-    }
-    Err(Failure::NotFound(format!("there is no endpoint {text}")))
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::io;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use super::model::probe_lines;
 use super::output::plain;
 
 /// The exit codes. Scripts rely on them: they do not change.
@@ -65,6 +67,9 @@ pub(super) struct Problem {
     pub(super) request_id: Option<String>,
     #[serde(default)]
     pub(super) errors: Vec<Fault>,
+    /// What a probe of an endpoint found, where it is about one.
+    #[serde(default)]
+    pub(super) probe: Option<Box<RawValue>>,
     /// Seconds from the `Retry-After` header; not in the document.
     #[serde(skip)]
     pub(super) retry_after: Option<String>,
@@ -148,6 +153,9 @@ impl Problem {
             let at = if fault.pointer.is_empty() { "#" } else { &fault.pointer };
             // Writing to a String cannot fail.
             let _ = write!(text, "\n  at {}: {}", plain(at), plain(&fault.detail));
+        }
+        for line in self.probe.iter().flat_map(|probe| probe_lines(probe.get())) {
+            let _ = write!(text, "\n  {}", plain(&line));
         }
         if self.status == 401 {
             text.push_str("\n  Give an API key with --api-key or STEPWELL_API_KEY.");

@@ -200,6 +200,45 @@ pub(super) fn cell(value: &RawValue) -> String {
     }
 }
 
+/// What a probe of an endpoint found: a line for each stage, and what to do about a failure.
+pub(super) fn probe_lines(probe: &str) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Stage {
+        name: String,
+        /// None where an earlier failure kept it from being tried.
+        ok: Option<bool>,
+        #[serde(default)]
+        detail: Option<String>,
+        #[serde(default)]
+        fix: Option<String>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Probe {
+        Stages(Vec<Stage>),
+        Object {
+            #[serde(alias = "checks")]
+            stages: Vec<Stage>,
+        },
+    }
+    let (Probe::Stages(stages) | Probe::Object { stages }) = match serde_json::from_str(probe) {
+        Ok(probe) => probe,
+        Err(_) => return vec![probe.to_owned()],
+    };
+    let mut lines = Vec::new();
+    for stage in stages {
+        let glyph = match stage.ok {
+            Some(true) => "✓",
+            Some(false) => "✗",
+            None => "-",
+        };
+        let detail = stage.detail.unwrap_or_default();
+        lines.push(format!("{glyph} {:10} {detail}", stage.name).trim_end().to_owned());
+        lines.extend(stage.fix.map(|fix| format!("  {fix}")));
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -438,14 +438,15 @@ async fn a_registration_prints_what_the_probe_found() {
         Some(json(
             201,
             r#"{"id": "end_01jd0000000000000000000000", "name": "localhost-3000", "secret": "whsec_x",
-                "probe": {"ok": false, "checks": [{"name": "dns", "ok": true, "detail": "127.0.0.1"},
-                {"name": "connect", "ok": false, "detail": "connection refused", "fix": "Start the handler."}]}}"#,
+                "probe": [{"name": "dns", "ok": true, "detail": "127.0.0.1"},
+                {"name": "connect", "ok": false, "detail": "connection refused", "fix": "Start the handler."},
+                {"name": "status", "ok": null, "detail": ""}]}"#,
         ))
     })
     .await;
     let (exit, out, err) = run(&url, "endpoint register http://localhost:3000/ --function f").await;
     assert_eq!(exit, 0, "{err}");
-    for part in ["whsec_x", "✓ dns", "✗ connect", "  Start the handler."] {
+    for part in ["whsec_x", "✓ dns", "✗ connect", "  Start the handler.", "- status"] {
         assert!(out.contains(part), "{out}");
     }
     let body = r#"{"name":"localhost-3000","url":"http://localhost:3000/","functions":[{"name":"f"}],"discover":false}"#;
