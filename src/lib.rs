@@ -1,4 +1,5 @@
 //! Stepwell: durable functions over plain HTTP.
+pub mod cli;
 pub mod clock;
 pub mod engine;
 pub mod machine;

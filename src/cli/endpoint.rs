@@ -1,0 +1,263 @@
+//! `stepwell endpoint`: register the URLs that host functions, and look after them.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::client::{Answer, Client, Request, document};
+use super::failure::Failure;
+use super::input;
+use super::model;
+use super::output::{Format, Output, plain};
+use super::run::print_list;
+use super::secret::Secret;
+
+/// What can be done with endpoints. An endpoint is named by its name or id.
+#[derive(Debug, Clone, Subcommand)]
+pub enum EndpointCommand {
+    /// Register the URL of a handler; says what the gateway found there.
+    Register(Register),
+    /// List the endpoints.
+    List,
+    /// Show an endpoint.
+    Get {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Remove an endpoint.
+    Rm {
+        /// The endpoint.
+        endpoint: String,
+        /// What becomes of its live runs.
+        #[arg(long, value_enum)]
+        runs: Option<Orphans>,
+        /// Do not ask whether you are sure.
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Ask the handler for its functions again.
+    Sync {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Make a new signing secret. The old one still signs for a while.
+    RotateSecret {
+        /// The endpoint.
+        endpoint: String,
+    },
+}
+
+/// `stepwell endpoint register`.
+#[derive(Debug, Clone, Args)]
+pub struct Register {
+    /// Where the handler answers.
+    address: Url,
+    /// Name of the endpoint [default: made of host and port].
+    #[arg(long)]
+    name: Option<String>,
+    /// A header to send with every invocation; may be repeated.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = input::pair)]
+    headers: Vec<(String, String)>,
+    /// A function that the handler has; may be repeated. The handler is then not asked for them.
+    #[arg(long = "function", value_name = "NAME")]
+    functions: Vec<String>,
+    /// The signing secret (`whsec_…`) [default: a new one, shown once].
+    #[arg(long, env = "STEPWELL_SIGNING_SECRET", hide_env_values = true)]
+    secret: Option<Secret>,
+    /// Do not ask the handler for its functions.
+    #[arg(long)]
+    no_discover: bool,
+    /// Only try it and say what was found.
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on although a function that has live runs is dropped.
+    #[arg(long)]
+    force: bool,
+}
+
+/// What becomes of the live runs of an endpoint that is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Orphans {
+    /// They are cancelled.
+    Cancel,
+    /// They wait.
+    Park,
+    /// They go on with another deployment that has the function.
+    Repin,
+}
+
+#[derive(Serialize)]
+struct Function {
+    name: String,
+}
+
+#[derive(Serialize)]
+struct Registration<'a> {
+    name: String,
+    url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    functions: Vec<Function>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discover: Option<bool>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    force: bool,
+}
+
+/// An endpoint as the API lists it.
+#[derive(Deserialize)]
+struct Endpoint {
+    id: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    url: String,
+    #[serde(default, alias = "health", alias = "state")]
+    status: Option<Box<RawValue>>,
+    #[serde(default)]
+    functions: Vec<Named>,
+}
+
+/// A function in a list: its name alone, or an object that has one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Named {
+    Name(String),
+    Object { name: String },
+}
+
+pub(super) async fn execute(
+    command: EndpointCommand,
+    client: &Client,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    match command {
+        EndpointCommand::Register(register) => self::register(register, client, out).await,
+        EndpointCommand::List => {
+            let page = client.list(&["endpoints"], &[], usize::MAX).await?;
+            print_list(&page.data, out, &["NAME", "ID", "URL", "STATUS", "FUNCTIONS"], row)
+        }
+        EndpointCommand::Get { endpoint } => {
+            let answer = client.send(Request::get(&["endpoints", &endpoint])).await?;
+            print(&answer, out)
+        }
+        EndpointCommand::Rm { endpoint, runs, yes } => {
+            input::confirm(yes, &format!("Remove the endpoint {endpoint}?"))?;
+            let path = ["endpoints", endpoint.as_str()];
+            let word = runs.map(|runs| match runs {
+                Orphans::Cancel => "cancel",
+                Orphans::Park => "park",
+                Orphans::Repin => "repin",
+            });
+            let query: Vec<_> = word.map(|word| ("runs", word.to_owned())).into_iter().collect();
+            let request = Request::new(reqwest::Method::DELETE, &path).query(&query);
+            client.send(request).await?;
+            out.note(&format!("endpoint {endpoint} is removed"));
+            Ok(())
+        }
+        EndpointCommand::Sync { endpoint } => post(&endpoint, "sync", client, out).await,
+        EndpointCommand::RotateSecret { endpoint } => {
+            post(&endpoint, "rotate-secret", client, out).await?;
+            out.note("Keep the secret now: it is not shown again.");
+            Ok(())
+        }
+    }
+}
+
+async fn register(register: Register, client: &Client, out: &mut Output) -> Result<(), Failure> {
+    let url = register.address;
+    let listed = !register.functions.is_empty();
+    let body = Registration {
+        name: register.name.unwrap_or_else(|| default_name(&url)),
+        url: url.as_str(),
+        secret: register.secret.as_ref().map(Secret::expose),
+        headers: input::object(register.headers),
+        functions: register.functions.into_iter().map(|name| Function { name }).collect(),
+        discover: (register.no_discover || listed).then_some(false),
+        dry_run: register.dry_run,
+        force: register.force,
+    };
+    let answer = client.send(Request::post(&["endpoints"], &body)).await?;
+    print(&answer, out)
+}
+
+async fn post(
+    endpoint: &str,
+    verb: &str,
+    client: &Client,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Nothing {}
+    let answer = client.send(Request::post(&["endpoints", endpoint, verb], &Nothing {})).await?;
+    print(&answer, out)
+}
+
+/// `shop.example.com` and `localhost-3000`: a name that a person recognises.
+fn default_name(url: &Url) -> String {
+    let host = url.host_str().unwrap_or("endpoint").trim_matches(['[', ']']).replace(':', "-");
+    url.port().map_or_else(|| host.clone(), |port| format!("{host}-{port}"))
+}
+
+fn row(item: &str) -> Result<Vec<String>, Failure> {
+    let endpoint: Endpoint = document(item)?;
+    let functions: Vec<String> = endpoint
+        .functions
+        .into_iter()
+        .map(|function| match function {
+            Named::Name(name) | Named::Object { name } => name,
+        })
+        .collect();
+    let status = endpoint.status.map_or_else(|| "-".to_owned(), |status| model::cell(&status));
+    Ok(vec![endpoint.name, endpoint.id, endpoint.url, status, functions.join(", ")])
+}
+
+/// Prints what the API says of an endpoint: its fields, and below them what the probe found.
+fn print(answer: &Answer, out: &mut Output) -> Result<(), Failure> {
+    let text = answer.text()?;
+    if out.format().is_json() {
+        return out.json(text);
+    }
+    let fields = model::fields(text);
+    if out.format() == Format::Id {
+        let id = fields.iter().find(|(name, _)| name == "id").map(|(_, id)| plain(id));
+        return id.map_or(Ok(()), |id| out.line(&id));
+    }
+    let shown: Vec<_> = fields
+        .iter()
+        .filter(|(name, value)| !matches!(name.as_str(), "probe" | "links") && value != "-")
+        .map(|(name, value)| (name.as_str(), value.clone()))
+        .collect();
+    out.fields(&shown)?;
+    if let Some((_, probe)) = fields.iter().find(|(name, value)| name == "probe" && value != "-") {
+        out.line("")?;
+        for line in model::probe_lines(probe) {
+            out.line(&plain(&line))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_named_after_its_address() {
+        for (url, name) in [
+            ("http://localhost:3000/api/stepwell", "localhost-3000"),
+            ("https://shop.example.com/x", "shop.example.com"),
+            ("http://[::1]:3000/", "--1-3000"),
+        ] {
+            assert_eq!(default_name(&url.parse().unwrap()), name);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The arguments of the commands that are a gateway or look after its database.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use url::Url;
+
+use super::secret::Secret;
+
+/// `stepwell dev`.
+#[derive(Debug, Clone, Args)]
+pub struct DevArgs {
+    /// Port of API and dashboard; 0 takes a free one.
+    #[arg(long, default_value_t = 8484)]
+    pub port: u16,
+    /// Address to listen on. API keys are not asked for on loopback alone.
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub listen: IpAddr,
+    /// Where the private Postgres and everything else is kept.
+    #[arg(long, value_name = "DIR", default_value = ".stepwell")]
+    pub data_dir: PathBuf,
+    /// Keep nothing: a Postgres that is thrown away at the end.
+    #[arg(long, conflicts_with_all = ["data_dir", "database_url"])]
+    pub ephemeral: bool,
+    /// Use this database instead of a private Postgres.
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<Secret>,
+    /// Register the handler at this URL once it answers; may be repeated.
+    #[arg(short = 'u', long = "endpoint", value_name = "URL")]
+    pub endpoints: Vec<Url>,
+    /// How to write logs.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log: LogFormat,
+    /// Which logs: `info`, or `warn,stepwell=debug`.
+    #[arg(long, env = "STEPWELL_LOG_FILTER", value_name = "FILTER", default_value = "info")]
+    pub log_filter: String,
+    /// A command to run beside the gateway, with `STEPWELL_URL` and `STEPWELL_SIGNING_SECRET`.
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `stepwell serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: Database,
+    /// Address and port to listen on.
+    #[arg(long, env = "STEPWELL_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:8484")]
+    pub listen: SocketAddr,
+    /// Address at which the other nodes reach this one [default: made of the host's name and the port].
+    #[arg(long, env = "STEPWELL_ADVERTISE", value_name = "URL")]
+    pub advertise: Option<Url>,
+    /// Base of the links in answers and invocations, as handlers and users reach the gateway.
+    #[arg(long, env = "STEPWELL_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<Url>,
+    /// Let endpoints resolve to private, loopback and link-local addresses.
+    #[arg(
+        long = "dangerous-allow-private-endpoints",
+        alias = "allow-private-endpoints",
+        env = "STEPWELL_DANGEROUS_ALLOW_PRIVATE_ENDPOINTS"
+    )]
+    pub allow_private_endpoints: bool,
+    /// Threads that drive runs [default: one a core].
+    #[arg(long, env = "STEPWELL_THREADS", value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Send traces to this OTLP collector.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<Url>,
+    /// How to write logs.
+    #[arg(long, env = "STEPWELL_LOG", value_enum, default_value_t = LogFormat::Json)]
+    pub log: LogFormat,
+    /// Which logs: `info`, or `warn,stepwell=debug`.
+    #[arg(long, env = "STEPWELL_LOG_FILTER", value_name = "FILTER", default_value = "info")]
+    pub log_filter: String,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Where the database is.
+#[derive(Debug, Clone, Args)]
+pub struct Database {
+    /// Address of the database, `postgres://user:password@host/name`.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Secret,
+}
+
+/// `stepwell migrate`.
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: MigrateAction,
+}
+
+/// What `stepwell migrate` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum MigrateAction {
+    /// Apply the migrations that are missing.
+    Up(Database),
+    /// List the migrations with what is applied.
+    Status(Database),
+    /// Print the SQL of the migrations, for those who apply it by other means.
+    Print {
+        /// Only those after this version.
+        #[arg(long, value_name = "VERSION")]
+        from: Option<i64>,
+    },
+}
+
+/// `stepwell doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: Database,
+}
+
+/// `stepwell openapi`.
+#[derive(Debug, Clone, Args)]
+pub struct OpenapiArgs {
+    /// As JSON instead of YAML.
+    #[arg(long)]
+    pub json: bool,
+}
