@@ -213,7 +213,9 @@ async fn quotes_and_spaces_in_a_path_will_do() {
 
 #[tokio::test]
 async fn a_directory_that_postgres_cannot_reach_will_do() {
-    let closed = tempfile::tempdir().unwrap(); // 0700, as root's home is
+    let closed = open_dir();
+    // As the home directory of root is.
+    fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let postgres = start(&closed.path().join(".stepwell")).await;
     note(&postgres, "closed").await;
     let files = postgres.files();

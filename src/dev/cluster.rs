@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -68,6 +69,8 @@ pub(super) struct Postmaster {
     pub(super) pid: i32,
     /// Where its socket is.
     pub(super) sockets: PathBuf,
+    /// Whether it says that it takes connections.
+    pub(super) ready: bool,
 }
 
 impl Cluster {
@@ -212,24 +215,34 @@ impl Cluster {
     }
 
     /// The server that runs on these files, whoever started it.
-    ///
-    /// The file that would say so survives a SIGKILL, and its process number may by now be that
-    /// of something else; such a file, which would keep Postgres from starting, is removed. (Should
-    /// processes of the old server still be there, Postgres sees its shared memory in use.)
-    pub(super) fn postmaster(&self) -> Result<Option<Postmaster>, Error> {
-        let path = self.data().join("postmaster.pid");
-        let Ok(text) = fs::read_to_string(&path) else { return Ok(None) };
+    pub(super) fn postmaster(&self) -> Option<Postmaster> {
+        let text = fs::read_to_string(self.pid_file()).ok()?;
         let mut lines = text.lines();
-        let pid = lines.next().and_then(|line| line.parse().ok());
-        // Process, directory, start, port, directory of the socket.
+        let pid = lines.next()?.parse().ok().filter(|pid| self.is_run_by(*pid))?;
+        // Process, directory, start, port, directory of the socket, address, memory, status.
         let sockets = lines.nth(3).map_or_else(|| self.sockets(), PathBuf::from);
-        match pid {
-            Some(pid) if self.is_run_by(pid) => Ok(Some(Postmaster { pid, sockets })),
-            _ => {
-                fs::remove_file(&path).doing("cannot remove", &path)?;
-                Ok(None)
-            }
+        let ready = lines.nth(2).is_some_and(|status| status.trim() == "ready");
+        Some(Postmaster { pid, sockets, ready })
+    }
+
+    /// Removes a file that names a server and is not true.
+    ///
+    /// It survives a SIGKILL of the server, and its process number may by now be that of something
+    /// else, which would keep Postgres from starting. (Should processes of the old server still be
+    /// there, Postgres sees its shared memory in use.)
+    pub(super) async fn forget_dead_postmaster(&self) -> Result<(), Error> {
+        let path = self.pid_file();
+        let Ok(before) = fs::read(&path) else { return Ok(()) };
+        // Unless a server that is just starting is about to write it.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if self.postmaster().is_none() && fs::read(&path).is_ok_and(|after| after == before) {
+            fs::remove_file(&path).doing("cannot remove", &path)?;
         }
+        Ok(())
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.data().join("postmaster.pid")
     }
 
     /// Whether a process is a server on these files.

@@ -19,8 +19,8 @@ use super::find::{find_major, find_postgres};
 
 /// The database that is made in it.
 const DATABASE: &str = "stepwell";
-/// How long a server may live without opening its socket.
-const UNREACHABLE_AFTER: Duration = Duration::from_secs(30);
+/// How long a server may call itself ready without a socket that we can reach.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
 /// How long the processes of a killed server may linger.
 const LINGERING: Duration = Duration::from_secs(15);
 /// How long an orderly stop may take before it is made immediate. Nothing is lost then: the next
@@ -75,9 +75,15 @@ impl PrivatePostgres {
             sweep().await;
         }
         let cluster = Cluster::of(&dir)?;
-        let (mut process, sockets) = match adopt(&cluster).await? {
-            Some(adopted) => adopted,
-            None => launch(&cluster).await?,
+        let (mut process, sockets) = loop {
+            if let Some(adopted) = adopt(&cluster).await? {
+                break adopted;
+            }
+            match launch(&cluster).await {
+                // One that a process of ours was starting when it was killed came first.
+                Err(Error::Start { .. }) if cluster.postmaster().is_some() => {}
+                launched => break launched?,
+            }
         };
         let url = url_of(&cluster, &sockets, DATABASE)?;
         if let Err(refused) = create_database(&url).await {
@@ -202,7 +208,9 @@ impl Process {
 
 /// Takes over the server that a killed process of ours left running.
 async fn adopt(cluster: &Cluster) -> Result<Option<(Process, PathBuf)>, Error> {
-    let Some(found) = cluster.postmaster()? else { return Ok(None) };
+    let Some(found) = cluster.postmaster() else {
+        return cluster.forget_dead_postmaster().await.map(|()| None);
+    };
     let mut process = Process::Adopted(found.pid);
     let url = url_of(cluster, &found.sockets, "postgres")?;
     match wait_for(&url, &mut process, cluster).await? {
@@ -265,30 +273,32 @@ async fn launch(cluster: &Cluster) -> Result<(Process, PathBuf), Error> {
 
 /// Waits until a server answers, through a recovery of any length.
 async fn wait_for(url: &str, process: &mut Process, cluster: &Cluster) -> Result<Came, Error> {
-    let mut until = Instant::now() + UNREACHABLE_AFTER;
+    let mut unreachable_at = None;
     loop {
-        match PgConnection::connect(url).await {
-            Ok(connection) => {
-                connection.close().await.map_err(|error| Error::Refused(Box::new(error)))?;
-                return Ok(Came::Ready);
-            }
-            // It starts, recovers or stops; or the sessions of our predecessor fill it.
-            Err(sqlx::Error::Database(said))
-                if matches!(said.code().as_deref(), Some("57P03" | "53300")) =>
-            {
-                until = Instant::now() + UNREACHABLE_AFTER;
-            }
-            Err(sqlx::Error::Io(_)) => {}
-            Err(other) if !process.is_alive(cluster) => {
-                tracing::debug!("Postgres went away while we connected: {other}");
-            }
-            Err(other) => return Err(Error::Refused(Box::new(other))),
-        }
         if !process.is_alive(cluster) {
             return Ok(Came::Gone);
         }
-        if Instant::now() > until {
-            return Ok(Came::Unreachable);
+        // What its file says costs nothing to ask; an early connection would be noted in its log.
+        if cluster.postmaster().is_some_and(|found| found.ready) {
+            match PgConnection::connect(url).await {
+                Ok(connection) => {
+                    connection.close().await.map_err(|error| Error::Refused(Box::new(error)))?;
+                    return Ok(Came::Ready);
+                }
+                Err(sqlx::Error::Io(_)) => {
+                    let at = *unreachable_at.get_or_insert(Instant::now() + UNREACHABLE_AFTER);
+                    if Instant::now() > at {
+                        return Ok(Came::Unreachable);
+                    }
+                }
+                // It stops, or the sessions of our predecessor still fill it.
+                Err(sqlx::Error::Database(said))
+                    if matches!(said.code().as_deref(), Some("57P03" | "53300")) => {}
+                Err(other) if process.is_alive(cluster) => {
+                    return Err(Error::Refused(Box::new(other)));
+                }
+                Err(_) => return Ok(Came::Gone),
+            }
         }
         sleep(GLANCE).await;
     }
@@ -306,7 +316,7 @@ async fn sweep() {
 
 async fn clear(dir: DataDir) -> Result<(), Error> {
     let cluster = Cluster::of(&dir)?;
-    let found = cluster.postmaster()?;
+    let found = cluster.postmaster();
     if let Some(found) = &found {
         Process::Adopted(found.pid).stop(&cluster).await?;
     }
