@@ -1,0 +1,42 @@
+# `make help` prints what is behind the two hashes.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+export PORT ?= 8484
+
+.PHONY: help demo run test check examples bench web install
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## an order from end to end, and one through a SIGKILL of the gateway; then keeps serving
+	@scripts/install.sh
+	@python3 scripts/demo.py
+
+run: ## `stepwell dev` in release mode, with data in .stepwell
+	cargo run --release --quiet -- dev --port $(PORT)
+
+test: check ## everything that .ci/run wants: checks, all tests, examples and demo
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test --lib --bins --tests; fi
+	cargo test --doc --quiet
+	cargo build --release
+	PORT=18484 scripts/test-examples.sh target/release/stepwell
+	PORT=18494 CI=true python3 scripts/demo.py
+
+check: ## format, lints and floors
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- --deny warnings
+	python3 scripts/check-floors.py
+
+examples: ## each example handler against a gateway
+	cargo build
+	PORT=18484 scripts/test-examples.sh target/debug/stepwell
+
+bench: ## steps per second, end to end
+	@if [[ -x bench/run.sh ]]; then bench/run.sh; else echo >&2 "There is no bench/run.sh yet."; exit 1; fi
+
+web: ## the dashboard
+	@if [[ -f web/package.json ]]; then cd web && npm ci && npm run build; else echo "The dashboard is a static page: nothing to build."; fi
+
+install: ## what is missing on this machine, for the demo and the tests
+	@scripts/install.sh test
