@@ -1,1 +1,68 @@
-fn main() {}
+//! The `stepwell` binary: reads the command, starts the runtime, gives the exit code.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use stepwell::cli::{self, Cli, Command, LogFormat};
+use stepwell::{api, app, telemetry};
+
+fn main() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where nobody reads it there is nobody to tell.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match runtime(&cli.command) {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => failed(&error.into()),
+    }
+}
+
+/// One thread drives everything: wake-ups between threads cost more than they gain (docs/adr/003).
+fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = match command {
+        Command::Serve(args) => args.threads.map_or(1, std::num::NonZero::get),
+        _ => 1,
+    };
+    let mut builder = if threads == 1 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build()
+}
+
+async fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        Command::Dev(args) => {
+            telemetry::init(args.log == LogFormat::Json, &args.log_filter);
+            app::dev(args).await
+        }
+        Command::Serve(args) => {
+            telemetry::init(args.log == LogFormat::Json, &args.log_filter);
+            app::serve(args).await
+        }
+        Command::Migrate(args) => app::migrate(args.action).await,
+        Command::Doctor(args) => app::doctor(args).await,
+        Command::Openapi(args) => {
+            let text = if args.json { api::openapi_json() } else { api::openapi_yaml() };
+            std::io::stdout().write_all(text.as_bytes()).map_err(Into::into)
+        }
+        Command::Client(command) => return cli::run_client(&cli.global, command).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "stepwell: {error:#}"));
+    ExitCode::FAILURE
+}

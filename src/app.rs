@@ -1,0 +1,306 @@
+//! Puts the floors together: what `dev`, `serve`, `migrate` and `doctor` do.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, ApiState};
+use crate::cli::{Database, DevArgs, DoctorArgs, MigrateAction, ServeArgs};
+use crate::clock::Clock;
+use crate::dev::{self, Banner, DataDir, Handler, PrivatePostgres, asked_to_end};
+use crate::engine::{Engine, Settings};
+use crate::machine::Limits;
+use crate::outbound::{Client, Guard};
+use crate::store::Store;
+
+/// Connections of the pool, beside the lanes.
+const POOL: u32 = 12;
+/// How long open exchanges may go on when a node is asked to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// The same for `dev`, where somebody waits for the prompt.
+const DEV_DRAIN: Duration = Duration::from_millis(500);
+
+/// What a running gateway consists of.
+struct Gateway {
+    engine: Engine,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    stop: CancellationToken,
+}
+
+impl Gateway {
+    async fn start(
+        store: Store,
+        listener: TcpListener,
+        settings: Settings,
+        guard: Guard,
+        open_on_loopback: bool,
+    ) -> anyhow::Result<Self> {
+        let client = Client::new(guard);
+        let engine = Engine::begin(store, Clock::system(), client, settings).await?;
+        let state = ApiState::new(engine.clone(), open_on_loopback);
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(api::serve(listener, api::router(state), stop.clone()));
+        Ok(Self { engine, served, stop })
+    }
+
+    async fn stop(self, drain: Duration) -> anyhow::Result<()> {
+        self.engine.leave(drain).await;
+        self.stop.cancel();
+        self.served.await.context("the server ended badly")??;
+        Ok(())
+    }
+
+    /// Returns when the node has joined the cluster and can serve.
+    async fn ready(&self) -> anyhow::Result<()> {
+        for _ in 0..300 {
+            if self.engine.ready().await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bail!("the gateway did not become ready within 15 s; is Postgres reachable?")
+    }
+}
+
+/// `stepwell dev`: everything that a developer needs, until Ctrl-C.
+pub async fn dev(args: DevArgs) -> anyhow::Result<()> {
+    let address = SocketAddr::new(args.listen, args.port);
+    let listener = listen(address).await?;
+    let url = format!("http://{}", reachable(listener.local_addr()?));
+    let Some(given) = &args.database_url else {
+        let dir = if args.ephemeral { DataDir::ephemeral() } else { DataDir::open(&args.data_dir) }?;
+        dir.announce(&url)?;
+        let postgres = PrivatePostgres::start(dir).await?;
+        let store = Store::connect(postgres.url(), POOL).await?;
+        let secret = postgres.data_dir().signing_secret()?;
+        return dev_with(args, store, Some(postgres), listener, url, secret).await;
+    };
+    let dir = DataDir::open(&args.data_dir)?;
+    let store = Store::connect(given.expose(), POOL).await?;
+    let secret = dir.signing_secret()?;
+    dev_with(args, store, None, listener, url, secret).await
+}
+
+async fn dev_with(
+    args: DevArgs,
+    store: Store,
+    mut private: Option<PrivatePostgres>,
+    listener: TcpListener,
+    url: String,
+    signing_secret: String,
+) -> anyhow::Result<()> {
+    store.migrate_up().await?;
+    let settings =
+        Settings { public_url: url.clone(), address: url.clone(), limits: Limits::default() };
+    let gateway =
+        Gateway::start(store, listener, settings, Guard::allow_loopback(), true).await?;
+    gateway.ready().await?;
+    let database = match (&private, &args.database_url) {
+        (Some(postgres), _) => dev::Database::Private {
+            major: postgres.major(),
+            dir: &args.data_dir,
+            files: &postgres.files(),
+            kept: !args.ephemeral,
+        },
+        (None, given) => dev::Database::Given(given.as_ref().map_or("", |g| g.expose())),
+    };
+    let banner = Banner { version: env!("CARGO_PKG_VERSION"), address: &url, database };
+    say(&if std::io::stderr().is_terminal() { format!("{banner:#}") } else { banner.to_string() });
+    let mut handler = None;
+    if !args.command.is_empty() {
+        let command: Vec<String> =
+            args.command.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        handler = Some(Handler::spawn(&command, &url, &signing_secret)?);
+    }
+    for endpoint in &args.endpoints {
+        let secret = (!args.command.is_empty()).then(|| signing_secret.clone());
+        let (engine, endpoint) = (gateway.engine.clone(), endpoint.clone());
+        gateway.engine.spawn(async move { engine.register_when_up(&endpoint, secret).await });
+    }
+    let died = wait_for_the_end(&mut private, &mut handler).await?;
+    if let Some(handler) = handler {
+        handler.stop().await?;
+    }
+    let stopped = gateway.stop(DEV_DRAIN).await;
+    if let Some(postgres) = private {
+        postgres.stop().await?;
+    }
+    if let Some(tail) = died {
+        bail!("Postgres has ended; the end of its log says:\n{tail}");
+    }
+    stopped
+}
+
+/// Returns when somebody asks to end, or with the end of Postgres' log when it is gone.
+async fn wait_for_the_end(
+    private: &mut Option<PrivatePostgres>,
+    handler: &mut Option<Handler>,
+) -> anyhow::Result<Option<String>> {
+    let end = asked_to_end();
+    tokio::pin!(end);
+    loop {
+        let postgres_died = async {
+            match private {
+                Some(postgres) => postgres.died().await,
+                None => std::future::pending().await,
+            }
+        };
+        let handler_exited = async {
+            match handler {
+                Some(handler) => handler.exited().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            asked = &mut end => {
+                say(&format!("  stopping ({})", asked?));
+                return Ok(None);
+            }
+            tail = postgres_died => return Ok(Some(tail)),
+            status = handler_exited => {
+                let command = handler.as_ref().map_or("", |h| h.command()).to_owned();
+                say(&format!("  `{command}` has ended ({}); the gateway goes on", status?));
+                *handler = None;
+            }
+        }
+    }
+}
+
+/// `stepwell serve`: one node of a cluster, until it is asked to stop.
+pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let store = Store::connect(args.database.database_url.expose(), POOL).await?;
+    let missing: Vec<String> = store
+        .migrate_status()
+        .await?
+        .into_iter()
+        .filter(|m| m.applied_at.is_none())
+        .map(|m| m.description.to_owned())
+        .collect();
+    if !missing.is_empty() {
+        bail!(
+            "the database lacks {} migrations ({}): run `stepwell migrate up` first",
+            missing.len(),
+            missing.join(", ")
+        );
+    }
+    let listener = listen(args.listen).await?;
+    let here = listener.local_addr()?;
+    let trimmed = |url: &url::Url| url.as_str().trim_end_matches('/').to_owned();
+    let address =
+        args.advertise.as_ref().map_or_else(|| format!("http://{}", reachable(here)), trimmed);
+    let public_url = args.public_url.as_ref().map_or_else(|| address.clone(), trimmed);
+    let guard =
+        if args.allow_private_endpoints { Guard::allow_private() } else { Guard::public_only() };
+    let settings = Settings { public_url, address, limits: Limits::default() };
+    let gateway = Gateway::start(store, listener, settings, guard, false).await?;
+    gateway.ready().await?;
+    tracing::info!(listen = %here, "stepwell serves");
+    let asked = asked_to_end().await?;
+    tracing::info!(signal = asked, "stopping");
+    gateway.stop(DRAIN).await
+}
+
+/// `stepwell migrate`.
+pub async fn migrate(action: MigrateAction) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match action {
+        MigrateAction::Up(database) => {
+            let store = connect(&database).await?;
+            let before = store.migrate_status().await?;
+            store.migrate_up().await?;
+            for m in before.iter().filter(|m| m.applied_at.is_none()) {
+                writeln!(out, "applied {:04} {}", m.version, m.description)?;
+            }
+            if before.iter().all(|m| m.applied_at.is_some()) {
+                writeln!(out, "nothing to do: the schema is up to date")?;
+            }
+        }
+        MigrateAction::Status(database) => {
+            for m in connect(&database).await?.migrate_status().await? {
+                let when = m.applied_at.map_or_else(|| "missing".to_owned(), |at| at.to_string());
+                writeln!(out, "{:04}  {when:<24}  {}", m.version, m.description)?;
+            }
+        }
+        MigrateAction::Print { from } => {
+            out.write_all(Store::migrate_print(from.unwrap_or(0)).as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+async fn connect(database: &Database) -> anyhow::Result<Store> {
+    Ok(Store::connect(database.database_url.expose(), 2).await?)
+}
+
+/// `stepwell doctor`: looks at everything a node needs, says what is wrong, and fails if anything is.
+pub async fn doctor(args: DoctorArgs) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut faults = 0;
+    let mut check = |ok: bool, what: &str| -> std::io::Result<()> {
+        faults += usize::from(!ok);
+        writeln!(out, "{} {what}", if ok { "ok   " } else { "FAULT" })
+    };
+    let store = match connect(&args.database).await {
+        Ok(store) => store,
+        Err(error) => {
+            check(false, &format!("the database cannot be reached: {error:#}"))?;
+            bail!("1 fault");
+        }
+    };
+    check(true, "the database can be reached")?;
+    let clock = Clock::system();
+    let ours = clock.upper();
+    let theirs = store.now().await?;
+    let skew = ours.since(theirs).max(theirs.since(ours));
+    check(
+        skew < Duration::from_secs(5),
+        &format!("this machine's clock and the database's differ by {} ms (harmless to runs; certificates may mind)", skew.as_millis()),
+    )?;
+    let missing = store.migrate_status().await?.iter().filter(|m| m.applied_at.is_none()).count();
+    check(missing == 0, &format!("{missing} migrations are missing (`stepwell migrate up`)"))?;
+    if missing == 0 {
+        let findings = store.audit().await?;
+        check(findings.is_empty(), &format!("{} broken invariants in the data", findings.len()))?;
+        for finding in &findings {
+            check(false, &format!("  {finding:?}"))?;
+        }
+        let catalog = store.load_catalog().await?;
+        let client = Client::new(Guard::allow_private());
+        for endpoint in &catalog.endpoints {
+            for stage in client.probe(&endpoint.url).await.stages {
+                let fix = stage.fix.map(|fix| format!(" Fix: {fix}")).unwrap_or_default();
+                if stage.ok != Some(true) {
+                    check(stage.ok.is_none(), &format!("endpoint {}: {}: {}{fix}", endpoint.name, stage.name, stage.detail))?;
+                }
+            }
+        }
+        check(true, &format!("{} endpoints were probed", catalog.endpoints.len()))?;
+    }
+    if faults > 0 {
+        bail!("{faults} faults");
+    }
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; if the port is taken, choose another with --port or --listen")
+    })
+}
+
+/// An address that can be called: what listens everywhere is reached on loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    address
+}
+
+fn say(text: &str) {
+    // Nobody reads it where standard error is closed.
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
