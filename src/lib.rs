@@ -1,4 +1,5 @@
 //! Stepwell: durable functions over plain HTTP.
 pub mod engine;
 pub mod machine;
+pub mod outbound;
 pub mod protocol;
