@@ -22,7 +22,9 @@ struct Journal {
 async fn steps(body: Bytes) -> impl IntoResponse {
     let it: Invocation = match serde_json::from_slice(&body) {
         Ok(it) => it,
-        Err(error) => return (axum::http::StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+        Err(error) => {
+            return (axum::http::StatusCode::BAD_REQUEST, error.to_string()).into_response();
+        }
     };
     let next = it.journal.upto + 1;
     // The last step comes with the result, as a function that runs to its end would answer.

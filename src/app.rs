@@ -39,7 +39,7 @@ impl Gateway {
         guard: Guard,
         open_on_loopback: bool,
     ) -> anyhow::Result<Self> {
-        let client = Client::new(guard);
+        let client = Client::new(guard)?;
         let engine = Engine::begin(store, Clock::system(), client, settings).await?;
         let state = ApiState::new(engine.clone(), open_on_loopback);
         let stop = CancellationToken::new();
@@ -97,7 +97,7 @@ async fn dev_with(
     let settings =
         Settings { public_url: url.clone(), address: url.clone(), limits: Limits::default() };
     let gateway =
-        Gateway::start(store, listener, settings, Guard::allow_loopback(), true).await?;
+        Gateway::start(store, listener, settings, Guard::dev(), true).await?;
     gateway.ready().await?;
     let database = match (&private, &args.database_url) {
         (Some(postgres), _) => dev::Database::Private {
@@ -194,7 +194,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         args.advertise.as_ref().map_or_else(|| format!("http://{}", reachable(here)), trimmed);
     let public_url = args.public_url.as_ref().map_or_else(|| address.clone(), trimmed);
     let guard =
-        if args.allow_private_endpoints { Guard::allow_private() } else { Guard::public_only() };
+        if args.allow_private_endpoints { open_guard() } else { Guard::default() };
     let settings = Settings { public_url, address, limits: Limits::default() };
     let gateway = Gateway::start(store, listener, settings, guard, false).await?;
     gateway.ready().await?;
@@ -269,7 +269,7 @@ pub async fn doctor(args: DoctorArgs) -> anyhow::Result<()> {
             check(false, &format!("  {finding:?}"))?;
         }
         let catalog = store.load_catalog().await?;
-        let client = Client::new(Guard::allow_private());
+        let client = Client::new(open_guard())?;
         for endpoint in &catalog.endpoints {
             for stage in client.probe(&endpoint.url).await.stages {
                 let fix = stage.fix.map(|fix| format!(" Fix: {fix}")).unwrap_or_default();

@@ -2,9 +2,9 @@
 #![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used)]
 use std::collections::BTreeMap;
 use std::time::Duration;
+use stepwell::clock::Clock;
 use stepwell::engine::*;
 use stepwell::machine::*;
-use stepwell::clock::Clock;
 
 #[tokio::test]
 async fn order() {
@@ -32,21 +32,76 @@ async fn order() {
     let url = format!("http://{}/", l.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(l, app).await.unwrap() });
     let manifest = serde_json::json!({"protocol":[1,1],"functions":[{"name":"order"}]});
-    db.store.register(&stepwell::store::Registration{ ns:1, name:"shop".into(), url, headers: BTreeMap::new(), manifest: serde_json::to_vec(&manifest).unwrap(), functions: vec!["order".into()], endpoint: EndpointId::new(Timestamp::default(), 1), deployment: DeploymentId::new(Timestamp::default(), 2), secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into() }).await.unwrap();
-    let engine = Engine::begin(db.store.clone(), Clock::system(), stepwell::outbound::Client::new(), Settings{ public_url: "http://127.0.0.1:1".into(), address: "http://127.0.0.1:1".into(), limits: Limits::default()}).await.unwrap();
-    while engine.ready().await.is_err() { tokio::time::sleep(Duration::from_millis(20)).await; }
-    let ns = Namespace{ id: 1, name: "default".into() };
-    let start = Start { namespace: ns.clone(), function: "order".into(), input: serde_json::value::RawValue::from_string("{\"order\":42}".into()).unwrap(), key: Some("o1".into()), if_running: IfRunning::Fail, if_closed: IfClosed::Allow, start_at: None, tags: BTreeMap::new(), run_timeout: None, invocation_timeout: None, retry: None, deployment: None, signal: None, idempotency: None, by: "local".into(), traceparent: None };
+    db.store
+        .register(&stepwell::store::Registration {
+            ns: 1,
+            name: "shop".into(),
+            url,
+            headers: BTreeMap::new(),
+            manifest: serde_json::to_vec(&manifest).unwrap(),
+            functions: vec!["order".into()],
+            endpoint: EndpointId::new(Timestamp::default(), 1),
+            deployment: DeploymentId::new(Timestamp::default(), 2),
+            secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into(),
+        })
+        .await
+        .unwrap();
+    let engine = Engine::begin(
+        db.store.clone(),
+        Clock::system(),
+        stepwell::outbound::Client::new(stepwell::outbound::Guard::dev()).unwrap(),
+        Settings {
+            public_url: "http://127.0.0.1:1".into(),
+            address: "http://127.0.0.1:1".into(),
+            limits: Limits::default(),
+        },
+    )
+    .await
+    .unwrap();
+    while engine.ready().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ns = Namespace { id: 1, name: "default".into() };
+    let start = Start {
+        namespace: ns.clone(),
+        function: "order".into(),
+        input: serde_json::value::RawValue::from_string("{\"order\":42}".into()).unwrap(),
+        key: Some("o1".into()),
+        if_running: IfRunning::Fail,
+        if_closed: IfClosed::Allow,
+        start_at: None,
+        tags: BTreeMap::new(),
+        run_timeout: None,
+        invocation_timeout: None,
+        retry: None,
+        deployment: None,
+        signal: None,
+        idempotency: None,
+        by: "local".into(),
+        traceparent: None,
+    };
     let t = std::time::Instant::now();
     let run = engine.start(start.clone()).await.unwrap().run();
     eprintln!("started {run} {:?}", t.elapsed());
-    loop { let v = engine.view(&ns, run).await.unwrap(); eprintln!("{:?} {:?} {:?}", v.status, v.waiting_for, v.attention); if v.status == Status::Waiting { break } tokio::time::sleep(Duration::from_millis(30)).await; }
-    engine.signal(&ns, run, "approved", bytes::Bytes::from_static(b"{\"by\":\"me\"}"), None, "local").await.unwrap();
+    loop {
+        let v = engine.view(&ns, run).await.unwrap();
+        eprintln!("{:?} {:?} {:?}", v.status, v.waiting_for, v.attention);
+        if v.status == Status::Waiting {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    engine
+        .signal(&ns, run, "approved", bytes::Bytes::from_static(b"{\"by\":\"me\"}"), None, "local")
+        .await
+        .unwrap();
     let v = engine.wait_end(&ns, run, Duration::from_secs(10)).await.unwrap();
     eprintln!("{v:?} {:?}", t.elapsed());
     assert_eq!(v.status, Status::Completed);
     let e = engine.start(Start { if_closed: IfClosed::Reject, ..start }).await;
     eprintln!("{e:?}");
-    let f = db.store.audit().await.unwrap(); eprintln!("{f:?}"); assert!(f.is_empty());
+    let f = db.store.audit().await.unwrap();
+    eprintln!("{f:?}");
+    assert!(f.is_empty());
     engine.leave(Duration::from_secs(1)).await;
 }

@@ -1,8 +1,11 @@
 //! What is registered, ready for use: which deployment a run goes to, and what is in force there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
 
 use super::{Engine, Namespace};
 use crate::machine::{DeploymentId, EndpointId, Policy, RetryPolicy, RetrySpec, Run, Timestamp};
@@ -24,7 +27,7 @@ pub struct Endpoint {
     /// Its name.
     pub name: String,
     /// Extra headers of every invocation.
-    pub headers: Vec<(String, String)>,
+    pub headers: HeaderMap,
     /// Live signing secrets.
     pub secrets: Vec<Secret>,
     /// No invocation is sent.
@@ -41,7 +44,7 @@ pub struct Deployment {
     /// Its endpoint.
     pub endpoint: Arc<Endpoint>,
     /// Where invocations go.
-    pub url: String,
+    pub url: Url,
     /// Whether its handler can fetch pages and values.
     pub pages: bool,
     /// How much of a journal it takes inline, in bytes.
@@ -111,7 +114,7 @@ impl Catalog {
                     id: e.id,
                     public: e.public,
                     name: e.name.clone(),
-                    headers: e.headers.clone().into_iter().collect(),
+                    headers: header_map(&e.headers),
                     secrets,
                     disabled: e.disabled,
                 };
@@ -132,12 +135,16 @@ impl Catalog {
                     continue;
                 }
             };
+            let Ok(url) = d.url.parse() else {
+                tracing::error!(deployment.id = %d.public, url = d.url, "not a URL");
+                continue;
+            };
             catalog.by_public.insert(d.public, d.id);
             let deployment = Deployment {
                 id: d.id,
                 public: d.public,
                 endpoint: Arc::clone(endpoint),
-                url: d.url.clone(),
+                url,
                 pages: manifest.pages,
                 max_inline_bytes: usize::try_from(manifest.max_inline_bytes).unwrap_or(usize::MAX),
                 manifest,
@@ -225,6 +232,14 @@ impl Catalog {
             run: over(spec.and_then(|s| s.run_retry), &RetryPolicy::RUN),
         }
     }
+}
+
+/// Registered headers; what is not a header was refused when it was registered.
+fn header_map(headers: &BTreeMap<String, String>) -> HeaderMap {
+    let pairs = headers.iter().filter_map(|(name, value)| {
+        Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
+    });
+    pairs.collect()
 }
 
 impl Engine {

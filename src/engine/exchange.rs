@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use super::Engine;
 use super::breaker::Health;
 use super::catalog::Deployment;
 use super::owner::Owner;
-use crate::machine::{
-    Answer, Attention, Cause, Fault, InvocationId, RunId, StepState, Timestamp, Turn,
-};
+use crate::machine::{Answer, Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
 use crate::outbound::{Failure, Reply};
 use crate::protocol::{self, CancelNotice, Invocation, Links, Pending, RunHead};
 
@@ -19,8 +18,6 @@ use crate::protocol::{self, CancelNotice, Invocation, Links, Pending, RunHead};
 const BUDGET_MARGIN: Duration = Duration::from_secs(5);
 /// The inline budget is never lowered under this.
 const INLINE_FLOOR: usize = 64 << 10;
-/// The longest `Retry-After` that is honoured.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 /// How much of a failed answer's body is kept.
 const KEPT_HEAD: usize = 64 << 10;
 
@@ -172,20 +169,28 @@ impl Engine {
         let seconds = self.clock().upper().as_secs();
         let signature = protocol::sign(&invocation, seconds, &ready.body, &endpoint.secrets);
         let timestamp = seconds.to_string();
-        let mut headers: Vec<(&str, &str)> =
-            endpoint.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        headers.extend([
+        let mut headers = endpoint.headers.clone();
+        for (name, value) in [
             ("content-type", "application/json"),
-            ("webhook-id", &invocation),
-            ("webhook-timestamp", &timestamp),
-            ("webhook-signature", &signature),
-            ("stepwell-protocol", "1"),
+            (protocol::WEBHOOK_ID, &invocation),
+            (protocol::WEBHOOK_TIMESTAMP, &timestamp),
+            (protocol::WEBHOOK_SIGNATURE, &signature),
+            (protocol::PROTOCOL_HEADER, "1"),
             ("traceparent", &ready.traceparent),
-        ]);
+        ] {
+            let value = HeaderValue::from_str(value).expect("ids, digits and base64 are ASCII");
+            headers.insert(HeaderName::from_static(name), value);
+        }
         let sent = ready.body.len();
         let reply = self
             .client()
-            .post(&ready.deployment.url, &headers, ready.body.clone(), ready.silence)
+            .post(
+                &ready.deployment.url,
+                headers,
+                ready.body.clone(),
+                ready.silence,
+                protocol::MAX_ANSWER,
+            )
             .await;
         let took = self.clock().mono().saturating_sub(begun);
         let ms = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
@@ -245,32 +250,20 @@ impl Engine {
             Err(failure) => {
                 let detail = failure.to_string();
                 let kept = Some(self.failure(ready, None, &detail, &[], ms));
+                let retry = Fault::Retry { detail: detail.clone(), status: None, after: None };
                 return match failure {
-                    Failure::Tls(_) => fault(
-                        Fault::Unhealthy { detail: detail.clone() },
-                        Health::Unhealthy(detail),
-                        kept,
-                    ),
-                    Failure::Blocked(_) | Failure::BadUrl(_) => fault(
-                        Fault::Unhealthy { detail: detail.clone() },
-                        Health::Unhealthy(detail),
-                        kept,
-                    ),
-                    Failure::TooLarge { .. } => {
-                        let detail = format!("The handler's answer is too large: {detail}.");
+                    Failure::TooLarge(_) => {
+                        let detail = format!("Nothing of the answer was recorded: {detail}.");
                         let attention = Attention::new("answer-limit", detail);
                         fault(Fault::Pause(attention), Health::Answered, kept)
                     }
-                    Failure::Dns(_) | Failure::Connect(_) => fault(
-                        Fault::Retry { detail: detail.clone(), status: None, after: None },
-                        Health::Suspicious(detail),
+                    _ if failure.is_unhealthy() => fault(
+                        Fault::Unhealthy { detail: detail.clone() },
+                        Health::Unhealthy(detail),
                         kept,
                     ),
-                    Failure::Timeout(_) | Failure::Closed(_) => fault(
-                        Fault::Retry { detail, status: None, after: None },
-                        Health::Unknown,
-                        kept,
-                    ),
+                    _ if failure.is_connect() => fault(retry, Health::Suspicious(detail), kept),
+                    _ => fault(retry, Health::Unknown, kept),
                 };
             }
         };
@@ -318,10 +311,7 @@ impl Engine {
                     format!("the handler answered {status}")
                 };
                 let kept = kept(&detail);
-                let after = reply
-                    .retry_after
-                    .map(|text| retry_after(&text, self.clock().upper()))
-                    .and_then(|after| after.map(|a| a.min(LONGEST_RETRY_AFTER)));
+                let after = reply.retry_delay(self.clock().upper());
                 let health = if matches!(status, 502..=504) {
                     Health::Suspicious(detail.clone())
                 } else {
@@ -369,15 +359,6 @@ fn answered(epoch: i32, answer: Answer, ms: i32) -> Ended {
     Ended { cause: Cause::Answered { epoch, answer, ms }, health: Health::Answered, failure: None }
 }
 
-/// `Retry-After`: seconds or an HTTP date.
-fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
-    Some(Timestamp::from_micros(at.timestamp().as_microsecond()).since(now))
-}
-
 /// The trace context of an invocation: a new span of the trace that the start came with, or of a
 /// new trace.
 fn child_of(parent: Option<&str>) -> String {
@@ -394,15 +375,6 @@ fn child_of(parent: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now: Timestamp = "2026-11-23T09:00:00Z".parse().expect("a time");
-        assert_eq!(retry_after("7", now), Some(Duration::from_secs(7)));
-        let date = "Mon, 23 Nov 2026 09:00:30 GMT";
-        assert_eq!(retry_after(date, now), Some(Duration::from_secs(30)));
-        assert_eq!(retry_after("soon", now), None);
-    }
 
     #[test]
     fn an_invocation_is_a_span_of_the_trace_it_was_started_in() {
