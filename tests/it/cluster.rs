@@ -1,0 +1,166 @@
+//! A cluster of real `stepwell serve` processes on one database, to be killed, stopped and started.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use stepwell::store::testing::TestDb;
+
+/// One node: a process.
+pub struct Node {
+    pub url: String,
+    port: u16,
+    child: Option<Child>,
+    database: String,
+}
+
+impl Node {
+    fn new(database: &str) -> Self {
+        let port = free_port();
+        let url = format!("http://127.0.0.1:{port}");
+        Self { url, port, child: None, database: database.to_owned() }
+    }
+
+    /// Starts the process; it may take a while until it serves.
+    pub fn start(&mut self) {
+        let log = std::env::var_os("STEPWELL_TEST_LOG").map_or_else(Stdio::null, |dir| {
+            let path = std::path::Path::new(&dir).join(format!("node-{}.log", self.port));
+            let file = std::fs::File::options().create(true).append(true).open(path);
+            file.expect("the log directory exists").into()
+        });
+        let child = Command::new(env!("CARGO_BIN_EXE_stepwell"))
+            .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--log", "text", "--log-filter", "info"])
+            .arg("--dangerous-allow-private-endpoints")
+            .env("DATABASE_URL", &self.database)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the binary was built with the tests");
+        self.child = Some(child);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("it is our child");
+            child.wait().expect("it is our child");
+        }
+    }
+
+    /// SIGSTOP, SIGCONT or SIGTERM by name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(sent.expect("kill is there").success(), "{name} to {pid}");
+    }
+
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None)))
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        child.wait().expect("it is our child")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Some nodes on one database, an API key, and a client.
+pub struct Cluster {
+    pub db: TestDb,
+    pub nodes: Vec<Node>,
+    pub http: reqwest::Client,
+    pub key: String,
+}
+
+impl Cluster {
+    pub async fn start(nodes: usize) -> Self {
+        let db = TestDb::new().await;
+        let key = stepwell::engine::bootstrap_key(&db.store, "test", &["admin"]).await;
+        let key = key.expect("a key can be made");
+        let mut nodes: Vec<Node> = (0..nodes).map(|_| Node::new(&db.url)).collect();
+        for node in &mut nodes {
+            node.start();
+        }
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(40))
+            .build()
+            .expect("a client can be made");
+        let cluster = Self { db, nodes, http, key };
+        for node in &cluster.nodes {
+            cluster.ready(&node.url).await;
+        }
+        cluster
+    }
+
+    /// Waits until a node serves.
+    pub async fn ready(&self, url: &str) {
+        let begun = Instant::now();
+        loop {
+            let answer = self.http.get(format!("{url}/readyz")).send().await;
+            if answer.is_ok_and(|a| a.status() == 200) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{url} does not become ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A request; the status and the JSON of the answer. None if the connection failed.
+    pub async fn try_call(
+        &self,
+        node: usize,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        idempotency: Option<&str>,
+    ) -> Option<(u16, Value)> {
+        let method = method.parse().expect("a method");
+        let url = format!("{}{path}", self.nodes[node].url);
+        let mut request = self.http.request(method, url).bearer_auth(&self.key);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        if let Some(key) = idempotency {
+            request = request.header("idempotency-key", key);
+        }
+        let answer = request.send().await.ok()?;
+        let status = answer.status().as_u16();
+        let text = answer.bytes().await.ok()?;
+        Some((status, serde_json::from_slice(&text).unwrap_or(Value::Null)))
+    }
+
+    /// The same where the connection must not fail.
+    pub async fn call(&self, node: usize, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let answer = self.try_call(node, method, path, body, None).await;
+        answer.unwrap_or_else(|| panic!("{method} {path}: no answer from node {node}"))
+    }
+
+    /// Registers a handler with these functions.
+    pub async fn register(&self, url: &str, functions: &[&str]) {
+        let functions: Vec<Value> = functions.iter().map(|name| json!({"name": name})).collect();
+        let body = json!({"name": "test", "url": url, "functions": functions, "discover": false});
+        let (status, answer) = self.call(0, "POST", "/v1/endpoints", Some(&body)).await;
+        assert_eq!(status, 201, "{answer}");
+    }
+
+    /// The broken invariants of the data.
+    pub async fn audit(&self) -> Vec<String> {
+        let findings = self.db.store.audit().await.expect("the audit can be read");
+        findings.iter().map(|f| format!("{f:?}")).collect()
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it is bound").port()
+}
