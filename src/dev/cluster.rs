@@ -99,16 +99,12 @@ impl Cluster {
     }
 
     fn elsewhere(base: PathBuf, kept: bool) -> Result<Self, Error> {
+        if let Some(parent) = base.parent() {
+            data_dir::make(parent)?;
+        }
         data_dir::make(&base)?;
         let lock = Lock::take(&base)?;
         let account = Account::of(&base.join("postgres"))?;
-        if !account.can_reach(&base) {
-            // A strict umask closed what we have just made.
-            for dir in [Path::new(SHARED_STATE), &base] {
-                fs::set_permissions(dir, fs::Permissions::from_mode(0o711))
-                    .doing("cannot open", dir)?;
-            }
-        }
         Ok(Self { base, account, kept, _lock: Some(lock) })
     }
 
