@@ -21,7 +21,7 @@ test: check ## everything that .ci/run wants: checks, all tests, examples and de
 	cargo test --doc --quiet
 	cargo build --release
 	PORT=18484 scripts/test-examples.sh target/release/stepwell
-	PORT=18494 CI=true python3 scripts/demo.py
+	PORT=18494 DATA_DIR=.stepwell-test CI=true python3 scripts/demo.py
 
 check: ## format, lints and floors
 	cargo fmt --check

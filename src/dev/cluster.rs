@@ -99,6 +99,9 @@ impl Cluster {
     }
 
     fn elsewhere(base: PathBuf, kept: bool) -> Result<Self, Error> {
+        if let Some(parent) = base.parent() {
+            data_dir::make(parent)?;
+        }
         data_dir::make(&base)?;
         let lock = Lock::take(&base)?;
         let account = Account::of(&base.join("postgres"))?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -137,8 +137,17 @@ pub(super) fn write_private(path: &Path, text: &str) -> Result<(), Error> {
 /// Makes a directory that others may pass through and not list where we are root (Postgres then
 /// runs under another account), and not even that otherwise.
 pub(super) fn make(path: &Path) -> Result<(), Error> {
+    if path.exists() {
+        return Ok(());
+    }
     let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
-    DirBuilder::new().recursive(true).mode(mode).create(path).doing("cannot create", path)
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        // Whatever the umask is.
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        .doing("cannot create", path)
 }
 
 /// A lock file, locked. The system lets go of it when the process ends.
