@@ -1,0 +1,288 @@
+//! The one statement that records what happens to runs: gated compare-and-append, many runs at once.
+
+use std::collections::HashSet;
+
+use sqlx::Row as _;
+use sqlx::postgres::PgBindIterExt as _;
+use uuid::Uuid;
+
+use super::Lane;
+use super::error::Result;
+use super::wire::{Raw, Ts};
+use crate::machine::{Flags, Row, RunId, Sealed};
+
+/// The journal's columns, in the order of the arrays.
+macro_rules! columns {
+    () => {
+        "shard,run_id,n,kind,flags,seq,epoch,cp,ms,dep,ns,at,due,ref,step,body"
+    };
+}
+
+/// For batches of plain rows: the head row of each append decides, the rest follows it.
+///
+/// `(… in …) is true` keeps the planner from making a join of it: a hashed look-up, not a product.
+macro_rules! lean {
+    ($journal:literal) => {
+        concat!(
+            "with u as materialized (
+  select * from unnest($1::int2[],$2::uuid[],$3::int4[],$4::int4[],$5::int2[],$6::int2[],$7::int4[],
+      $8::int4[],$9::int4[],$10::int4[],$11::int4[],$12::int4[],$13::timestamptz[],
+      $14::timestamptz[],$15::uuid[],$16::text[],$17::bytea[])
+    as t(shard,run_id,first,n,kind,flags,seq,epoch,cp,ms,dep,ns,at,due,ref,step,body)),
+head as (
+  insert into ", $journal, " (", columns!(), ")
+  select ", columns!(), " from u where n = first order by shard, run_id
+  on conflict (shard, run_id, n) do nothing returning run_id),
+rest as (
+  insert into ", $journal, " (", columns!(), ")
+  select ", columns!(), " from u
+   where n > first and (run_id in (select run_id from head)) is true order by shard, run_id, n)
+select run_id from head"
+        )
+    };
+}
+
+/// For everything: also ends, gates, parks, wake-ups, taken messages, attributes, logs, history.
+///
+/// - `touch` locks, in order, every row of `run_active` that the statement may change; accepts do
+///   the same, so the two never deadlock, and the inbox counter read here is the latest.
+/// - `gate`: a gated append wins only if every accepted message was drained; -1 ends regardless.
+/// - `rest` has no conflict clause: a clash behind a head that won is a bug and must be loud.
+/// - All further branches are driven by rows that won; attributes ride on an append's last row.
+/// - `changed` leaves out runs that end here: one statement cannot change a row twice.
+macro_rules! full {
+    ($journal:literal) => {
+        concat!(
+            "with u as materialized (
+  select * from unnest($1::int2[],$2::uuid[],$3::int4[],$4::int4[],$5::int2[],$6::int2[],$7::int4[],
+      $8::int4[],$9::int4[],$10::int4[],$11::int4[],$12::int4[],$13::timestamptz[],
+      $14::timestamptz[],$15::uuid[],$16::text[],$17::bytea[],$18::int4[],$19::int4[],$20::bool[],
+      $21::text[],$22::bytea[])
+    as t(shard,run_id,first,n,kind,flags,seq,epoch,cp,ms,dep,ns,at,due,ref,step,body,pos,drained,
+         touches,tags,custom)),
+e as materialized (select shard, run_id, flags, drained from u where touches),
+touch as materialized (
+  select a.run_id, e.flags, e.drained, a.inbox from e join run_active a using (shard, run_id)
+   order by a.shard, a.run_id for update of a),
+gate as materialized (
+  select run_id from touch where flags & 16 <> 0 and (inbox = drained or drained < 0)),
+head as (
+  insert into ", $journal, " (", columns!(), ")
+  select ", columns!(), " from u
+   where n = first and (flags & 16 = 0 or run_id in (select run_id from gate))
+   order by shard, run_id
+  on conflict (shard, run_id, n) do nothing returning run_id),
+rest as (
+  insert into ", $journal, " (", columns!(), ")
+  select ", columns!(), " from u
+   where n > first and (run_id in (select run_id from head)) is true order by shard, run_id, n),
+won as materialized (
+  select shard, run_id, n, kind, flags, dep, at, due, pos, tags, custom from u
+   where (pos > 0 or flags & 44 <> 0 or kind in (18, 19) or kind >= 100 or tags is not null)
+     and (run_id in (select run_id from head)) is true),
+took as (
+  delete from inbox i using won w
+   where w.pos > 0 and i.shard = w.shard and i.run_id = w.run_id and i.pos = w.pos),
+ends as materialized (
+  select shard, run_id, n, kind, dep, at, tags, custom from won where kind >= 100),
+change as materialized (
+  select shard, run_id,
+         (array_agg(flags order by n desc) filter (where flags & 44 <> 0))[1] as flags,
+         (array_agg(due order by n desc) filter (where flags & 44 <> 0))[1] as due,
+         max(n) filter (where kind in (18, 19)) as base,
+         count(*) filter (where kind = 19)::int as continued,
+         max(tags) as tags,
+         (array_agg(custom) filter (where tags is not null))[1] as custom
+    from won
+   where (flags & 44 <> 0 or kind in (18, 19) or tags is not null)
+     and (run_id in (select run_id from ends)) is not true
+   group by 1, 2 order by 1, 2),
+changed as (
+  update run_active a
+     set wake_at = case when c.flags is null then a.wake_at
+                        when c.flags & 4 <> 0 then coalesce(c.due, 'infinity')
+                        else '-infinity' end,
+         closing = case when c.flags is null then a.closing else c.flags & 32 <> 0 end,
+         base_n = coalesce(c.base, a.base_n),
+         generation = a.generation + c.continued,
+         tags = case when c.tags is null then a.tags else nullif(c.tags::jsonb, '{}') end,
+         custom_status = case when c.tags is null then a.custom_status else c.custom end
+    from change c where a.shard = c.shard and a.run_id = c.run_id),
+gone as (
+  delete from run_active a using ends e where a.shard = e.shard and a.run_id = e.run_id
+  returning a.run_id, a.created_at, e.at, a.ns, a.fn, coalesce(nullif(e.dep, 0), a.dep) as dep,
+            e.n, a.base_n, a.generation, a.shard, a.home, e.kind, a.key, a.parent, a.schedule,
+            case when e.tags is null then a.tags else nullif(e.tags::jsonb, '{}') end as tags,
+            case when e.tags is null then a.custom_status else e.custom end as custom),
+done as (
+  insert into run_done (run_id,created_at,ended_at,ns,fn,dep,last_n,base_n,generation,shard,home,
+                        status,key,parent,schedule,tags,custom_status)
+  select run_id,created_at,at,ns,fn,dep,n,base_n,generation,shard,home,
+         kind,key,parent,schedule,tags,custom from gone),
+freed as (
+  update run_keys k set status = g.kind, ended_at = g.at
+    from (select shard, ns, fn, key, run_id, kind, at from gone where key is not null
+           order by shard, ns, fn, key) g
+   where k.shard = g.shard and k.ns = g.ns and k.fn = g.fn and k.key = g.key
+     and k.run_id = g.run_id),
+logged as (
+  insert into logs (shard, run_id, ns, at, k, level, message, fields)
+  select * from unnest($23::int2[],$24::uuid[],$25::int4[],$26::timestamptz[],$27::int2[],$28::text[],
+      $29::text[],$30::bytea[]) as l(shard,run_id,ns,at,k,level,message,fields)
+   where (run_id in (select run_id from head)) is true
+  on conflict do nothing),
+told as (
+  insert into history (shard, run_id, ns, at, k, epoch, what, by, data)
+  select * from unnest($31::int2[],$32::uuid[],$33::int4[],$34::timestamptz[],$35::int2[],$36::int4[],
+      $37::text[],$38::text[],$39::bytea[]) as h(shard,run_id,ns,at,k,epoch,what,by,data)
+   where (run_id in (select run_id from head)) is true
+  on conflict do nothing)
+select run_id from head"
+        )
+    };
+}
+
+pub(super) const LEAN: &str = lean!("journal");
+pub(super) const LEAN_LONG: &str = lean!("journal_long");
+pub(super) const FULL: &str = full!("journal");
+pub(super) const FULL_LONG: &str = full!("journal_long");
+
+/// Whether the append changes or reads the run's row in `run_active`.
+fn touches(s: &Sealed) -> bool {
+    s.append.attributes.is_some()
+        || s.append.rows.iter().any(|r| {
+            r.flags.0 & (Flags::PARK | Flags::HOT | Flags::CLOSING | Flags::GATED) != 0
+                || r.kind.ends()
+                || matches!(r.kind, crate::machine::Kind::Compacted | crate::machine::Kind::Continued)
+        })
+}
+
+/// Whether the lean statement does all that the append asks for.
+fn is_plain(s: &Sealed) -> bool {
+    s.append.logs.is_empty()
+        && s.append.history.is_empty()
+        && s.append.rows.iter().all(|r| r.pos == 0)
+        && !touches(s)
+}
+
+/// A counter of the entries of one append, which share their moment.
+fn ordinal(i: usize) -> i16 {
+    i16::try_from(i).unwrap_or(i16::MAX)
+}
+
+impl Lane {
+    /// Records appends of different runs, each whole or not at all, in one transaction. Returns
+    /// in the order of the batch which of them won; the losers' runs must be loaded anew.
+    ///
+    /// An append loses if its first position is taken, or if its head is gated and a message was
+    /// accepted that it has not drained. Two appends of one run in a batch, or an append without
+    /// rows, are the caller's mistake. Runs of both homes take two statements.
+    pub async fn append(&mut self, batch: &[Sealed]) -> Result<Vec<bool>> {
+        debug_assert!(
+            batch.iter().map(|s| s.run).collect::<HashSet<_>>().len() == batch.len(),
+            "two appends of one run in a batch"
+        );
+        let mut won = HashSet::with_capacity(batch.len());
+        for home in [0, 1] {
+            let here: Vec<&Sealed> = batch.iter().filter(|s| s.home == home).collect();
+            if here.is_empty() {
+                continue;
+            }
+            let plain = here.iter().all(|s| is_plain(s));
+            let sql = match (plain, home) {
+                (true, 0) => LEAN,
+                (true, _) => LEAN_LONG,
+                (false, 0) => FULL,
+                (false, _) => FULL_LONG,
+            };
+            self.append_with(sql, plain, &here, &mut won).await?;
+        }
+        Ok(batch.iter().map(|s| won.contains(&s.run)).collect())
+    }
+
+    /// The same through the full statement, whatever the batch holds.
+    #[cfg(test)]
+    pub(super) async fn append_full(&mut self, batch: &[Sealed]) -> Result<Vec<bool>> {
+        let mut won = HashSet::new();
+        let here: Vec<&Sealed> = batch.iter().collect();
+        self.append_with(FULL, false, &here, &mut won).await?;
+        Ok(batch.iter().map(|s| won.contains(&s.run)).collect())
+    }
+
+    async fn append_with(
+        &mut self,
+        sql: &'static str,
+        plain: bool,
+        batch: &[&Sealed],
+        won: &mut HashSet<RunId>,
+    ) -> Result<()> {
+        let rows = || batch.iter().flat_map(|s| s.append.rows.iter().map(move |r| (*s, r)));
+        let first = |s: &Sealed| s.append.rows.first().map_or(0, |r| r.n);
+        let mut query = sqlx::query(sql)
+            .bind(rows().map(|(s, _)| s.run.shard().column()).bind_iter())
+            .bind(rows().map(|(s, _)| s.run.uuid()).bind_iter())
+            .bind(rows().map(|(s, _)| first(s)).bind_iter())
+            .bind(rows().map(|(_, r)| r.n).bind_iter())
+            .bind(rows().map(|(_, r)| r.kind.code()).bind_iter())
+            .bind(rows().map(|(_, r)| r.flags.0).bind_iter())
+            .bind(rows().map(|(_, r)| r.seq).bind_iter())
+            .bind(rows().map(|(_, r)| r.epoch).bind_iter())
+            .bind(rows().map(|(_, r)| r.cp).bind_iter())
+            .bind(rows().map(|(_, r)| r.ms).bind_iter())
+            .bind(rows().map(|(_, r)| r.dep).bind_iter())
+            .bind(rows().map(|(s, _)| s.ns).bind_iter())
+            .bind(rows().map(|(_, r)| Ts(r.at)).bind_iter())
+            .bind(rows().map(|(_, r)| r.due.map(Ts)).bind_iter())
+            .bind(rows().map(|(_, r)| r.refer).bind_iter())
+            .bind(rows().map(|(_, r)| r.step.as_str()).bind_iter())
+            .bind(rows().map(|(_, r)| r.body.as_deref().map(Raw)).bind_iter());
+        if !plain {
+            // Attributes ride on the last row, which is where an end is.
+            let attributes = |s: &Sealed, r: &Row| s.append.rows.last().is_some_and(|l| l.n == r.n);
+            let attributes =
+                |(s, r)| if attributes(s, r) { s.append.attributes.as_ref() } else { None };
+            let logs = || {
+                let of = |s: &'_ &Sealed| s.append.logs.len();
+                batch.iter().flat_map(move |s| (0..of(s)).map(move |i| (*s, i, &s.append.logs[i])))
+            };
+            let told = || {
+                let of = |s: &'_ &Sealed| s.append.history.len();
+                batch
+                    .iter()
+                    .flat_map(move |s| (0..of(s)).map(move |i| (*s, i, &s.append.history[i])))
+            };
+            query = query
+                .bind(rows().map(|(_, r)| r.pos).bind_iter())
+                .bind(rows().map(|(s, _)| s.append.drained).bind_iter())
+                .bind(rows().map(|(s, r)| r.n == first(s) && touches(s)).bind_iter())
+                .bind(rows().map(attributes).map(|a| a.map(|a| a.tags.as_str())).bind_iter())
+                .bind(
+                    rows()
+                        .map(attributes)
+                        .map(|a| a.and_then(|a| a.custom_status.as_deref()).map(Raw))
+                        .bind_iter(),
+                )
+                .bind(logs().map(|(s, ..)| s.run.shard().column()).bind_iter())
+                .bind(logs().map(|(s, ..)| s.run.uuid()).bind_iter())
+                .bind(logs().map(|(s, ..)| s.ns).bind_iter())
+                .bind(logs().map(|(.., l)| Ts(l.at)).bind_iter())
+                .bind(logs().map(|(_, i, _)| ordinal(i)).bind_iter())
+                .bind(logs().map(|(.., l)| l.level.as_str()).bind_iter())
+                .bind(logs().map(|(.., l)| l.message.as_str()).bind_iter())
+                .bind(logs().map(|(.., l)| l.fields.as_deref().map(Raw)).bind_iter())
+                .bind(told().map(|(s, ..)| s.run.shard().column()).bind_iter())
+                .bind(told().map(|(s, ..)| s.run.uuid()).bind_iter())
+                .bind(told().map(|(s, ..)| s.ns).bind_iter())
+                .bind(told().map(|(.., h)| Ts(h.at)).bind_iter())
+                .bind(told().map(|(_, i, _)| ordinal(i)).bind_iter())
+                .bind(told().map(|(.., h)| h.epoch).bind_iter())
+                .bind(told().map(|(.., h)| h.what.as_str()).bind_iter())
+                .bind(told().map(|(.., h)| h.by.as_str()).bind_iter())
+                .bind(told().map(|(.., h)| Raw(&h.data)).bind_iter());
+        }
+        for row in query.fetch_all(&mut self.conn).await? {
+            won.insert(row.try_get::<Uuid, _>(0)?.into());
+        }
+        Ok(())
+    }
+}

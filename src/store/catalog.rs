@@ -1,0 +1,299 @@
+//! What is registered, read whole by every node: namespaces, endpoints, deployments, functions.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use super::error::{Error, Result};
+use super::wire::{self, Raw, Ts};
+use super::{Store, wire::INFINITY};
+use crate::machine::{DeploymentId, EndpointId, Timestamp};
+
+/// A namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceRow {
+    /// The number in every table.
+    pub id: i32,
+    /// The name.
+    pub name: String,
+}
+
+/// An endpoint that is not deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The number in other tables.
+    pub id: i32,
+    /// The id that users see.
+    pub public: EndpointId,
+    /// Its namespace.
+    pub ns: i32,
+    /// Unique in the namespace.
+    pub name: String,
+    /// Where invocations go.
+    pub url: String,
+    /// Extra headers of every invocation.
+    pub headers: BTreeMap<String, String>,
+    /// No invocation is sent while true.
+    pub disabled: bool,
+    /// Grows with every change.
+    pub version: i32,
+    /// Live signing secrets (`whsec_…`), the newest first.
+    pub secrets: Vec<String>,
+    /// When it was registered first.
+    pub created_at: Timestamp,
+}
+
+/// One immutable registration of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// The number in the journal.
+    pub id: i32,
+    /// The id that users see.
+    pub public: DeploymentId,
+    /// What it is a registration of; the endpoint may be deleted.
+    pub endpoint_id: i32,
+    /// The URL at the time.
+    pub url: String,
+    /// What the endpoint said it has, JSON.
+    pub manifest: Bytes,
+    /// When it was first seen.
+    pub created_at: Timestamp,
+}
+
+/// A function by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionRow {
+    /// The number in runs.
+    pub id: i32,
+    /// Its namespace.
+    pub ns: i32,
+    /// Unique in the namespace.
+    pub name: String,
+    /// The endpoint that hosts it and the deployment that new runs start on; none: nobody does.
+    pub hosted: Option<(i32, i32)>,
+}
+
+/// All of it, in one snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Catalog {
+    /// What [`super::Tick::config_version`] is compared with.
+    pub version: i64,
+    /// By number.
+    pub namespaces: Vec<NamespaceRow>,
+    /// By number.
+    pub endpoints: Vec<Endpoint>,
+    /// By number.
+    pub deployments: Vec<Deployment>,
+    /// By number.
+    pub functions: Vec<FunctionRow>,
+}
+
+/// A change of an endpoint; what is none stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointChange {
+    /// Where invocations go.
+    pub url: Option<String>,
+    /// Extra headers, all of them.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// Whether nothing is sent.
+    pub disabled: Option<bool>,
+}
+
+const SNAPSHOT: &str = "begin isolation level repeatable read read only";
+pub(super) const VERSION: &str = "select config_version from cluster";
+pub(super) const NAMESPACES: &str = "select id, name from namespaces order by id";
+pub(super) const ENDPOINTS: &str = "select id, public_id, ns, name, url, headers::text as headers,
+       disabled, version, created_at from endpoints where deleted_at is null order by id";
+pub(super) const SECRETS: &str = "select endpoint_id, secret from secrets
+ where expires_at > now() order by endpoint_id, id desc";
+pub(super) const DEPLOYMENTS: &str = "select id, public_id, endpoint_id, url, manifest, created_at
+  from deployments order by id";
+pub(super) const FUNCTIONS: &str =
+    "select id, ns, name, endpoint_id, dep from functions order by id";
+
+pub(super) const BUMP: &str = "update cluster set config_version = config_version + 1";
+pub(super) const UPDATE: &str = "update endpoints
+   set url = coalesce($3, url), headers = coalesce($4::text::jsonb, headers),
+       disabled = coalesce($5, disabled), version = version + 1, updated_at = now()
+ where public_id = $1 and ns = $2 and deleted_at is null and ($6::int4 is null or version = $6)
+returning version";
+pub(super) const DELETE: &str = "update endpoints
+   set deleted_at = now(), version = version + 1, updated_at = now()
+ where public_id = $1 and ns = $2 and deleted_at is null and ($3::int4 is null or version = $3)
+returning id";
+pub(super) const UNHOST: &str = "with f as (
+  update functions set endpoint_id = null, dep = null where endpoint_id = $1),
+s as (delete from secrets where endpoint_id = $1)
+delete from endpoint_health where endpoint_id = $1";
+pub(super) const LOCK: &str = "select id from endpoints
+ where public_id = $1 and ns = $2 and deleted_at is null for update";
+/// The current secret signs until the grace is over; one before it ends now.
+pub(super) const ROTATE: &str = "with old as (
+  update secrets set expires_at = case when expires_at = 'infinity' then $3 else least(expires_at, now()) end
+   where endpoint_id = $1 and expires_at > now())
+insert into secrets (endpoint_id, secret) values ($1, $2)";
+pub(super) const EXISTS: &str = "select version from endpoints
+ where public_id = $1 and ns = $2 and deleted_at is null";
+
+pub(super) fn headers_json(headers: &BTreeMap<String, String>) -> String {
+    serde_json::to_string(headers).expect("a map of strings is JSON")
+}
+
+fn endpoint(row: &PgRow, secrets: &mut HashMap<i32, Vec<String>>) -> Result<Endpoint> {
+    let id = row.try_get("id")?;
+    let headers: &str = row.try_get("headers")?;
+    Ok(Endpoint {
+        id,
+        public: row.try_get::<Uuid, _>("public_id")?.into(),
+        ns: row.try_get("ns")?,
+        name: row.try_get("name")?,
+        url: row.try_get("url")?,
+        headers: serde_json::from_str(headers)
+            .map_err(|e| Error::corrupt(format!("headers of endpoint {id}: {e}")))?,
+        disabled: row.try_get("disabled")?,
+        version: row.try_get("version")?,
+        secrets: secrets.remove(&id).unwrap_or_default(),
+        created_at: wire::at(row, "created_at")?,
+    })
+}
+
+fn deployment(row: &PgRow) -> Result<Deployment> {
+    Ok(Deployment {
+        id: row.try_get("id")?,
+        public: row.try_get::<Uuid, _>("public_id")?.into(),
+        endpoint_id: row.try_get("endpoint_id")?,
+        url: row.try_get("url")?,
+        manifest: wire::body(row, "manifest")?.unwrap_or_default(),
+        created_at: wire::at(row, "created_at")?,
+    })
+}
+
+fn function(row: &PgRow) -> Result<FunctionRow> {
+    let endpoint: Option<i32> = row.try_get("endpoint_id")?;
+    Ok(FunctionRow {
+        id: row.try_get("id")?,
+        ns: row.try_get("ns")?,
+        name: row.try_get("name")?,
+        hosted: endpoint.zip(row.try_get("dep")?),
+    })
+}
+
+impl Store {
+    /// Everything that is registered, in one snapshot.
+    pub async fn load_catalog(&self) -> Result<Catalog> {
+        let mut tx = self.pool.begin_with(SNAPSHOT).await?;
+        let version = sqlx::query_scalar(VERSION).fetch_one(&mut *tx).await?;
+        let mut secrets: HashMap<i32, Vec<String>> = HashMap::new();
+        for row in sqlx::query(SECRETS).fetch_all(&mut *tx).await? {
+            let secret = wire::body(&row, "secret")?.unwrap_or_default();
+            let secret = String::from_utf8(secret.into())
+                .map_err(|_| Error::corrupt("a signing secret is not text"))?;
+            secrets.entry(row.try_get("endpoint_id")?).or_default().push(secret);
+        }
+        let endpoints = sqlx::query(ENDPOINTS).fetch_all(&mut *tx).await?;
+        let deployments = sqlx::query(DEPLOYMENTS).fetch_all(&mut *tx).await?;
+        let functions = sqlx::query(FUNCTIONS).fetch_all(&mut *tx).await?;
+        let namespaces = sqlx::query(NAMESPACES).fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        let namespace = |row: &PgRow| -> Result<NamespaceRow> {
+            Ok(NamespaceRow { id: row.try_get("id")?, name: row.try_get("name")? })
+        };
+        Ok(Catalog {
+            version,
+            namespaces: namespaces.iter().map(namespace).collect::<Result<_>>()?,
+            endpoints: endpoints
+                .iter()
+                .map(|row| endpoint(row, &mut secrets))
+                .collect::<Result<_>>()?,
+            deployments: deployments.iter().map(deployment).collect::<Result<_>>()?,
+            functions: functions.iter().map(function).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Changes an endpoint if it is still at the version given (none: whatever it is at). Returns
+    /// the new version; none: there is no such endpoint, or it is at another version.
+    pub async fn update_endpoint(
+        &self,
+        ns: i32,
+        endpoint: EndpointId,
+        if_match: Option<i32>,
+        change: &EndpointChange,
+    ) -> Result<Option<i32>> {
+        let mut tx = self.pool.begin().await?;
+        let version = sqlx::query_scalar(UPDATE)
+            .bind(endpoint.uuid())
+            .bind(ns)
+            .bind(change.url.as_deref())
+            .bind(change.headers.as_ref().map(headers_json))
+            .bind(change.disabled)
+            .bind(if_match)
+            .fetch_optional(&mut *tx)
+            .await?;
+        if version.is_some() {
+            sqlx::query(BUMP).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        Ok(version)
+    }
+
+    /// The version of an endpoint, to tell a missing one from one that has changed.
+    pub async fn endpoint_version(&self, ns: i32, endpoint: EndpointId) -> Result<Option<i32>> {
+        let query = sqlx::query_scalar(EXISTS).bind(endpoint.uuid()).bind(ns);
+        Ok(query.fetch_optional(&self.pool).await?)
+    }
+
+    /// Deletes an endpoint if it is still at the version given: its functions are hosted by
+    /// nobody, its secrets and health are gone, its deployments stay for the runs that know them.
+    /// Returns whether it did.
+    pub async fn delete_endpoint(
+        &self,
+        ns: i32,
+        endpoint: EndpointId,
+        if_match: Option<i32>,
+    ) -> Result<bool> {
+        let mut tx = self.pool.begin().await?;
+        let id: Option<i32> = sqlx::query_scalar(DELETE)
+            .bind(endpoint.uuid())
+            .bind(ns)
+            .bind(if_match)
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(id) = id else { return Ok(false) };
+        sqlx::query(UNHOST).bind(id).execute(&mut *tx).await?;
+        sqlx::query(BUMP).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Gives an endpoint a new signing secret; the one before signs too until `old_until`, one
+    /// before that no longer. Returns whether there is such an endpoint.
+    pub async fn rotate_secret(
+        &self,
+        ns: i32,
+        endpoint: EndpointId,
+        secret: &str,
+        old_until: Timestamp,
+    ) -> Result<bool> {
+        // Infinity is what marks the current secret.
+        debug_assert!(old_until < INFINITY, "the old secret must expire");
+        let mut tx = self.pool.begin().await?;
+        let id: Option<i32> = sqlx::query_scalar(LOCK)
+            .bind(endpoint.uuid())
+            .bind(ns)
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(id) = id else { return Ok(false) };
+        sqlx::query(ROTATE)
+            .bind(id)
+            .bind(Raw(secret.as_bytes()))
+            .bind(Ts(old_until))
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(BUMP).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,222 @@
+//! Lists of runs: one statement over live and ended ones, newest first.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use sqlx::postgres::PgBindIterExt as _;
+
+use super::Store;
+use super::error::{Error, Result};
+use super::wire::{self, Ts};
+use crate::machine::{RunId, Timestamp};
+
+/// Which runs: a run must match every field that is not empty, and one of its values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// The namespace.
+    pub ns: i32,
+    /// Status codes.
+    pub status: Vec<i16>,
+    /// Function names.
+    pub functions: Vec<String>,
+    /// Run keys.
+    pub keys: Vec<String>,
+    /// Tags: different names must all match, of one name one value.
+    pub tags: Vec<(String, String)>,
+    /// Deployments that the run was started on (or ended on).
+    pub deployments: Vec<i32>,
+    /// Created at or after.
+    pub started_after: Option<Timestamp>,
+    /// Created before.
+    pub started_before: Option<Timestamp>,
+    /// Text in key, function or tags, or a run's whole id. Case does not count.
+    pub q: Option<String>,
+    /// The last run of the page before.
+    pub cursor: Option<RunId>,
+    /// How many at most.
+    pub limit: i64,
+}
+
+/// A run in a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListedRun {
+    /// Which.
+    pub run: RunId,
+    /// Its function's number.
+    pub function_id: i32,
+    /// Its function's name.
+    pub function: String,
+    /// The deployment that it was started on, for an ended one that it ended on; 0: none.
+    pub dep: i32,
+    /// Its key.
+    pub key: Option<String>,
+    /// From 1.
+    pub generation: i32,
+    /// Its status' code, for a live run at most a second late.
+    pub status: i16,
+    /// When it was started.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Why it does not move, JSON.
+    pub attention: Option<Bytes>,
+    /// What its handler said last, JSON.
+    pub custom_status: Option<Bytes>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Both halves walk their (ns, run id) index down from the cursor. Filters that are not given
+/// fold away, since plans are made for the values. Moments bound the run id too, which holds its
+/// time of creation.
+macro_rules! filters {
+    () => {
+        "ns = $1 and run_id < $2 and run_id >= run_floor(greatest($3, '1970-01-02') - interval '1 minute')
+     and ($3::timestamptz is null or created_at >= $3)
+     and ($4::timestamptz is null or created_at < $4)
+     and ($5::int2[] is null or status = any($5))
+     and ($6::text[] is null
+          or fn in (select id from functions where ns = $1 and name = any($6)))
+     and ($7::text[] is null or key = any($7))
+     and ($8::int4[] is null or dep = any($8))
+     and ($9::text is null or tags @> $9::jsonb)
+     and ($10::text[] is null or not exists (
+           select from unnest($10::text[]) as w(name) where not exists (
+             select from unnest($10::text[], $11::text[]) as p(name, value)
+              where p.name = w.name and tags ->> p.name = p.value)))
+     and ($12::text is null or run_id = $13 or strpos(lower(key), $12) > 0
+          or fn in (select id from functions where ns = $1 and strpos(lower(name), $12) > 0)
+          or exists (select from jsonb_each_text(tags) t
+                      where strpos(lower(t.key || ':' || t.value), $12) > 0))
+   order by run_id desc limit $14"
+    };
+}
+pub(super) const LIST: &str = concat!(
+    "select x.*, x.tags::text as tags_text, f.name as function from (
+  (select run_id, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
+          attention, custom_status, tags
+     from run_active where ", filters!(), ")
+  union all
+  (select run_id, fn, dep, key, generation, status, created_at, ended_at,
+          null, custom_status, tags
+     from run_done where ", filters!(), ")) x
+  join functions f on f.id = x.fn order by x.run_id desc limit $14"
+);
+
+pub(super) const GET: &str = "select x.*, x.tags::text as tags_text, f.name as function from (
+  select run_id, ns, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
+         attention, custom_status, tags
+    from run_active where shard = $1 and run_id = $2
+  union all
+  select run_id, ns, fn, dep, key, generation, status, created_at, ended_at,
+         null, custom_status, tags
+    from run_done where shard = $1 and run_id = $2) x
+  join functions f on f.id = x.fn where x.ns = $3";
+
+pub(super) const LIVE_OF: &str =
+    "select run_id from run_active where fn = any($1::int4[]) order by run_id limit $2";
+
+pub(super) const RUN_OF_KEY: &str = "select run_id, status from run_keys
+ where shard = $1 and ns = $2 and fn = $3 and key = $4";
+
+/// None where there is nothing to filter by.
+fn given<T>(values: &[T]) -> Option<&[T]> {
+    (!values.is_empty()).then_some(values)
+}
+
+fn listed(row: &PgRow) -> Result<ListedRun> {
+    let tags: Option<&str> = row.try_get("tags_text")?;
+    let tags = tags.map(serde_json::from_str).transpose();
+    Ok(ListedRun {
+        run: wire::run_id(row)?,
+        function_id: row.try_get("fn")?,
+        function: row.try_get("function")?,
+        dep: row.try_get("dep")?,
+        key: row.try_get("key")?,
+        generation: row.try_get("generation")?,
+        status: row.try_get("status")?,
+        created_at: wire::at(row, "created_at")?,
+        ended_at: wire::maybe_at(row, "ended_at")?,
+        attention: wire::body(row, "attention")?,
+        custom_status: wire::body(row, "custom_status")?,
+        tags: tags.map_err(|e| Error::corrupt(format!("tags: {e}")))?.unwrap_or_default(),
+    })
+}
+
+impl Store {
+    /// A page of runs, newest first.
+    pub async fn list_runs(&self, filter: &RunFilter) -> Result<Vec<ListedRun>> {
+        // Tags with one value can use their index, the others are compared one by one.
+        let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, value) in &filter.tags {
+            by_name.entry(name).or_default().push(value);
+        }
+        let one: BTreeMap<&str, &str> =
+            by_name.iter().filter(|(_, v)| v.len() == 1).map(|(n, v)| (*n, v[0])).collect();
+        let one = (!one.is_empty())
+            .then(|| serde_json::to_string(&one).expect("a map of strings is JSON"));
+        let many: Vec<(&str, &str)> = by_name
+            .iter()
+            .filter(|(_, v)| v.len() > 1)
+            .flat_map(|(n, v)| v.iter().map(|v| (*n, *v)))
+            .collect();
+        let names: Vec<&str> = many.iter().map(|m| m.0).collect();
+        let q = filter.q.as_deref().map(str::trim).filter(|q| !q.is_empty());
+        let q_run = q.and_then(|q| q.parse::<RunId>().ok());
+        let rows = sqlx::query(LIST)
+            .bind(filter.ns)
+            .bind(filter.cursor.map_or(uuid::Uuid::max(), RunId::uuid))
+            .bind(filter.started_after.map(Ts))
+            .bind(filter.started_before.map(Ts))
+            .bind(given(&filter.status))
+            .bind(given(&filter.functions))
+            .bind(given(&filter.keys))
+            .bind(given(&filter.deployments))
+            .bind(one)
+            .bind(given(&names))
+            .bind(many.iter().map(|m| m.1).bind_iter())
+            .bind(q.map(str::to_lowercase))
+            .bind(q_run.map(RunId::uuid))
+            .bind(filter.limit)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(listed).collect()
+    }
+
+    /// One run as lists show it, live or ended, if it is in this namespace.
+    pub async fn get_run(&self, ns: i32, run: RunId) -> Result<Option<ListedRun>> {
+        let row = sqlx::query(GET)
+            .bind(run.shard().column())
+            .bind(run.uuid())
+            .bind(ns)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(listed).transpose()
+    }
+
+    /// Live runs of functions, oldest first.
+    pub async fn live_runs_of(&self, functions: &[i32], limit: i64) -> Result<Vec<RunId>> {
+        let rows = sqlx::query(LIVE_OF).bind(functions).bind(limit);
+        rows.fetch_all(&self.pool).await?.iter().map(wire::run_id).collect()
+    }
+
+    /// Who has a run key, and how it ended (none: it lives).
+    pub async fn run_of_key(
+        &self,
+        ns: i32,
+        function: i32,
+        shard: crate::machine::Shard,
+        key: &str,
+    ) -> Result<Option<(RunId, Option<i16>)>> {
+        let row = sqlx::query(RUN_OF_KEY)
+            .bind(shard.column())
+            .bind(ns)
+            .bind(function)
+            .bind(key)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| Ok((wire::run_id(&row)?, row.try_get("status")?))).transpose()
+    }
+}
