@@ -4,6 +4,4 @@ pub mod clock;
 pub mod dev;
 pub mod engine;
 pub mod machine;
-pub mod outbound;
-pub mod protocol;
 pub mod store;
