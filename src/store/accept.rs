@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::error::{Error, Result};
 use super::wire::{Raw, Ts};
-use super::{Idem, Lane};
+use super::{Idem, Lane, Store};
 use crate::machine::{Message, MessageId, RunId};
 
 /// A message for a run.
@@ -163,14 +163,16 @@ impl Lane {
         };
         Ok(batch.iter().zip(1..).map(outcome).collect())
     }
+}
 
+impl Store {
     /// Takes messages out of a run's inbox that repeat what it drained before.
-    pub async fn discard(&mut self, run: RunId, positions: &[i32]) -> Result<()> {
+    pub async fn discard(&self, run: RunId, positions: &[i32]) -> Result<()> {
         sqlx::query(DISCARD)
             .bind(run.shard().column())
             .bind(run.uuid())
             .bind(positions)
-            .execute(&mut self.conn)
+            .execute(&self.pool)
             .await?;
         Ok(())
     }

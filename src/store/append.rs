@@ -1,5 +1,6 @@
 //! The one statement that records what happens to runs: gated compare-and-append, many runs at once.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 
 use sqlx::Row as _;
@@ -153,7 +154,10 @@ fn touches(s: &Sealed) -> bool {
         || s.append.rows.iter().any(|r| {
             r.flags.0 & (Flags::PARK | Flags::HOT | Flags::CLOSING | Flags::GATED) != 0
                 || r.kind.ends()
-                || matches!(r.kind, crate::machine::Kind::Compacted | crate::machine::Kind::Continued)
+                || matches!(
+                    r.kind,
+                    crate::machine::Kind::Compacted | crate::machine::Kind::Continued
+                )
         })
 }
 
@@ -177,14 +181,15 @@ impl Lane {
     /// An append loses if its first position is taken, or if its head is gated and a message was
     /// accepted that it has not drained. Two appends of one run in a batch, or an append without
     /// rows, are the caller's mistake. Runs of both homes take two statements.
-    pub async fn append(&mut self, batch: &[Sealed]) -> Result<Vec<bool>> {
+    pub async fn append(&mut self, batch: &[impl Borrow<Sealed>]) -> Result<Vec<bool>> {
+        let batch: Vec<&Sealed> = batch.iter().map(Borrow::borrow).collect();
         debug_assert!(
             batch.iter().map(|s| s.run).collect::<HashSet<_>>().len() == batch.len(),
             "two appends of one run in a batch"
         );
         let mut won = HashSet::with_capacity(batch.len());
         for home in [0, 1] {
-            let here: Vec<&Sealed> = batch.iter().filter(|s| s.home == home).collect();
+            let here: Vec<&Sealed> = batch.iter().copied().filter(|s| s.home == home).collect();
             if here.is_empty() {
                 continue;
             }

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use sqlx::Row as _;
+use sqlx::postgres::PgBindIterExt as _;
 use sqlx::postgres::PgRow;
 
 use super::Store;
 use super::error::Result;
-use super::wire::{self, journal_columns};
+use super::wire::{self, Raw, Ts, journal_columns};
 use crate::machine::{HistoryEntry, LogLine, Row, RunId, Timestamp};
 
 /// A settled step.
@@ -35,16 +36,24 @@ macro_rules! page {
     ($journal:literal) => {
         concat!(
             "with j as materialized (
-  select ", journal_columns!(), " from ", $journal, " j
+  select ",
+            journal_columns!(),
+            " from ",
+            $journal,
+            " j
    where shard = $1 and run_id = $2 and n > $3 and seq > $3 and kind in (1, 2)
    order by n limit $4),
 before as materialized (
   select step, count(*) filter (where kind = 4)::int4 as tried,
          min(at) filter (where kind = 3) as asked_at
-    from ", $journal, "
+    from ",
+            $journal,
+            "
    where shard = $1 and run_id = $2 and kind in (3, 4) and step in (select step from j)
    group by step)
-select ", journal_columns!(), ", coalesce(b.tried, 0) + 1 as attempts, b.asked_at
+select ",
+            journal_columns!(),
+            ", coalesce(b.tried, 0) + 1 as attempts, b.asked_at
   from j left join before b using (step) order by j.n"
         )
     };
@@ -55,7 +64,11 @@ pub(super) const PAGE_LONG: &str = page!("journal_long");
 macro_rules! after {
     ($journal:literal) => {
         concat!(
-            "select ", journal_columns!(), " from ", $journal, " j
+            "select ",
+            journal_columns!(),
+            " from ",
+            $journal,
+            " j
  where shard = $1 and run_id = $2 and n > $3 order by n limit $4"
         )
     };
@@ -73,6 +86,12 @@ pub(super) const VALUE_LONG: &str = value!("journal_long");
 
 pub(super) const HISTORY: &str = "select at, epoch, what, by, data from history
  where shard = $1 and run_id = $2 order by at, k limit $3";
+
+pub(super) const TELL: &str =
+    "insert into history (shard, run_id, ns, at, k, epoch, what, by, data)
+select $1, $2, $3, at, k, epoch, what, by, data
+  from unnest($4::timestamptz[],$5::int2[],$6::int4[],$7::text[],$8::text[],$9::bytea[])
+    as h(at,k,epoch,what,by,data) on conflict do nothing";
 
 pub(super) const LOGS: &str = "select at, k, level, message, fields from logs
  where shard = $1 and run_id = $2 and ($3::timestamptz is null or (at, k) > ($3, $4))
@@ -174,5 +193,23 @@ impl Store {
             })
         };
         rows.iter().map(line).collect()
+    }
+
+    /// Notes things for the history of a run that no append carries.
+    pub async fn add_history(&self, run: RunId, ns: i32, entries: &[HistoryEntry]) -> Result<()> {
+        let ordinal = |i: usize| i16::try_from(i).unwrap_or(i16::MAX);
+        sqlx::query(TELL)
+            .bind(run.shard().column())
+            .bind(run.uuid())
+            .bind(ns)
+            .bind(entries.iter().map(|h| Ts(h.at)).bind_iter())
+            .bind((0..entries.len()).map(ordinal).bind_iter())
+            .bind(entries.iter().map(|h| h.epoch).bind_iter())
+            .bind(entries.iter().map(|h| h.what.as_str()).bind_iter())
+            .bind(entries.iter().map(|h| h.by.as_str()).bind_iter())
+            .bind(entries.iter().map(|h| Raw(&h.data)).bind_iter())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 }

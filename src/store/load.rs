@@ -60,10 +60,14 @@ select d.run_id, d.ns, d.fn, d.home, d.generation, d.base_n, 0, true, '-infinity
 macro_rules! rows {
     ($journal:literal) => {
         concat!(
-            "select j.run_id, ", journal_columns!(), "
+            "select j.run_id, ",
+            journal_columns!(),
+            "
   from unnest($1::int2[], $2::uuid[], $3::int4[]) as u(shard, run_id, base)
  cross join lateral (
-   select * from ", $journal, " j
+   select * from ",
+            $journal,
+            " j
     where j.shard = u.shard and j.run_id = u.run_id and j.n >= u.base order by j.n) j"
         )
     };
@@ -157,8 +161,12 @@ impl Store {
 }
 
 pub(super) const FIRST_ROW: &str = concat!(
-    "select ", journal_columns!(), " from journal j where j.shard = $1 and j.run_id = $2 and j.n = $3
-union all select ", journal_columns!(), " from journal_long j
+    "select ",
+    journal_columns!(),
+    " from journal j where j.shard = $1 and j.run_id = $2 and j.n = $3
+union all select ",
+    journal_columns!(),
+    " from journal_long j
  where j.shard = $1 and j.run_id = $2 and j.n = $3 limit 1"
 );
 

@@ -72,12 +72,7 @@ async fn kills_lose_nothing_and_repeat_nothing() {
 }
 
 /// Starts runs and sends each its signal, through whatever node answers, until told to stop.
-async fn client(
-    n: usize,
-    cluster: &Mutex<Cluster>,
-    stop: &AtomicBool,
-    acked: &Mutex<Vec<String>>,
-) {
+async fn client(n: usize, cluster: &Mutex<Cluster>, stop: &AtomicBool, acked: &Mutex<Vec<String>>) {
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
         count += 1;
@@ -98,7 +93,11 @@ async fn insist(cluster: &Mutex<Cluster>, path: &str, body: &Value, key: &str) -
         let node = rand::random::<u32>() as usize % 3;
         let (http, url, token) = {
             let cluster = cluster.lock().await;
-            (cluster.http.clone(), format!("{}{path}", cluster.nodes[node].url), cluster.key.clone())
+            (
+                cluster.http.clone(),
+                format!("{}{path}", cluster.nodes[node].url),
+                cluster.key.clone(),
+            )
         };
         let sent = http
             .post(url)
@@ -115,10 +114,7 @@ async fn insist(cluster: &Mutex<Cluster>, path: &str, body: &Value, key: &str) -
             if status.is_success() {
                 return serde_json::from_str(&text).unwrap_or(Value::Null);
             }
-            assert!(
-                status.as_u16() >= 500 || status.as_u16() == 409,
-                "{path}: {status} {text}"
-            );
+            assert!(status.as_u16() >= 500 || status.as_u16() == 409, "{path}: {status} {text}");
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "{path}: never acknowledged");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -151,7 +147,8 @@ async fn nothing_ran_twice(cluster: &Cluster, executions: &[Execution]) {
         let page = cluster.db.store.rows_after(id, 0, -1, 1_000).await.expect("the journal");
         let mut settled: HashMap<&str, (Timestamp, String)> = HashMap::new();
         for row in page.iter().filter(|r| r.kind.settles()) {
-            let body = String::from_utf8_lossy(row.body.as_deref().unwrap_or_default()).into_owned();
+            let body =
+                String::from_utf8_lossy(row.body.as_deref().unwrap_or_default()).into_owned();
             let was = settled.insert(&row.step, (row.at, body));
             assert!(was.is_none(), "{run}: step {} settled twice", row.step);
         }
@@ -167,7 +164,10 @@ async fn nothing_ran_twice(cluster: &Cluster, executions: &[Execution]) {
         }
         for (step, (_, value)) in &settled {
             let ran = executions.iter().any(|e| e.step == **step && e.value.to_string() == *value);
-            assert!(ran || matches!(*step, "nap" | "go"), "{run}: nobody returned {value} for {step}");
+            assert!(
+                ran || matches!(*step, "nap" | "go"),
+                "{run}: nobody returned {value} for {step}"
+            );
         }
     }
 }

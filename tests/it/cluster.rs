@@ -140,7 +140,13 @@ impl Cluster {
     }
 
     /// The same where the connection must not fail.
-    pub async fn call(&self, node: usize, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+    pub async fn call(
+        &self,
+        node: usize,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> (u16, Value) {
         let answer = self.try_call(node, method, path, body, None).await;
         answer.unwrap_or_else(|| panic!("{method} {path}: no answer from node {node}"))
     }

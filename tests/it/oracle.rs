@@ -47,9 +47,8 @@ impl Oracle {
     pub async fn serve(&self) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
-        let app = axum::Router::new()
-            .route("/", axum::routing::post(invoked))
-            .with_state(self.clone());
+        let app =
+            axum::Router::new().route("/", axum::routing::post(invoked)).with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         url
     }
