@@ -226,14 +226,24 @@ fn print(answer: &Answer, out: &mut Output) -> Result<(), Failure> {
     if out.format().is_json() {
         return out.json(text);
     }
-    let fields = model::fields(text);
+    let mut fields = model::fields(text);
+    // A registration tells of the endpoint, its deployment and the probe together.
+    if let Some(at) = fields.iter().position(|(name, value)| name == "endpoint" && value != "-") {
+        let (_, endpoint) = fields.remove(at);
+        fields.splice(..0, model::fields(&endpoint));
+    }
     if out.format() == Format::Id {
         let id = fields.iter().find(|(name, _)| name == "id").map(|(_, id)| plain(id));
         return id.map_or(Ok(()), |id| out.line(&id));
     }
+    let quiet = |name: &str, value: &str| {
+        matches!(name, "probe" | "endpoint")
+            || matches!(value, "-" | "[]")
+            || value.starts_with('{')
+    };
     let shown: Vec<_> = fields
         .iter()
-        .filter(|(name, value)| !matches!(name.as_str(), "probe" | "links") && value != "-")
+        .filter(|(name, value)| !quiet(name, value))
         .map(|(name, value)| (name.as_str(), value.clone()))
         .collect();
     out.fields(&shown)?;

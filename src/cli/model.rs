@@ -216,14 +216,10 @@ pub(super) fn probe_lines(probe: &str) -> Vec<String> {
     #[serde(untagged)]
     enum Probe {
         Stages(Vec<Stage>),
-        Object {
-            #[serde(alias = "checks")]
-            stages: Vec<Stage>,
-        },
+        Object { stages: Vec<Stage> },
     }
-    let (Probe::Stages(stages) | Probe::Object { stages }) = match serde_json::from_str(probe) {
-        Ok(probe) => probe,
-        Err(_) => return vec![probe.to_owned()],
+    let Ok(Probe::Stages(stages) | Probe::Object { stages }) = serde_json::from_str(probe) else {
+        return vec![probe.to_owned()];
     };
     let mut lines = Vec::new();
     for stage in stages {

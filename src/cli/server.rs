@@ -64,7 +64,7 @@ pub struct ServeArgs {
         env = "STEPWELL_DANGEROUS_ALLOW_PRIVATE_ENDPOINTS"
     )]
     pub allow_private_endpoints: bool,
-    /// Threads that drive runs [default: one a core].
+    /// Worker threads [default: 1].
     #[arg(long, env = "STEPWELL_THREADS", value_name = "N")]
     pub threads: Option<NonZeroUsize>,
     /// Send traces to this OTLP collector.

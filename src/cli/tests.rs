@@ -437,20 +437,30 @@ async fn a_registration_prints_what_the_probe_found() {
     let (url, seen) = gateway(|_, _| {
         Some(json(
             201,
-            r#"{"id": "end_01jd0000000000000000000000", "name": "localhost-3000", "secret": "whsec_x",
-                "probe": [{"name": "dns", "ok": true, "detail": "127.0.0.1"},
+            r#"{"endpoint": {"id": "end_01jd0000000000000000000000", "name": "localhost-3000", "detail": null},
+                "deployment": {"id": "dep_01jd0000000000000000000000"}, "secret": "whsec_x",
+                "probe": {"ok": false, "stages": [{"name": "dns", "ok": true, "detail": "127.0.0.1", "fix": null},
                 {"name": "connect", "ok": false, "detail": "connection refused", "fix": "Start the handler."},
-                {"name": "status", "ok": null, "detail": ""}]}"#,
+                {"name": "status", "ok": null, "detail": "", "fix": null}]}}"#,
         ))
     })
     .await;
     let (exit, out, err) = run(&url, "endpoint register http://localhost:3000/ --function f").await;
     assert_eq!(exit, 0, "{err}");
-    for part in ["whsec_x", "✓ dns", "✗ connect", "  Start the handler.", "- status"] {
+    for part in [
+        "name    localhost-3000",
+        "whsec_x",
+        "✓ dns",
+        "✗ connect",
+        "  Start the handler.",
+        "- status",
+    ] {
         assert!(out.contains(part), "{out}");
     }
     let body = r#"{"name":"localhost-3000","url":"http://localhost:3000/","functions":[{"name":"f"}],"discover":false}"#;
     assert_eq!(seen.lock().unwrap()[0].body, body);
+    let (_, out, _) = run(&url, "endpoint get localhost-3000 -o id").await;
+    assert_eq!(out, "end_01jd0000000000000000000000\n");
 }
 
 #[tokio::test]
