@@ -55,11 +55,11 @@ pub struct NewRun {
     pub ns: i32,
     /// Its function.
     pub function_id: i32,
-    /// The deployment that it starts on.
+    /// The deployment that it starts on, for row 0 too.
     pub dep: i32,
     /// Its status for lists.
     pub status: i16,
-    /// Row 0, `created`.
+    /// Row 0, `created`. Its `dep`, `seq`, `cp`, `ms` and `pos` are not read.
     pub row: Row,
     /// Parked until then; none: hot, its owner drives it at once.
     pub wake_at: Option<Timestamp>,

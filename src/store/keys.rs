@@ -70,7 +70,7 @@ pub(super) const REVOKE: &str = "update api_keys set revoked_at = coalesce(revok
  where id = $1 and ($2::int4 is null or ns = $2)";
 /// At most one write a minute and key.
 pub(super) const USED: &str = "update api_keys set last_used_at = $2
- where id = $1 and (last_used_at is null or last_used_at < $2 - interval '1 minute')";
+ where id = $1 and (last_used_at is null or last_used_at < $2::timestamptz - interval '1 minute')";
 
 fn key(row: &PgRow) -> Result<ApiKey> {
     let expires_at = wire::at(row, "expires_at")?;

@@ -73,7 +73,7 @@ pub struct ListedRun {
 /// time of creation.
 macro_rules! filters {
     () => {
-        "ns = $1 and run_id < $2 and run_id >= run_floor(greatest($3, '1970-01-02') - interval '1 minute')
+        "ns = $1 and run_id < $2 and run_id >= run_floor(greatest($3::timestamptz, '1970-01-02') - interval '1 minute')
      and ($3::timestamptz is null or created_at >= $3)
      and ($4::timestamptz is null or created_at < $4)
      and ($5::int2[] is null or status = any($5))

@@ -104,8 +104,8 @@ impl Store {
             .await?;
         let endpoint_id: i32 = row.try_get("id")?;
         let endpoint = EndpointId::from(row.try_get::<uuid::Uuid, _>("public_id")?);
-        let version = row.try_get("version")?;
-        let new_endpoint = endpoint == new.endpoint;
+        let version: i32 = row.try_get("version")?;
+        let new_endpoint = version == 1;
         if new_endpoint {
             sqlx::query(SECRET)
                 .bind(endpoint_id)

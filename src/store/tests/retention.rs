@@ -1,0 +1,147 @@
+//! Weeks come and go, what lives stays; and the audit sees what is planted.
+
+use super::*;
+
+const WEEK: Duration = Duration::from_hours(7 * 24);
+
+#[tokio::test]
+async fn partitions_are_made_ahead_once() {
+    let b = Bench::new().await;
+    assert_eq!(b.db.store.ensure_partitions(b.now).await, Ok(0), "the migration made them");
+    assert_eq!(b.db.store.ensure_partitions(b.now + WEEK).await, Ok(4), "one week of each table");
+}
+
+#[tokio::test]
+async fn a_week_is_dropped_and_its_survivors_are_carried_over() {
+    let mut b = Bench::new().await;
+    let store = b.db.store.clone();
+    let present = b.now;
+    b.now = present - WEEK;
+    let (live, ended, late) = (b.start(3).await, b.start(600).await, b.start(4000).await);
+    let old = b.now;
+    let rows = vec![done(1, 1, "a", old)];
+    for run in [live, ended, late] {
+        assert!(b.append(run, rows.clone()).await);
+    }
+    assert!(b.append(ended, vec![end(2, 1, old)]).await);
+    b.now = present;
+    assert!(b.append(late, vec![end(2, 1, present)]).await);
+
+    let none = store.drop_partitions(present - WEEK, present).await.unwrap();
+    assert_eq!(none.partitions, Vec::<String>::new(), "the week has not passed");
+    let dropped = store.drop_partitions(present, present).await.unwrap();
+    assert_eq!(dropped.moved, 2, "{dropped:?}");
+    assert_eq!(dropped.partitions.len(), 4, "{dropped:?}");
+
+    assert_eq!(store.load(&[ended]).await, Ok(vec![]), "gone with its week");
+    let loaded = b.load(live).await;
+    assert_eq!(loaded.home, 1);
+    let kinds: Vec<_> = loaded.rows.iter().map(|r| r.kind).collect();
+    assert_eq!(kinds, [Kind::Created, Kind::Done, Kind::Moved]);
+    assert_eq!(loaded.rows[1].body.as_deref(), Some(&b"\"v\""[..]));
+    let loaded = b.load(late).await;
+    assert_eq!((loaded.home, loaded.rows.len(), loaded.ended), (1, 3, Some((100, present))));
+    b.clean().await;
+
+    // The run goes on in its new home, next to one in the old one.
+    let other = b.start(5).await;
+    let mut next = sealed(live, vec![done(3, 2, "b", present)]);
+    next.home = 1;
+    let batch = [next.clone(), sealed(other, vec![done(1, 1, "a", present)])];
+    assert_eq!(b.lane.append(&batch).await, Ok(vec![true, true]));
+    assert_eq!(b.lane.append(&[next]).await, Ok(vec![false]));
+    let mut last = sealed(live, vec![end(4, 2, present)]);
+    last.home = 1;
+    assert!(b.seal(last).await);
+    assert_eq!(store.journal_page(live, 1, 0, 10).await.unwrap().len(), 2);
+    b.clean().await;
+
+    // With the week of its end it is gone from there too.
+    let later = present + WEEK + WEEK;
+    store.ensure_partitions(later).await.unwrap();
+    store.drop_partitions(later, later).await.unwrap();
+    assert_eq!(store.load(&[live, late]).await, Ok(vec![]));
+    assert_eq!(number(&b, "select count(distinct run_id) from journal_long").await, 1);
+    assert_eq!(b.load(other).await.home, 1, "this one still lives");
+}
+
+#[tokio::test]
+async fn an_owner_that_did_not_hear_of_the_move_loses() {
+    let mut b = Bench::new().await;
+    let present = b.now;
+    b.now = present - WEEK;
+    let run = b.start(3).await;
+    b.db.store.drop_partitions(present, present).await.unwrap();
+    // Its week is gone: the append is refused, loudly, and so does not win.
+    let stale = sealed(run, vec![done(1, 1, "a", present)]);
+    assert!(b.lane.append(&[stale]).await.is_err());
+    let home = |run, home| Sealed { home, ..sealed(run, vec![done(1, 1, "a", present)]) };
+    assert_eq!(b.lane.append(&[home(run, 1)]).await, Ok(vec![false]), "`moved` has the position");
+}
+
+#[tokio::test]
+async fn keys_that_have_served_are_trimmed() {
+    let mut b = Bench::new().await;
+    let mut starts = Vec::new();
+    for key in ["ended", "live"] {
+        let mut new = b.new_run(1);
+        new.key = Some(NewKey { key: key.to_owned(), if_closed: IfClosed::Allow });
+        let expires_at = b.now + Duration::from_secs(1);
+        new.idem = Some(Idem { shard: Shard(1), key: key.to_owned(), hash: [1; 32], expires_at });
+        starts.push(new);
+    }
+    b.lane.create(&starts).await.unwrap();
+    let at = b.now;
+    assert!(b.append(starts[0].run, vec![end(1, 0, at)]).await);
+    let later = b.now + Duration::from_hours(1);
+    let done = b.db.store.drop_partitions(later, later).await.unwrap();
+    assert_eq!(done.rows, 2, "{done:?}");
+    assert_eq!(number(&b, "select count(*) from idem where key = 'live'").await, 1);
+    assert_eq!(number(&b, "select count(*) from run_keys where key = 'live'").await, 1);
+}
+
+/// A control of the audit itself: each planted fault is found by its rule, and by no other test's
+/// luck.
+#[tokio::test]
+async fn the_audit_finds_what_is_planted() {
+    let faults: [(&str, &'static str); 12] = [
+        ("the log is dense", "delete from journal where n = 1"),
+        ("a run is on the shard of its id", "update journal set shard = 9"),
+        ("epochs never fall", "update journal set epoch = 0 where n = 2"),
+        ("epochs never fall", "update journal set seq = 1 where n = 2"),
+        ("a step settles once", "update journal set step = 'a'"),
+        ("a message is used once", "update journal set ref = gen_random_uuid() where n = 1; \
+          update journal set ref = (select ref from journal where n = 1) where n = 2"),
+        ("an end is last", "update journal set kind = 100 where n = 1"),
+        ("a run in the journal is live or ended", "delete from run_active"),
+        ("a live run has a journal", "delete from journal"),
+        ("positions in the inbox", "insert into inbox select run_id, gen_random_uuid(), now(), 9, 1, shard, 1, 'x', null from run_active"),
+        ("messages in the journal were counted", "update journal set ref = gen_random_uuid() where n = 2"),
+        ("a live run holds its key", "update run_active set key = 'k'"),
+    ];
+    let mut b = Bench::new().await;
+    let run = b.start(1).await;
+    let at = b.now;
+    assert!(b.append(run, vec![done(1, 1, "a", at), done(2, 2, "b", at)]).await);
+    b.clean().await;
+    for (rule, fault) in faults {
+        sqlx::raw_sql("create table if not exists kept_j as table journal;
+                       create table if not exists kept_a as table run_active")
+            .execute(&b.db.store.pool)
+            .await
+            .unwrap();
+        sqlx::raw_sql(fault).execute(&b.db.store.pool).await.unwrap();
+        let found = b.db.store.audit().await.unwrap();
+        assert!(found.iter().any(|f| f.rule.starts_with(rule)), "{rule}: {fault}: {found:?}");
+        sqlx::raw_sql("delete from journal; delete from run_active; delete from inbox;
+                       insert into journal select * from kept_j;
+                       insert into run_active select * from kept_a")
+            .execute(&b.db.store.pool)
+            .await
+            .unwrap();
+        b.clean().await;
+    }
+    let signal = b.signal(run);
+    b.lane.accept(&[signal]).await.unwrap();
+    assert_eq!(b.db.store.audit_idle().await.unwrap().len(), 1);
+}

@@ -1,0 +1,147 @@
+//! Every statement is good SQL against the migrated schema, and the hot ones use indexes.
+
+use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
+
+use super::*;
+use crate::store::retention as weeks;
+
+const ALL: [(&str, &str); 67] = [
+    ("accept", accept::ACCEPT),
+    ("discard", accept::DISCARD),
+    ("append lean", append::LEAN),
+    ("append lean long", append::LEAN_LONG),
+    ("append full", append::FULL),
+    ("append full long", append::FULL_LONG),
+    ("create", create::CREATE),
+    ("create keyed", create::CREATE_KEYED),
+    ("standing", load::STANDING),
+    ("rows", load::ROWS),
+    ("rows long", load::ROWS_LONG),
+    ("messages", load::MESSAGES),
+    ("first row", load::FIRST_ROW),
+    ("hot", takeover::HOT),
+    ("parked", takeover::PARKED),
+    ("inbox heads", takeover::INBOX_HEADS),
+    ("bury", takeover::BURY),
+    ("project", takeover::PROJECT),
+    ("now", leases::NOW),
+    ("tick", leases::TICK),
+    ("claim", leases::CLAIM),
+    ("release", leases::RELEASE),
+    ("join", leases::JOIN),
+    ("leave", leases::LEAVE),
+    ("cluster secret", leases::SECRET),
+    ("health", health::ALL),
+    ("set health", health::SET),
+    ("create key", keys::CREATE),
+    ("list keys", keys::LIST),
+    ("find key", keys::FIND),
+    ("find key by hash", keys::FIND_HASH),
+    ("revoke key", keys::REVOKE),
+    ("key used", keys::USED),
+    ("journal page", journal::PAGE),
+    ("journal page long", journal::PAGE_LONG),
+    ("rows after", journal::AFTER),
+    ("rows after long", journal::AFTER_LONG),
+    ("value", journal::VALUE),
+    ("value long", journal::VALUE_LONG),
+    ("history", journal::HISTORY),
+    ("logs", journal::LOGS),
+    ("list", lists::LIST),
+    ("get", lists::GET),
+    ("live of", lists::LIVE_OF),
+    ("run of key", lists::RUN_OF_KEY),
+    ("catalog version", catalog::VERSION),
+    ("namespaces", catalog::NAMESPACES),
+    ("endpoints", catalog::ENDPOINTS),
+    ("secrets", catalog::SECRETS),
+    ("deployments", catalog::DEPLOYMENTS),
+    ("functions", catalog::FUNCTIONS),
+    ("bump", catalog::BUMP),
+    ("update endpoint", catalog::UPDATE),
+    ("delete endpoint", catalog::DELETE),
+    ("unhost", catalog::UNHOST),
+    ("lock endpoint", catalog::LOCK),
+    ("rotate", catalog::ROTATE),
+    ("endpoint exists", catalog::EXISTS),
+    ("register endpoint", register::ENDPOINT),
+    ("register secret", register::SECRET),
+    ("register deployment", register::DEPLOYMENT),
+    ("register moved", register::MOVED),
+    ("register functions", register::FUNCTIONS),
+    ("register dropped", register::DROPPED),
+    ("schema exists", migrate::SCHEMA_EXISTS),
+    ("table exists", migrate::TABLE_EXISTS),
+    ("applied", migrate::APPLIED),
+];
+
+const RETENTION: [(&str, &str); 9] = [
+    ("ensure", weeks::ENSURE),
+    ("expired", weeks::EXPIRED),
+    ("drop", weeks::DROP),
+    ("move live", weeks::MOVE_LIVE),
+    ("move done", weeks::MOVE_DONE),
+    ("left", weeks::LEFT),
+    ("trim long", weeks::TRIM_LONG),
+    ("trim idem", weeks::TRIM_IDEM),
+    ("trim keys", weeks::TRIM_KEYS),
+];
+
+#[tokio::test]
+async fn all_statements_prepare() {
+    let db = TestDb::new().await;
+    let mut lane = db.store.lane().await.unwrap();
+    let audit = audit::ALWAYS.iter().chain(&audit::IDLE);
+    for (name, sql) in ALL.iter().chain(&RETENTION).chain(audit) {
+        if let Err(e) = (&mut lane.conn).prepare(sql.into_sql_str()).await {
+            panic!("{name}: {e}");
+        }
+    }
+}
+
+/// The plan that a lane makes for a statement, once, for any batch.
+async fn plan(lane: &mut Lane, sql: &str) -> String {
+    let parameters = (1..=60).take_while(|n| sql.contains(&format!("${n}"))).count();
+    let nulls = vec!["null"; parameters].join(",");
+    (&mut lane.conn).execute(AssertSqlSafe(format!("prepare p as {sql}"))).await.unwrap();
+    let explain = sqlx::raw_sql(AssertSqlSafe(format!("explain execute p({nulls})")));
+    let lines = explain.fetch_all(&mut lane.conn).await.unwrap();
+    (&mut lane.conn).execute("deallocate p").await.unwrap();
+    lines.iter().map(|l| l.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn the_hot_statements_use_only_indexes() {
+    let db = TestDb::new().await;
+    let mut lane = db.store.lane().await.unwrap();
+    let hot = ["accept", "discard", "append lean", "append full", "create", "create keyed"];
+    for (name, sql) in ALL.iter().filter(|(name, _)| hot.contains(name)) {
+        let plan = plan(&mut lane, sql).await;
+        assert!(!plan.contains("Seq Scan"), "{name}:\n{plan}");
+        assert!(!plan.contains("Hash Join"), "{name}:\n{plan}");
+        assert!(!plan.contains("Merge Join"), "{name}:\n{plan}");
+    }
+    let control = plan(&mut lane, "select * from run_active where fn = $1").await;
+    assert!(control.contains("Seq Scan"), "the test would see one:\n{control}");
+}
+
+#[tokio::test]
+async fn every_table_and_column_has_a_comment_and_few_indexes() {
+    let bench = Bench::new().await;
+    let bare = number(
+        &bench,
+        "select count(*) from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum >= 0
+          where c.relnamespace = 'stepwell'::regnamespace and c.relkind in ('r', 'p')
+            and not c.relispartition and c.relname <> '_sqlx_migrations' and not a.attisdropped
+            and col_description(c.oid, a.attnum) is null",
+    )
+    .await;
+    assert_eq!(bare, 0, "columns without a comment");
+    let most = number(
+        &bench,
+        "select max(n) from (select count(*) n from pg_index i join pg_class c on c.oid = i.indrelid
+          where c.relnamespace = 'stepwell'::regnamespace group by indrelid) x",
+    )
+    .await;
+    assert!(most <= 6, "{most} indexes on one table");
+}
