@@ -1,0 +1,556 @@
+//! What the engine's answers look like to the API and the command line, beside the words in `types`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Namespace, Status};
+use crate::machine::{
+    Attention, DeploymentId, EndpointId, KeyId, OpKind, RetrySpec, RunId, Timestamp,
+};
+
+/// What an API key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Scope {
+    /// Read runs, functions and endpoints.
+    RunsRead = 1,
+    /// Start runs and act on them; includes reading them.
+    RunsWrite = 2,
+    /// Send signals.
+    SignalsWrite = 4,
+    /// Register and change endpoints; includes reading them.
+    EndpointsWrite = 8,
+    /// Change schedules.
+    SchedulesWrite = 16,
+    /// Everything, API keys included.
+    Admin = 32,
+}
+
+impl Scope {
+    /// All, in the order of their bits.
+    pub const ALL: [Self; 6] = [
+        Self::RunsRead,
+        Self::RunsWrite,
+        Self::SignalsWrite,
+        Self::EndpointsWrite,
+        Self::SchedulesWrite,
+        Self::Admin,
+    ];
+
+    /// The word in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::RunsRead => "runs:read",
+            Self::RunsWrite => "runs:write",
+            Self::SignalsWrite => "signals:write",
+            Self::EndpointsWrite => "endpoints:write",
+            Self::SchedulesWrite => "schedules:write",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The scope of a word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.word() == word)
+    }
+}
+
+/// A set of scopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scopes(pub u8);
+
+impl Scopes {
+    /// Everything.
+    pub const ALL: Self = Self(Scope::Admin as u8);
+
+    /// Whether what needs `scope` may be done: `admin` may do all, and who may write may read.
+    #[must_use]
+    pub const fn allow(self, scope: Scope) -> bool {
+        let by = match scope {
+            Scope::RunsRead => {
+                Scope::RunsRead as u8 | Scope::RunsWrite as u8 | Scope::EndpointsWrite as u8
+            }
+            other => other as u8,
+        };
+        self.0 & (by | Scope::Admin as u8) != 0
+    }
+
+    /// The scopes in it, as granted.
+    pub fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |s| self.0 & *s as u8 != 0)
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        Self(scopes.into_iter().fold(0, |bits, scope| bits | scope as u8))
+    }
+}
+
+/// Who calls: what a credential stands for. The namespace comes from here and from nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Where.
+    pub namespace: Namespace,
+    /// The name of the API key, or `local`.
+    pub by: String,
+    /// What it may do.
+    pub scopes: Scopes,
+}
+
+/// The header that marks a request as forwarded by another node of the same cluster. Whoever sends
+/// it and does not pass [`crate::engine::Engine::check_node`] is refused.
+pub const NODE_HEADER: &str = "stepwell-node";
+
+/// A request that another node forwarded, after its authentication was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Whom the other node had authenticated; none where the credential is a handler's token, which
+    /// travels in the request itself.
+    pub caller: Option<Caller>,
+}
+
+/// One step in a run's journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// Position among the settled ones; none while pending.
+    pub seq: Option<i32>,
+    /// The step.
+    pub id: String,
+    /// Its op.
+    pub op: OpKind,
+    /// The recorded value, whole and byte for byte.
+    pub value: Option<Bytes>,
+    /// The recorded error, a JSON object.
+    pub error: Option<Bytes>,
+    /// Length of what is recorded.
+    pub bytes: usize,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it was asked for; none for work that was reported when it was done.
+    pub asked_at: Option<Timestamp>,
+    /// When it settled.
+    pub settled_at: Option<Timestamp>,
+    /// How long the handler says it took.
+    pub ms: i32,
+    /// For a pending step that failed: when it is tried again.
+    pub next_attempt_at: Option<Timestamp>,
+    /// For a pending step that failed: its last error.
+    pub last_error: Option<Bytes>,
+}
+
+/// A part of a journal: settled steps in commit order, then, on the last page, the pending ones.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JournalPage {
+    /// The steps.
+    pub entries: Vec<JournalEntry>,
+    /// How many steps of this generation are settled in all.
+    pub upto: i32,
+}
+
+/// A failed attempt of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which one, from 1.
+    pub attempt: u32,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// How it failed.
+    pub error: Bytes,
+}
+
+/// One step with its attempts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepView {
+    /// As in the journal.
+    pub entry: JournalEntry,
+    /// The failed attempts that are recorded, in order.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One thing that happened to a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryItem {
+    /// Position in the run's history; grows, may have gaps.
+    pub n: i64,
+    /// The epoch that it belongs to.
+    pub epoch: i32,
+    /// When.
+    pub at: Timestamp,
+    /// Such as `invocation.ended`.
+    pub what: String,
+    /// Who: `gateway`, `handler`, or the name of an API key.
+    pub by: String,
+    /// JSON object.
+    pub data: Bytes,
+}
+
+/// A line of a run's log, with its place in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogItem {
+    /// Position in the run's log; grows, may have gaps.
+    pub n: i64,
+    /// The line.
+    pub line: crate::machine::LogLine,
+}
+
+/// What has become of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalState {
+    /// Accepted; no step has taken it yet.
+    Waiting,
+    /// A step took it.
+    Taken,
+    /// The run ended without taking it.
+    Untaken,
+}
+
+/// A signal of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignalItem {
+    /// Its name.
+    pub name: String,
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// Length of its payload.
+    pub bytes: usize,
+    /// What has become of it.
+    pub state: SignalState,
+    /// The step that took it.
+    pub step: Option<String>,
+}
+
+/// What sending a signal led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signalled {
+    /// Whether the same idempotency key had sent it before.
+    pub replayed: bool,
+}
+
+/// Which runs to list: repeated means or, different means and; an empty list means all.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    /// Their status.
+    pub statuses: Vec<Status>,
+    /// Their function.
+    pub functions: Vec<String>,
+    /// Their key.
+    pub keys: Vec<String>,
+    /// Their tags: name and value. The same name twice means or.
+    pub tags: Vec<(String, String)>,
+    /// The deployment they were last invoked on.
+    pub deployments: Vec<DeploymentId>,
+    /// Created at this moment or later.
+    pub started_after: Option<Timestamp>,
+    /// Created before this moment.
+    pub started_before: Option<Timestamp>,
+    /// A part of id, key, function or tag value.
+    pub q: Option<String>,
+    /// How many, 1 to 200.
+    pub limit: usize,
+    /// Only runs after this one in the list, which goes from new to old.
+    pub after: Option<RunId>,
+}
+
+/// A run in a list.
+#[derive(Debug, Clone)]
+pub struct ListedRun {
+    /// Its id.
+    pub id: RunId,
+    /// Its namespace's name.
+    pub namespace: String,
+    /// Its function's name.
+    pub function: String,
+    /// Its key.
+    pub key: Option<String>,
+    /// From 1.
+    pub generation: i32,
+    /// The deployment it was last invoked on.
+    pub deployment: Option<DeploymentId>,
+    /// How it stands; may trail by a second.
+    pub status: Status,
+    /// Why it does not move; none while all is well.
+    pub attention: Option<Attention>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A page of runs, new to old.
+#[derive(Debug, Clone, Default)]
+pub struct RunPage {
+    /// The runs.
+    pub runs: Vec<ListedRun>,
+    /// The last run of this page, if there are more after it.
+    pub next: Option<RunId>,
+}
+
+/// Where a value of a function's configuration comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Stepwell's default.
+    Default,
+    /// The deployment says so.
+    Deployment,
+}
+
+/// One value of a function's effective configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Such as `retry.max_attempts` or `timeouts.run`.
+    pub name: String,
+    /// JSON.
+    pub value: Bytes,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// A function as the newest deployment has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionView {
+    /// Its name.
+    pub name: String,
+    /// The endpoint that hosts it.
+    pub endpoint: EndpointId,
+    /// That endpoint's name.
+    pub endpoint_name: String,
+    /// The newest deployment that has it.
+    pub deployment: DeploymentId,
+    /// Every setting in force.
+    pub settings: Vec<Setting>,
+}
+
+/// How an endpoint stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointState {
+    /// Its circuit is closed.
+    Healthy,
+    /// Its circuit is open and its runs are parked.
+    Unhealthy {
+        /// What happened.
+        detail: String,
+        /// Since when.
+        since: Timestamp,
+        /// When it is probed next.
+        next_probe_at: Option<Timestamp>,
+    },
+    /// An operator disabled it: its runs are parked.
+    Disabled,
+}
+
+/// An endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointView {
+    /// Its id.
+    pub id: EndpointId,
+    /// Its name, unique in the namespace.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Grows with every change; becomes the `ETag`.
+    pub version: i64,
+    /// How it stands.
+    pub state: EndpointState,
+    /// Names of the extra request headers; their values may be secrets and are not shown.
+    pub headers: Vec<String>,
+    /// The newest deployment.
+    pub deployment: Option<DeploymentId>,
+    /// Its functions in the newest deployment.
+    pub functions: Vec<String>,
+    /// When it was registered first.
+    pub created_at: Timestamp,
+    /// When it changed last.
+    pub updated_at: Timestamp,
+}
+
+/// One immutable registration of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentView {
+    /// Its id.
+    pub id: DeploymentId,
+    /// Its endpoint.
+    pub endpoint: EndpointId,
+    /// The URL at that time.
+    pub url: String,
+    /// What the manifest says the SDK is.
+    pub sdk: Option<String>,
+    /// The handler's own version, such as a commit.
+    pub version: Option<String>,
+    /// The transports it can do.
+    pub transports: Vec<String>,
+    /// Whether it can page.
+    pub pages: bool,
+    /// Names of its functions.
+    pub functions: Vec<String>,
+    /// Whether it is the endpoint's newest.
+    pub current: bool,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+/// Which deployment a run goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Versioning {
+    /// The newest.
+    #[default]
+    Latest,
+    /// That of its first invocation.
+    Pinned,
+}
+
+/// A function as a registration lists it: the manifest's fields; what is left out has the default.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FunctionSpec {
+    /// Its name.
+    pub name: String,
+    /// Which deployment its runs go on with.
+    pub versioning: Versioning,
+    /// Default policy of its steps.
+    pub retry: RetrySpec,
+    /// For exchanges that fail.
+    pub invocation_retry: RetrySpec,
+    /// For run-level errors.
+    pub run_retry: RetrySpec,
+    /// How long a run may take.
+    pub run_timeout: Option<Duration>,
+    /// How long an exchange may be silent.
+    pub invocation_timeout: Option<Duration>,
+}
+
+/// A registration of an endpoint.
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent options of one request")]
+pub struct Registration {
+    /// Its name; the same name again is the same endpoint.
+    pub name: String,
+    /// Where it is. Checked for form by the API, for reach by the engine.
+    pub url: String,
+    /// Its signing secret (`whsec_…`), if the caller brings one.
+    pub secret: Option<String>,
+    /// Extra request headers.
+    pub headers: BTreeMap<String, String>,
+    /// Its functions; none where discovery tells.
+    pub functions: Option<Vec<FunctionSpec>>,
+    /// The transports it can do.
+    pub transports: Vec<String>,
+    /// Whether it can page.
+    pub pages: bool,
+    /// Its inline budget in bytes.
+    pub max_inline_bytes: Option<u32>,
+    /// Whether to ask the handler for its manifest.
+    pub discover: bool,
+    /// Probe and tell, record nothing.
+    pub dry_run: bool,
+    /// Go on although a function with live runs is dropped.
+    pub force: bool,
+    /// Who registers.
+    pub by: String,
+}
+
+/// One stage of a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeStage {
+    /// `dns`, `connect`, `tls`, `status`, `signature` or `functions`.
+    pub name: String,
+    /// Whether it passed; none where an earlier failure kept it from being tried.
+    pub ok: Option<bool>,
+    /// What was seen.
+    pub detail: String,
+    /// What to do about a failure, in words.
+    pub fix: Option<String>,
+}
+
+/// What a registration or a sync led to.
+#[derive(Debug, Clone)]
+pub enum RegisterOutcome {
+    /// It stands.
+    Registered(Box<Registered>),
+    /// Nothing was recorded, because a dry run was asked for.
+    DryRun(Vec<ProbeStage>),
+    /// Nothing was recorded, because the handler could not tell its functions.
+    ProbeFailed(Vec<ProbeStage>),
+    /// Nothing was recorded, because functions with live runs would be gone: their names and some
+    /// of the runs.
+    DropsFunctions(Vec<String>, Vec<RunId>),
+}
+
+/// A registered endpoint.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// The endpoint.
+    pub endpoint: EndpointView,
+    /// Its deployment.
+    pub deployment: DeploymentView,
+    /// The signing secret, where the gateway made one just now.
+    pub secret: Option<String>,
+    /// How the handler answered.
+    pub probe: Vec<ProbeStage>,
+    /// Whether the endpoint is new.
+    pub created: bool,
+}
+
+/// How an endpoint is named in a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointRef {
+    /// By id.
+    Id(EndpointId),
+    /// By name.
+    Name(String),
+}
+
+/// What becomes of the live runs of an endpoint that is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunsPolicy {
+    /// They are cancelled.
+    Cancel,
+    /// They are parked until the functions are registered again.
+    Park,
+    /// They go on with another endpoint that has the function.
+    Repin,
+}
+
+/// What a delete led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is gone.
+    Done,
+    /// It is gone already, or has changed since the version that was named.
+    Stale,
+    /// It has live runs and no policy was named: some of them.
+    InUse(Vec<RunId>),
+}
+
+/// An endpoint and its new signing secret.
+#[derive(Debug, Clone)]
+pub struct Rotated {
+    /// The endpoint.
+    pub endpoint: EndpointView,
+    /// The new secret, shown once.
+    pub secret: String,
+    /// Until when requests are signed with the old one too.
+    pub old_until: Timestamp,
+}
+
+/// An API key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRow {
+    /// Its id.
+    pub id: KeyId,
+    /// Its name: who did it, in every history.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was used last, to the minute.
+    pub last_used_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
