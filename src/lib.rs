@@ -1,3 +1,4 @@
 //! Stepwell: durable functions over plain HTTP.
+pub mod api;
 pub mod engine;
 pub mod machine;

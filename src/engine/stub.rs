@@ -6,14 +6,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use bytes::Bytes;
 
 use super::{
-    Caller, CallbackOutcome, CallbackSettled, Deleted, DeploymentView, EndpointRef, EndpointView,
+    CallbackOutcome, CallbackSettled, Caller, Deleted, DeploymentView, EndpointRef, EndpointView,
     Error, Forwarded, FunctionView, HistoryItem, Idempotency, JournalPage, KeyRow, LogItem,
     Namespace, ProbeStage, RegisterOutcome, Registration, Rotated, Route, RunFilter, RunPage,
     RunView, RunsPolicy, Scopes, SignalItem, Signalled, Start, Started, StepView,
 };
-use crate::machine::{
-    Act, DeploymentId, EndpointId, KeyId, MessageKind, RunId, Shard, Timestamp,
-};
+use crate::machine::{Act, DeploymentId, EndpointId, KeyId, MessageKind, RunId, Shard, Timestamp};
 
 /// The engine.
 #[derive(Debug, Clone, Default)]
