@@ -5,31 +5,14 @@
 //! signals, callbacks and operators' acts; [`timers`] wakes it; [`leases`] decides which node does
 //! all that; [`view`] shows it.
 
-mod breaker;
-mod catalog;
-mod exchange;
-mod lanes;
-mod leases;
-mod messages;
-mod owner;
 mod shapes;
-mod start;
-mod timers;
+mod stub;
 mod types;
 mod view;
 mod watch;
 
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
-
-use tokio::sync::{Notify, Semaphore};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-pub use catalog::Catalog;
 pub use shapes::*;
+pub use stub::{Changes, Engine};
 pub use types::*;
 pub use watch::Changes;
 

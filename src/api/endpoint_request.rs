@@ -1,0 +1,261 @@
+//! What a registration of an endpoint says, read and checked for form.
+
+use std::collections::BTreeMap;
+
+use axum::http::{HeaderName, HeaderValue};
+use utoipa::ToSchema;
+
+use super::fields::Fields;
+use super::start::{RetryRequest, TimeoutsRequest};
+use crate::engine::{FunctionSpec, Registration, Versioning};
+
+/// Functions of one endpoint.
+const MAX_FUNCTIONS: usize = 1_000;
+/// The transports of the protocol; the gateway falls back to the first.
+const TRANSPORTS: [&str; 4] = ["respond", "stream", "checkpoint", "duplex"];
+
+/// An endpoint to register.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `read` reads")]
+pub(super) struct EndpointRequest {
+    /// Its name; registering the same name again makes a new deployment of the same endpoint.
+    #[schema(max_length = 128, min_length = 1)]
+    name: String,
+    /// Where its handler is.
+    #[schema(format = "uri", example = "http://127.0.0.1:3000/")]
+    url: String,
+    /// A signing secret of your own (`whsec_…`); left out: one is made and shown once.
+    secret: Option<String>,
+    /// Extra request headers. Their values are never shown again.
+    headers: Option<BTreeMap<String, String>>,
+    /// Its functions; left out: the handler is asked.
+    functions: Option<Vec<FunctionRequest>>,
+    /// What it can do beside `respond`: `stream`, `checkpoint`, `duplex`.
+    transports: Option<Vec<String>>,
+    /// Whether it can fetch a long journal in pages.
+    pages: Option<bool>,
+    /// How much journal it is sent at once.
+    #[schema(minimum = 65536, maximum = 16777216)]
+    max_inline_bytes: Option<u32>,
+    /// Whether to ask the handler for its manifest; by default where `functions` is left out.
+    discover: Option<bool>,
+    /// Probe and tell, record nothing.
+    dry_run: Option<bool>,
+    /// Go on although functions with live runs are dropped; those are parked.
+    force: Option<bool>,
+}
+
+/// A function of a handler.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `function` reads")]
+pub(super) struct FunctionRequest {
+    #[schema(max_length = 256, min_length = 1)]
+    name: String,
+    /// `latest` (the default) or `pinned`.
+    #[schema(pattern = "^(latest|pinned)$")]
+    versioning: Option<String>,
+    /// Default policy of its steps.
+    retry: Option<RetryRequest>,
+    /// For exchanges that fail.
+    invocation_retry: Option<RetryRequest>,
+    /// For errors of the run's code as a whole.
+    run_retry: Option<RetryRequest>,
+    timeouts: Option<TimeoutsRequest>,
+}
+
+/// Reads a registration; where a fault was noted, what it gives is not to be used.
+pub(super) fn read(f: &mut Fields<'_>, by: &str) -> Registration {
+    let name = f.text("name", 128);
+    let name = f.need("name", name);
+    let url = f.parsed("url", check_url);
+    let url = f.need("url", url);
+    let functions = f.objects("functions", function);
+    if functions.as_ref().is_some_and(|all| all.len() > MAX_FUNCTIONS) {
+        f.fault("functions", format!("has more than {MAX_FUNCTIONS} functions"));
+    }
+    let functions: Option<Vec<_>> = functions.map(|all| all.into_iter().flatten().collect());
+    if functions.as_ref().is_some_and(|all: &Vec<FunctionSpec>| {
+        let names: std::collections::BTreeSet<_> = all.iter().map(|s| &s.name).collect();
+        names.len() < all.len()
+    }) {
+        f.fault("functions", "names a function twice");
+    }
+    let discover = f.value("discover").unwrap_or(functions.is_none());
+    if !discover && functions.is_none() {
+        f.fault("functions", "is needed where `discover` is false");
+    }
+    let transports: Vec<String> = f.value("transports").unwrap_or_default();
+    if let Some(unknown) = transports.iter().find(|t| !TRANSPORTS.contains(&t.as_str())) {
+        f.fault("transports", format!("`{unknown}` is none; there are {}", TRANSPORTS.join(", ")));
+    }
+    let max_inline_bytes = f.value::<u32>("max_inline_bytes");
+    if max_inline_bytes.is_some_and(|n| !((64 << 10)..=(16 << 20)).contains(&n)) {
+        f.fault("max_inline_bytes", "must be from 65536 to 16777216");
+    }
+    Registration {
+        name: name.unwrap_or_default(),
+        url: url.unwrap_or_default(),
+        secret: f.parsed("secret", check_secret),
+        headers: extra_headers(f),
+        functions,
+        transports,
+        pages: f.value("pages").unwrap_or(false),
+        max_inline_bytes,
+        discover,
+        dry_run: f.value("dry_run").unwrap_or(false),
+        force: f.value("force").unwrap_or(false),
+        by: by.to_owned(),
+    }
+}
+
+fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
+    let name = f.text("name", 256);
+    let name = f.need("name", name);
+    let versioning =
+        f.word("versioning", &[("latest", Versioning::Latest), ("pinned", Versioning::Pinned)]);
+    let (retry, invocation_retry, run_retry) =
+        (f.retry("retry"), f.retry("invocation_retry"), f.retry("run_retry"));
+    let timeouts = f.object("timeouts", |f| (f.duration("run"), f.duration("invocation")));
+    let (run_timeout, invocation_timeout) = timeouts.unwrap_or_default();
+    Some(FunctionSpec {
+        name: name?,
+        versioning: versioning.unwrap_or_default(),
+        retry: retry.unwrap_or_default(),
+        invocation_retry: invocation_retry.unwrap_or_default(),
+        run_retry: run_retry.unwrap_or_default(),
+        run_timeout,
+        invocation_timeout,
+    })
+}
+
+/// The form of a handler's URL; whether it may be reached is the engine's to say.
+fn check_url(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text).map_err(|e| format!("is not a URL: {e}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        Err("must be an `http` or `https` URL".to_owned())
+    } else if !url.username().is_empty() || url.password().is_some() {
+        Err("must not have a user or password in it; use `headers`".to_owned())
+    } else if url.fragment().is_some() {
+        Err("must not have a fragment".to_owned())
+    } else if text.len() > 2_048 {
+        Err("must have at most 2048 bytes".to_owned())
+    } else {
+        Ok(url.into())
+    }
+}
+
+/// The form of Standard Webhooks: 24 to 64 bytes in base64.
+pub(super) fn check_secret(text: &str) -> Result<String, String> {
+    use base64::Engine as _;
+    let bytes = text
+        .strip_prefix("whsec_")
+        .and_then(|rest| base64::engine::general_purpose::STANDARD.decode(rest).ok());
+    match bytes {
+        Some(bytes) if (24..=64).contains(&bytes.len()) => Ok(text.to_owned()),
+        _ => Err("must be `whsec_` and 24 to 64 bytes in base64".to_owned()),
+    }
+}
+
+fn extra_headers(f: &mut Fields<'_>) -> BTreeMap<String, String> {
+    let headers: BTreeMap<String, String> = f.value("headers").unwrap_or_default();
+    if headers.len() > 32 {
+        f.fault("headers", "has more than 32 headers");
+    }
+    let mut out = BTreeMap::new();
+    for (name, value) in headers {
+        let parsed = name.parse::<HeaderName>();
+        match parsed {
+            Err(_) => f.fault("headers", "has a name that is no header's"),
+            Ok(n) if is_ours(&n) => f.fault("headers", format!("`{n}` is set by the gateway")),
+            Ok(_) if HeaderValue::from_str(&value).is_err() => {
+                f.fault("headers", format!("the value of `{name}` cannot be sent"));
+            }
+            Ok(n) => {
+                out.insert(n.to_string(), value);
+            }
+        }
+    }
+    out
+}
+
+fn is_ours(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    text.starts_with("webhook-")
+        || text.starts_with("stepwell-")
+        || [
+            "host",
+            "content-type",
+            "content-length",
+            "content-encoding",
+            "transfer-encoding",
+            "connection",
+            "traceparent",
+            "expect",
+            "te",
+            "upgrade",
+        ]
+        .contains(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+
+    use super::*;
+    use crate::api::fields;
+
+    fn registration(body: &str) -> Result<Registration, Vec<String>> {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        fields::read(&body, |f| read(f, "ci")).map_err(|problem| {
+            let json: serde_json::Value =
+                serde_json::from_slice(&problem.body("", "")).expect("JSON");
+            let errors = json["errors"].as_array().expect("a list").clone();
+            errors.iter().map(|e| e["pointer"].as_str().unwrap_or_default().to_owned()).collect()
+        })
+    }
+
+    #[test]
+    fn the_registration_of_the_manual() {
+        let got = registration(
+            r#"{"name": "shop", "url": "http://127.0.0.1:3000/", "functions": [{"name": "checkout",
+                "retry": {"max_attempts": 3}, "timeouts": {"run": "30d"}}], "discover": false}"#,
+        )
+        .expect("fine");
+        assert_eq!((got.name.as_str(), got.url.as_str()), ("shop", "http://127.0.0.1:3000/"));
+        let functions = got.functions.expect("given");
+        assert_eq!(functions[0].retry.max_attempts, Some(3));
+        assert_eq!(functions[0].run_timeout, Some(std::time::Duration::from_hours(720)));
+        assert!(!got.discover && got.by == "ci");
+        assert!(registration(r#"{"name":"a","url":"https://x.example"}"#).expect("fine").discover);
+    }
+
+    #[test]
+    fn every_fault_of_a_registration_is_told() {
+        let got = registration(
+            r#"{"url": "ftp://x", "name": null, "functions": [{"nam": "a"}, 5], "secret": "whsec_AA==",
+                "headers": {"webhook-id": "x", "a b": "c"}, "transports": ["pigeon"], "max_inline_bytes": 1}"#,
+        )
+        .expect_err("faults");
+        for pointer in [
+            "#/url",
+            "#/name",
+            "#/functions/0/name",
+            "#/functions/0/nam",
+            "#/functions/1",
+            "#/secret",
+            "#/headers",
+            "#/transports",
+            "#/max_inline_bytes",
+        ] {
+            assert!(got.contains(&pointer.to_owned()), "{pointer} in {got:?}");
+        }
+        assert_eq!(
+            registration(r#"{"name":"a","url":"http://x","discover":false}"#).expect_err("none"),
+            ["#/functions"]
+        );
+        for url in ["http://user@x/", "http://x/#y", "x", "file:///etc/passwd"] {
+            let body = format!(r#"{{"name":"a","url":"{url}"}}"#);
+            assert_eq!(registration(&body).expect_err(url), ["#/url"]);
+        }
+    }
+}

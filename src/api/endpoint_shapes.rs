@@ -1,0 +1,287 @@
+//! How endpoints, deployments, probes, functions and API keys look in JSON.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::shapes::Payload;
+use crate::engine::{
+    DeploymentView, EndpointState, EndpointView, FunctionView, KeyRow, ProbeStage, Registered,
+    Rotated, Setting, Source,
+};
+use crate::machine::{DeploymentId, EndpointId, KeyId, Timestamp};
+
+/// An endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Endpoint)]
+pub(super) struct EndpointBody {
+    #[schema(value_type = String, example = "end_01k9c3v5h2e8x8p0m4s6t7w9yz")]
+    id: EndpointId,
+    name: String,
+    url: String,
+    /// `healthy`, `unhealthy` (its runs are parked) or `disabled`.
+    state: &'static str,
+    /// Why it is unhealthy.
+    detail: Option<String>,
+    /// Since when it is unhealthy.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    since: Option<Timestamp>,
+    /// When an unhealthy endpoint is tried again.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_probe_at: Option<Timestamp>,
+    /// Names of the extra request headers; their values are not shown.
+    headers: Vec<String>,
+    /// The newest deployment.
+    #[schema(value_type = Option<String>)]
+    deployment: Option<DeploymentId>,
+    /// Its functions in the newest deployment.
+    functions: Vec<String>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+impl From<EndpointView> for EndpointBody {
+    fn from(e: EndpointView) -> Self {
+        let (state, detail, since, next_probe_at) = match e.state {
+            EndpointState::Healthy => ("healthy", None, None, None),
+            EndpointState::Disabled => ("disabled", None, None, None),
+            EndpointState::Unhealthy { detail, since, next_probe_at } => {
+                ("unhealthy", Some(detail), Some(since), next_probe_at)
+            }
+        };
+        Self {
+            id: e.id,
+            name: e.name,
+            url: e.url,
+            state,
+            detail,
+            since,
+            next_probe_at,
+            headers: e.headers,
+            deployment: e.deployment,
+            functions: e.functions,
+            created_at: e.created_at,
+            updated_at: e.updated_at,
+        }
+    }
+}
+
+/// One immutable registration of an endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Deployment)]
+pub(super) struct DeploymentBody {
+    #[schema(value_type = String)]
+    id: DeploymentId,
+    #[schema(value_type = String)]
+    endpoint: EndpointId,
+    /// The URL at that time.
+    url: String,
+    /// What the manifest says the SDK is.
+    sdk: Option<String>,
+    /// The handler's own version.
+    version: Option<String>,
+    transports: Vec<String>,
+    pages: bool,
+    functions: Vec<String>,
+    /// Whether it is the endpoint's newest.
+    current: bool,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+}
+
+impl From<DeploymentView> for DeploymentBody {
+    fn from(d: DeploymentView) -> Self {
+        Self {
+            id: d.id,
+            endpoint: d.endpoint,
+            url: d.url,
+            sdk: d.sdk,
+            version: d.version,
+            transports: d.transports,
+            pages: d.pages,
+            functions: d.functions,
+            current: d.current,
+            created_at: d.created_at,
+        }
+    }
+}
+
+/// One stage of a probe.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProbeStage)]
+pub(super) struct ProbeStageBody {
+    /// `dns`, `connect`, `tls`, `status`, `signature` or `functions`.
+    name: String,
+    /// Null where an earlier failure kept it from being tried.
+    ok: Option<bool>,
+    /// What was seen.
+    detail: String,
+    /// What to do about a failure.
+    fix: Option<String>,
+}
+
+impl From<ProbeStage> for ProbeStageBody {
+    fn from(s: ProbeStage) -> Self {
+        Self { name: s.name, ok: s.ok, detail: s.detail, fix: s.fix }
+    }
+}
+
+/// How a handler answered.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Probe)]
+pub(super) struct ProbeBody {
+    /// Whether no stage failed.
+    ok: bool,
+    stages: Vec<ProbeStageBody>,
+}
+
+impl From<Vec<ProbeStage>> for ProbeBody {
+    fn from(stages: Vec<ProbeStage>) -> Self {
+        let ok = stages.iter().all(|s| s.ok != Some(false));
+        Self { ok, stages: stages.into_iter().map(Into::into).collect() }
+    }
+}
+
+/// What a registration led to. With `dry_run` there is only the probe.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Registered)]
+pub(super) struct RegisteredBody {
+    endpoint: Option<EndpointBody>,
+    deployment: Option<DeploymentBody>,
+    /// The signing secret, where one was made just now. It is not shown again.
+    secret: Option<String>,
+    probe: ProbeBody,
+}
+
+impl RegisteredBody {
+    /// Nothing was recorded.
+    pub(super) fn dry_run(probe: Vec<ProbeStage>) -> Self {
+        Self { endpoint: None, deployment: None, secret: None, probe: probe.into() }
+    }
+}
+
+impl From<Registered> for RegisteredBody {
+    fn from(r: Registered) -> Self {
+        Self {
+            endpoint: Some(r.endpoint.into()),
+            deployment: Some(r.deployment.into()),
+            secret: r.secret,
+            probe: r.probe.into(),
+        }
+    }
+}
+
+/// An endpoint and its new signing secret.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Rotated)]
+pub(super) struct RotatedBody {
+    endpoint: EndpointBody,
+    /// The new secret. It is not shown again.
+    secret: String,
+    /// Until when requests are signed with the old one too.
+    #[schema(value_type = String, format = DateTime)]
+    old_until: Timestamp,
+}
+
+impl From<Rotated> for RotatedBody {
+    fn from(r: Rotated) -> Self {
+        Self { endpoint: r.endpoint.into(), secret: r.secret, old_until: r.old_until }
+    }
+}
+
+/// One value of a function's configuration.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Setting)]
+pub(super) struct SettingBody {
+    /// Such as `retry.max_attempts`.
+    name: String,
+    #[schema(value_type = serde_json::Value)]
+    value: Payload,
+    /// Where it comes from: `default` or `deployment`.
+    source: &'static str,
+}
+
+impl From<Setting> for SettingBody {
+    fn from(s: Setting) -> Self {
+        let source = match s.source {
+            Source::Default => "default",
+            Source::Deployment => "deployment",
+        };
+        Self { name: s.name, value: Payload(Some(s.value)), source }
+    }
+}
+
+/// A function.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Function)]
+pub(super) struct FunctionBody {
+    name: String,
+    /// The endpoint that hosts it.
+    #[schema(value_type = String)]
+    endpoint: EndpointId,
+    endpoint_name: String,
+    /// The newest deployment that has it.
+    #[schema(value_type = String)]
+    deployment: DeploymentId,
+    /// Every setting in force, and where it comes from.
+    settings: Vec<SettingBody>,
+}
+
+impl From<FunctionView> for FunctionBody {
+    fn from(f: FunctionView) -> Self {
+        Self {
+            name: f.name,
+            endpoint: f.endpoint,
+            endpoint_name: f.endpoint_name,
+            deployment: f.deployment,
+            settings: f.settings.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// An API key, without its secret.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApiKey)]
+pub(super) struct KeyBody {
+    #[schema(value_type = String)]
+    id: KeyId,
+    name: String,
+    scopes: Vec<&'static str>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last_used_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    revoked_at: Option<Timestamp>,
+}
+
+impl From<KeyRow> for KeyBody {
+    fn from(key: KeyRow) -> Self {
+        Self {
+            id: key.id,
+            name: key.name,
+            scopes: key.scopes.iter().map(crate::engine::Scope::word).collect(),
+            created_at: key.created_at,
+            last_used_at: key.last_used_at,
+            revoked_at: key.revoked_at,
+        }
+    }
+}
+
+/// A new API key.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewApiKey)]
+pub(super) struct NewKeyBody {
+    #[serde(flatten)]
+    key: KeyBody,
+    /// For `Authorization: Bearer`. It is not shown again.
+    secret: String,
+}
+
+impl NewKeyBody {
+    /// A key and its secret.
+    pub(super) fn new(key: KeyRow, secret: String) -> Self {
+        Self { key: key.into(), secret }
+    }
+}

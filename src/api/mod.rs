@@ -1,0 +1,198 @@
+//! Floor 3: HTTP from customers. Every route is in [`routes`], and so in the description.
+
+mod acts;
+mod auth;
+mod catalogue;
+mod edge;
+mod endpoint_request;
+mod endpoint_shapes;
+mod endpoints;
+mod fields;
+mod forward;
+mod functions;
+mod journal;
+mod keys;
+mod node;
+mod openapi;
+mod page;
+mod pages;
+mod problem;
+mod request;
+mod runs;
+mod serve;
+mod shapes;
+mod signals;
+mod start;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use catalogue::{Code, Retry};
+pub use problem::Problem;
+pub use serve::serve;
+
+use crate::engine::{Caller, Engine, Error, Namespace, RunView};
+use crate::machine::RunId;
+
+/// What every call can reach.
+#[derive(Clone)]
+pub struct ApiState {
+    engine: Engine,
+    local: Option<Caller>,
+    open_metrics: bool,
+    shutdown: CancellationToken,
+    nodes: forward::Nodes,
+    reference: Arc<openapi::Reference>,
+}
+
+impl ApiState {
+    /// The state of an API over an engine; waits and streams end when `shutdown` is cancelled.
+    /// Every call needs an API key, but for `/metrics`.
+    #[must_use]
+    pub fn new(engine: Engine, shutdown: CancellationToken) -> Self {
+        Self {
+            engine,
+            local: None,
+            open_metrics: true,
+            shutdown,
+            nodes: forward::Nodes::new(),
+            reference: Arc::new(openapi::Reference::of(&description())),
+        }
+    }
+
+    /// Lets who is on this machine and sends no key act as `caller`. For development only.
+    #[must_use]
+    pub fn without_keys_on_loopback(mut self, caller: Caller) -> Self {
+        self.local = Some(caller);
+        self
+    }
+
+    /// Asks for an API key with `admin` at `/metrics` too.
+    #[must_use]
+    pub fn with_closed_metrics(mut self) -> Self {
+        self.open_metrics = false;
+        self
+    }
+
+    /// A run when it has ended, the time is up, or the server is to stop.
+    async fn wait_end(
+        &self,
+        ns: &Namespace,
+        run: RunId,
+        at_most: Duration,
+    ) -> Result<RunView, Error> {
+        tokio::select! {
+            ended = self.engine.wait_end(ns, run, at_most) => ended,
+            () = self.shutdown.cancelled() => self.engine.view(ns, run).await,
+        }
+    }
+}
+
+/// Every route there is.
+fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
+    let calls = OpenApiRouter::default()
+        .routes(routes!(start::start_run))
+        .routes(routes!(runs::list_runs))
+        .routes(routes!(runs::get_run))
+        .routes(routes!(runs::get_result))
+        .routes(routes!(runs::export_run))
+        .routes(routes!(journal::get_journal))
+        .routes(routes!(journal::get_step))
+        .routes(routes!(journal::get_value))
+        .routes(routes!(journal::get_history))
+        .routes(routes!(journal::get_logs))
+        .routes(routes!(stream::stream_run))
+        .routes(routes!(acts::cancel_run))
+        .routes(routes!(acts::terminate_run))
+        .routes(routes!(acts::pause_run))
+        .routes(routes!(acts::resume_run))
+        .routes(routes!(acts::retry_run_now))
+        .routes(routes!(signals::list_signals))
+        .routes(routes!(signals::send_signal))
+        .routes(routes!(signals::send_signal_to_key))
+        .routes(routes!(signals::settle_callback))
+        .routes(routes!(endpoints::list_endpoints, endpoints::register_endpoint))
+        .routes(routes!(endpoints::get_endpoint, endpoints::delete_endpoint))
+        .routes(routes!(endpoints::list_deployments))
+        .routes(routes!(endpoints::sync_endpoint))
+        .routes(routes!(endpoints::disable_endpoint))
+        .routes(routes!(endpoints::enable_endpoint))
+        .routes(routes!(endpoints::rotate_secret))
+        .routes(routes!(endpoints::probe_endpoint))
+        .routes(routes!(functions::list_functions))
+        .routes(routes!(functions::get_function))
+        .routes(routes!(keys::list_keys, keys::create_key))
+        .routes(routes!(keys::revoke_key));
+    let open = OpenApiRouter::default()
+        .routes(routes!(node::healthz))
+        .routes(routes!(node::readyz))
+        .routes(routes!(node::metrics))
+        .routes(routes!(pages::dashboard))
+        .routes(routes!(pages::docs))
+        .routes(routes!(pages::asset))
+        .routes(routes!(pages::favicon))
+        .routes(routes!(pages::openapi_json))
+        .routes(routes!(pages::openapi_yaml))
+        .routes(routes!(pages::llms))
+        .routes(routes!(pages::problems))
+        .routes(routes!(pages::problem));
+    (calls, open)
+}
+
+fn description() -> utoipa::openapi::OpenApi {
+    static DESCRIPTION: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(|| {
+        let (calls, open) = routes();
+        let mut doc = calls.merge(open).into_openapi();
+        if let Some(components) = &mut doc.components {
+            use utoipa::PartialSchema as _;
+            let problem = problem::ProblemBody::schema();
+            components.schemas.insert("Problem".to_owned(), problem);
+            components.schemas.insert("Fault".to_owned(), problem::Fault::schema());
+        }
+        openapi::finish(doc)
+    });
+    DESCRIPTION.clone()
+}
+
+/// The description of the API: `openapi/openapi.yaml`.
+#[must_use]
+pub fn openapi() -> String {
+    openapi::Reference::of(&description()).yaml
+}
+
+/// The API as a service. A peer's address is expected as `ConnectInfo<SocketAddr>`, as [`serve`]
+/// gives it; without one nobody counts as local.
+#[must_use]
+pub fn router(state: ApiState) -> Router {
+    let (calls, open) = routes();
+    let calls = Router::from(calls).route_layer(from_fn_with_state(state.clone(), forward::inside));
+    Router::from(open)
+        .merge(calls)
+        .fallback(edge::nothing_here)
+        .layer(from_fn(edge::edge))
+        .with_state(state)
+}
+
+/// Compares a generated file with what is committed, or writes it where
+/// `STEPWELL_REGENERATE` is set.
+#[cfg(test)]
+fn generated(path: &str, expected: &str) {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("STEPWELL_REGENERATE").is_some() {
+        std::fs::write(&file, expected).expect("the file can be written");
+    }
+    let committed = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        committed == expected,
+        "{path} is not what the code says; run `STEPWELL_REGENERATE=1 cargo test --lib api` and commit it"
+    );
+}

@@ -1,0 +1,233 @@
+//! Pages for people and for language models: the dashboard, the reference, a page for each problem.
+
+use std::fmt::Write as _;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Redirect, Response};
+
+use super::ApiState;
+use super::catalogue::Code;
+use super::problem::Problem;
+use super::request::At;
+
+/// Nothing from elsewhere, nothing inline.
+const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                   connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+
+/// Files that pages load.
+const ASSETS: [(&str, &str, &str); 4] = [
+    ("app.js", "text/javascript; charset=utf-8", include_str!("../../web/app.js")),
+    ("docs.js", "text/javascript; charset=utf-8", include_str!("../../web/docs.js")),
+    ("style.css", "text/css; charset=utf-8", include_str!("../../web/style.css")),
+    ("icon.svg", "image/svg+xml", include_str!("../../web/icon.svg")),
+];
+
+fn html(page: impl Into<axum::body::Body>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, CSP),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, page.into()).into_response()
+}
+
+fn plain(kind: &'static str, text: impl Into<axum::body::Body>) -> Response {
+    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")];
+    (headers, text.into()).into_response()
+}
+
+/// The last runs and their journals, live.
+#[utoipa::path(
+    get, path = "/", tag = "pages",
+    responses((status = 200, description = "A page", body = String, content_type = "text/html")),
+    security(()),
+    extensions(("x-problems" = json!([])))
+)]
+pub(super) async fn dashboard() -> Response {
+    html(include_str!("../../web/index.html"))
+}
+
+/// The reference of this API, for people.
+#[utoipa::path(
+    get, path = "/docs", tag = "pages",
+    responses((status = 200, description = "A page", body = String, content_type = "text/html")),
+    security(()),
+    extensions(("x-problems" = json!([])))
+)]
+pub(super) async fn docs() -> Response {
+    html(include_str!("../../web/docs.html"))
+}
+
+/// A file that a page loads.
+#[utoipa::path(
+    get, path = "/assets/{file}", tag = "pages",
+    params(("file" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The file", body = String, content_type = "text/javascript"),),
+    security(()),
+    extensions(("x-problems" = json!(["not-found"])))
+)]
+pub(super) async fn asset(At(file): At<String>) -> Result<Response, Problem> {
+    let found = ASSETS.iter().find(|(name, ..)| *name == file);
+    let (_, kind, text) =
+        found.ok_or_else(|| Problem::new(Code::NotFound, "There is no such file."))?;
+    let mut response = plain(kind, *text);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
+    Ok(response)
+}
+
+/// The description of this API, as JSON.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "pages",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
+    security(()),
+    extensions(("x-problems" = json!([])))
+)]
+pub(super) async fn openapi_json(State(state): State<ApiState>) -> Response {
+    plain("application/json", state.reference.json.clone())
+}
+
+/// The description of this API, as YAML.
+#[utoipa::path(
+    get, path = "/openapi.yaml", tag = "pages",
+    responses((status = 200, description = "OpenAPI 3.1", body = String, content_type = "application/yaml")),
+    security(()),
+    extensions(("x-problems" = json!([])))
+)]
+pub(super) async fn openapi_yaml(State(state): State<ApiState>) -> Response {
+    plain("application/yaml", state.reference.yaml.clone())
+}
+
+/// What this is and where to read on, for language models.
+#[utoipa::path(
+    get, path = "/llms.txt", tag = "pages",
+    responses((status = 200, description = "Markdown", body = String, content_type = "text/plain")),
+    security(()),
+    extensions(("x-problems" = json!([])))
+)]
+pub(super) async fn llms() -> Response {
+    plain("text/plain; charset=utf-8", include_str!("../../web/llms.txt"))
+}
+
+/// Every problem that this API answers with.
+#[utoipa::path(
+    get, path = "/problems", tag = "pages",
+    responses((status = 200, description = "A page", body = String, content_type = "text/html")),
+    security(()),
+    extensions(("x-problems" = json!([])))
+)]
+pub(super) async fn problems() -> Response {
+    let mut rows = String::new();
+    for code in Code::ALL {
+        let (slug, title) = (code.slug(), code.title());
+        let (status, retry) = (code.status().as_u16(), code.retry().word());
+        write!(
+            rows,
+            "<tr><td><a href=\"/problems/{slug}\">{slug}</a><td>{status}<td>{retry}<td>{title}"
+        )
+        .expect("a String takes what is written");
+    }
+    let table = "<table><thead><tr><th>code<th>status<th>retry<th>title<tbody>";
+    html(page("Problems", &format!("<h1>Problems</h1>{table}{rows}</table>")))
+}
+
+/// What a kind of problem means, and what to do.
+#[utoipa::path(
+    get, path = "/problems/{code}", tag = "pages",
+    params(("code" = String, Path, description = "Its `code`", example = "run-not-found")),
+    responses((status = 200, description = "A page", body = String, content_type = "text/html")),
+    security(()),
+    extensions(("x-problems" = json!(["not-found"])))
+)]
+pub(super) async fn problem(At(code): At<String>) -> Result<Response, Problem> {
+    let Some(code) = Code::from_slug(&code) else {
+        return Err(Problem::new(Code::NotFound, "There is no problem of this code."));
+    };
+    let text = code.page().split_once("\n\n").map_or("", |(_, rest)| rest);
+    let body = format!(
+        "<p><a href=\"/problems\">Problems</a></p><h1>{}</h1>\
+         <p><code>{}</code>, status {}, retry: {}</p>{}",
+        code.title(),
+        code.slug(),
+        code.status().as_u16(),
+        code.retry().word(),
+        markdown(text)
+    );
+    Ok(html(page(code.title(), &body)))
+}
+
+/// Where browsers look for an icon.
+#[utoipa::path(
+    get, path = "/favicon.ico", tag = "pages",
+    responses((status = 308, description = "It is elsewhere")),
+    security(()),
+    extensions(("x-problems" = json!([])))
+)]
+pub(super) async fn favicon() -> Redirect {
+    Redirect::permanent("/assets/icon.svg")
+}
+
+fn page(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>{title} · Stepwell</title><link rel=\"icon\" href=\"/assets/icon.svg\">\
+         <link rel=\"stylesheet\" href=\"/assets/style.css\">\
+         <body class=\"text\"><main>{body}</main></body></html>"
+    )
+}
+
+/// The little Markdown that our own pages use: headings of the second level, paragraphs, `code`.
+fn markdown(text: &str) -> String {
+    let mut out = String::new();
+    for block in text.split("\n\n").map(str::trim).filter(|b| !b.is_empty()) {
+        let (tag, block) = match block.strip_prefix("## ") {
+            Some(heading) => ("h2", heading),
+            None => ("p", block),
+        };
+        write!(out, "<{tag}>").expect("a String takes what is written");
+        for (i, part) in block.split('`').enumerate() {
+            let part = part.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let code = i % 2 == 1;
+            out.push_str(if code { "<code>" } else { "" });
+            out.push_str(&part);
+            out.push_str(if code { "</code>" } else { "" });
+        }
+        write!(out, "</{tag}>").expect("a String takes what is written");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markdown_becomes_safe_html() {
+        assert_eq!(
+            markdown("A `x < y` & b.\n\n## What to do\n\nGo on."),
+            "<p>A <code>x &lt; y</code> &amp; b.</p><h2>What to do</h2><p>Go on.</p>"
+        );
+    }
+
+    #[test]
+    fn pages_hold_nothing_that_their_policy_forbids() {
+        for (name, text) in [
+            ("index.html", include_str!("../../web/index.html")),
+            ("docs.html", include_str!("../../web/docs.html")),
+        ] {
+            for bad in ["<style", " style=", " onclick=", "javascript:", "http://", "https://"] {
+                assert!(!text.contains(bad), "{name} has {bad}");
+            }
+            for part in text.split("<script").skip(1) {
+                assert!(part.starts_with(" type=\"module\" src=\"/assets/"), "{name}: {part}");
+            }
+        }
+        for (name, _, text) in ASSETS.iter().filter(|(name, ..)| name.ends_with(".js")) {
+            for bad in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+                assert!(!text.contains(bad), "{name} has {bad}");
+            }
+        }
+    }
+}
