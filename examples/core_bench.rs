@@ -11,7 +11,7 @@ async fn main() {
     store.migrate_up().await.unwrap();
     let manifest = serde_json::json!({"protocol":[1,1],"functions":[{"name":"steps"}]});
     store.register(&stepwell::store::Registration{ ns:1, name:"shop".into(), url: "http://127.0.0.1:8586/".into(), headers: BTreeMap::new(), manifest: serde_json::to_vec(&manifest).unwrap(), functions: vec!["steps".into()], endpoint: EndpointId::new(Timestamp::default(), 1), deployment: DeploymentId::new(Timestamp::default(), 2), secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into() }).await.unwrap();
-    let engine = Engine::begin(store.clone(), Clock::system(), stepwell::outbound::Client::new(stepwell::outbound::Guard::dev()).unwrap(), Settings{ public_url: "http://127.0.0.1:1".into(), address: "http://127.0.0.1:1".into(), limits: Limits::default()}).await.unwrap();
+    let engine = Engine::begin(store.clone(), Clock::system(), stepwell::outbound::Client::new(stepwell::outbound::Guard::dev()).unwrap(), Settings{ public_url: "http://127.0.0.1:1".into(), address: "http://127.0.0.1:1".into(), limits: Limits::default(), retention: Duration::from_secs(86400*30)}).await.unwrap();
     while engine.ready().await.is_err() { tokio::time::sleep(Duration::from_millis(20)).await; }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let ns = Namespace{ id: 1, name: "default".into() };

@@ -12,13 +12,15 @@ use crate::api::{self, ApiState};
 use crate::cli::{Database, DevArgs, DoctorArgs, MigrateAction, ServeArgs};
 use crate::clock::Clock;
 use crate::dev::{self, Banner, DataDir, Handler, PrivatePostgres, asked_to_end};
-use crate::engine::{Engine, Settings};
+use crate::engine::{Caller, Engine, Namespace, Registration, RegisterOutcome, Scopes, Settings};
 use crate::machine::Limits;
 use crate::outbound::{Client, Guard};
 use crate::store::Store;
 
 /// Connections of the pool, beside the lanes.
 const POOL: u32 = 12;
+/// How long ended runs are kept.
+const RETENTION: Duration = Duration::from_hours(30 * 24);
 /// How long open exchanges may go on when a node is asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 /// The same for `dev`, where somebody waits for the prompt.
@@ -41,8 +43,13 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let client = Client::new(guard)?;
         let engine = Engine::begin(store, Clock::system(), client, settings).await?;
-        let state = ApiState::new(engine.clone(), open_on_loopback);
         let stop = CancellationToken::new();
+        let mut state = ApiState::new(engine.clone(), stop.clone());
+        if open_on_loopback {
+            let namespace = Namespace { id: 1, name: "default".to_owned() };
+            let caller = Caller { namespace, by: "local".to_owned(), scopes: Scopes::ALL };
+            state = state.without_keys_on_loopback(caller);
+        }
         let served = tokio::spawn(api::serve(listener, api::router(state), stop.clone()));
         Ok(Self { engine, served, stop })
     }
@@ -94,8 +101,7 @@ async fn dev_with(
     signing_secret: String,
 ) -> anyhow::Result<()> {
     store.migrate_up().await?;
-    let settings =
-        Settings { public_url: url.clone(), address: url.clone(), limits: Limits::default() };
+    let settings = settings(url.clone(), url.clone());
     let gateway =
         Gateway::start(store, listener, settings, Guard::dev(), true).await?;
     gateway.ready().await?;
@@ -119,7 +125,7 @@ async fn dev_with(
     for endpoint in &args.endpoints {
         let secret = (!args.command.is_empty()).then(|| signing_secret.clone());
         let (engine, endpoint) = (gateway.engine.clone(), endpoint.clone());
-        gateway.engine.spawn(async move { engine.register_when_up(&endpoint, secret).await });
+        tokio::spawn(register_when_up(engine, endpoint, secret));
     }
     let died = wait_for_the_end(&mut private, &mut handler).await?;
     if let Some(handler) = handler {
@@ -133,6 +139,50 @@ async fn dev_with(
         bail!("Postgres has ended; the end of its log says:\n{tail}");
     }
     stopped
+}
+
+/// Registers the handler at `url` once it answers discovery, and says so.
+async fn register_when_up(engine: Engine, url: url::Url, secret: Option<String>) {
+    let namespace = Namespace { id: 1, name: "default".to_owned() };
+    let mut said = false;
+    loop {
+        let registration = Registration {
+            name: url.host_str().map_or_else(String::new, |host| {
+                format!("{host}-{}", url.port_or_known_default().unwrap_or_default())
+            }),
+            url: url.to_string(),
+            secret: secret.clone(),
+            headers: std::collections::BTreeMap::new(),
+            functions: None,
+            transports: Vec::new(),
+            pages: false,
+            max_inline_bytes: None,
+            discover: true,
+            dry_run: false,
+            force: false,
+            by: "local".to_owned(),
+        };
+        match engine.register_endpoint(&namespace, registration).await {
+            Ok(RegisterOutcome::Registered(done)) => {
+                let functions = done.endpoint.functions.join(", ");
+                say(&format!("  registered {url}: {functions}"));
+                if let Some(secret) = done.secret {
+                    say(&format!("  its signing secret (shown once): {secret}"));
+                }
+                return;
+            }
+            Ok(RegisterOutcome::ProbeFailed(stages)) if !said => {
+                said = true;
+                for stage in stages.iter().filter(|s| s.ok == Some(false)) {
+                    let fix = stage.fix.as_deref().unwrap_or("it is tried again until it works");
+                    say(&format!("  {url}: {}: {}; {fix}", stage.name, stage.detail));
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%url, %error, "cannot register yet"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Returns when somebody asks to end, or with the end of Postgres' log when it is gone.
@@ -195,7 +245,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let public_url = args.public_url.as_ref().map_or_else(|| address.clone(), trimmed);
     let guard =
         if args.allow_private_endpoints { open_guard() } else { Guard::default() };
-    let settings = Settings { public_url, address, limits: Limits::default() };
+    let settings = settings(public_url, address);
     let gateway = Gateway::start(store, listener, settings, guard, false).await?;
     gateway.ready().await?;
     tracing::info!(listen = %here, "stepwell serves");
@@ -284,6 +334,10 @@ pub async fn doctor(args: DoctorArgs) -> anyhow::Result<()> {
         bail!("{faults} faults");
     }
     Ok(())
+}
+
+fn settings(public_url: String, address: String) -> Settings {
+    Settings { public_url, address, limits: Limits::default(), retention: RETENTION }
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

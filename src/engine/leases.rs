@@ -14,7 +14,13 @@ const BEAT: Duration = Duration::from_millis(750);
 /// How much longer than its lease a node may be silent before another removes it.
 const GRACE: Duration = Duration::from_millis(500);
 /// How many runs one page of a take-over has.
-const PAGE: i64 = 2_000;
+const PAGE: i64 = 5_000;
+/// How many groups one statement of a take-over walks: each gives up to a whole page to sort.
+const GROUPS_AT_ONCE: usize = 16;
+
+fn is_full(page: usize) -> bool {
+    i64::try_from(page).is_ok_and(|n| n >= PAGE)
+}
 
 /// What a node knows of the cluster from its last tick.
 #[derive(Debug, Default, Clone)]
@@ -227,55 +233,62 @@ impl Engine {
     }
 
     async fn find_hot(&self, groups: &[i16]) -> usize {
-        let (mut after, mut count) = (None, 0);
-        loop {
-            let page = match self.store().hot_runs(groups, after, PAGE).await {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot read hot runs; trying again");
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                    continue;
+        let mut count = 0;
+        for some in groups.chunks(GROUPS_AT_ONCE) {
+            let mut after = None;
+            loop {
+                let page = match self.store().hot_runs(some, after, PAGE).await {
+                    Ok(page) => page,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot read hot runs; trying again");
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        continue;
+                    }
+                };
+                count += page.len();
+                after = page.last().copied();
+                let more = is_full(page.len());
+                let mut owner = self.owner();
+                self.bring_in(&mut owner, page);
+                drop(owner);
+                if !more {
+                    break;
                 }
-            };
-            count += page.len();
-            after = page.last().copied();
-            let more = i64::try_from(page.len()).is_ok_and(|n| n == PAGE);
-            let mut owner = self.owner();
-            self.bring_in(&mut owner, page);
-            drop(owner);
-            if !more {
-                return count;
             }
         }
+        count
     }
 
     /// Parked runs that wake within the horizon: only their moments are kept.
     pub(super) async fn find_parked(&self, groups: &[i16]) -> usize {
         let until = self.clock().upper() + HORIZON + HORIZON / 2;
-        let (mut after, mut count) = (None, 0);
-        loop {
-            let page = match self.store().parked(groups, until, after, PAGE).await {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot read parked runs; the next round will");
-                    return count;
-                }
-            };
-            count += page.len();
-            after = page.last().map(|(run, at)| (*at, *run));
-            let more = i64::try_from(page.len()).is_ok_and(|n| n == PAGE);
-            {
+        let mut count = 0;
+        for some in groups.chunks(GROUPS_AT_ONCE) {
+            let mut after = None;
+            loop {
+                let page = match self.store().parked(some, until, after, PAGE).await {
+                    Ok(page) => page,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot read parked runs; the next round will");
+                        return count;
+                    }
+                };
+                count += page.len();
+                after = page.last().map(|(run, at)| (*at, *run));
+                let more = is_full(page.len());
                 let mut owner = self.owner();
                 for (run, at) in page {
                     if !owner.runs.contains_key(&run) {
                         self.wake_at(&mut owner, at, super::owner::Wake::Run(run));
                     }
                 }
-            }
-            if !more {
-                return count;
+                drop(owner);
+                if !more {
+                    break;
+                }
             }
         }
+        count
     }
 
     /// Looks for parked runs that come within the horizon, as long as the node lives.

@@ -35,6 +35,8 @@ pub struct Settings {
     pub address: String,
     /// Limits of runs.
     pub limits: Limits,
+    /// How long ended runs are kept; whole weeks are dropped when all of them is older.
+    pub retention: Duration,
 }
 
 /// The engine of one node. Cheap to clone.
@@ -356,12 +358,24 @@ impl Engine {
         Ok(look(&run, false, false))
     }
 
+    fn is_ours_group(&self, group: usize) -> bool {
+        self.owner().tenures[group].is_some()
+    }
+
     /// Weeks made and dropped, old rows removed, as long as the node lives.
     async fn keep_house(&self) {
         loop {
             let now = self.clock().upper();
             if let Err(error) = self.store().ensure_partitions(now).await {
                 tracing::warn!(%error, "partitions could not be made ahead");
+            }
+            // One node at a time drops: the one that drives the first group.
+            if self.is_ours_group(0) {
+                let older_than = now - self.0.settings.retention;
+                match self.store().drop_partitions(older_than, now).await {
+                    Ok(dropped) => tracing::debug!(?dropped, "retention"),
+                    Err(error) => tracing::warn!(%error, "retention waits for the next round"),
+                }
             }
             tokio::time::sleep(Duration::from_mins(10)).await;
         }
