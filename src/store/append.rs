@@ -153,7 +153,10 @@ fn touches(s: &Sealed) -> bool {
         || s.append.rows.iter().any(|r| {
             r.flags.0 & (Flags::PARK | Flags::HOT | Flags::CLOSING | Flags::GATED) != 0
                 || r.kind.ends()
-                || matches!(r.kind, crate::machine::Kind::Compacted | crate::machine::Kind::Continued)
+                || matches!(
+                    r.kind,
+                    crate::machine::Kind::Compacted | crate::machine::Kind::Continued
+                )
         })
 }
 

@@ -158,7 +158,10 @@ pub(super) const IDLE: [(&str, &str); 3] = [
         "the inbox is empty",
         "select run_id::text, format('pos %s kind %s', pos, kind) from inbox limit 10",
     ),
-    ("the outbox is empty", "select run_id::text, format('n %s kind %s', n, kind) from outbox limit 10"),
+    (
+        "the outbox is empty",
+        "select run_id::text, format('n %s kind %s', n, kind) from outbox limit 10",
+    ),
     (
         "a live run has a wake",
         "select a.run_id::text, 'parked for ever, and nothing was asked for' from run_active a
@@ -183,7 +186,8 @@ impl Store {
 
     async fn check(&self, rules: &[(&'static str, &'static str)]) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
-        let mut tx = self.pool.begin_with("begin isolation level repeatable read read only").await?;
+        let mut tx =
+            self.pool.begin_with("begin isolation level repeatable read read only").await?;
         sqlx::query("set local statement_timeout = '5min'").execute(&mut *tx).await?;
         for (rule, sql) in rules {
             for row in sqlx::query(*sql).fetch_all(&mut *tx).await? {

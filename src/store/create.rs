@@ -240,9 +240,8 @@ impl Lane {
         let keyed = runs.iter().any(|r| r.key.is_some() || r.idem.is_some());
         let all = || runs.iter().copied();
         let idem = || runs.iter().map(|r| r.idem.as_ref());
-        let messages = || {
-            all().flat_map(|r| r.messages.iter().zip(1i32..).map(move |(m, pos)| (r, m, pos)))
-        };
+        let messages =
+            || all().flat_map(|r| r.messages.iter().zip(1i32..).map(move |(m, pos)| (r, m, pos)));
         let inbox = |r: &NewRun| i32::try_from(r.messages.len()).unwrap_or(i32::MAX);
         let rows = sqlx::query(if keyed { CREATE_KEYED } else { CREATE })
             .bind(all().map(|r| r.run.shard().column()).bind_iter())

@@ -35,16 +35,24 @@ macro_rules! page {
     ($journal:literal) => {
         concat!(
             "with j as materialized (
-  select ", journal_columns!(), " from ", $journal, " j
+  select ",
+            journal_columns!(),
+            " from ",
+            $journal,
+            " j
    where shard = $1 and run_id = $2 and n > $3 and seq > $3 and kind in (1, 2)
    order by n limit $4),
 before as materialized (
   select step, count(*) filter (where kind = 4)::int4 as tried,
          min(at) filter (where kind = 3) as asked_at
-    from ", $journal, "
+    from ",
+            $journal,
+            "
    where shard = $1 and run_id = $2 and kind in (3, 4) and step in (select step from j)
    group by step)
-select ", journal_columns!(), ", coalesce(b.tried, 0) + 1 as attempts, b.asked_at
+select ",
+            journal_columns!(),
+            ", coalesce(b.tried, 0) + 1 as attempts, b.asked_at
   from j left join before b using (step) order by j.n"
         )
     };
@@ -55,7 +63,11 @@ pub(super) const PAGE_LONG: &str = page!("journal_long");
 macro_rules! after {
     ($journal:literal) => {
         concat!(
-            "select ", journal_columns!(), " from ", $journal, " j
+            "select ",
+            journal_columns!(),
+            " from ",
+            $journal,
+            " j
  where shard = $1 and run_id = $2 and n > $3 order by n limit $4"
         )
     };

@@ -56,15 +56,17 @@ macro_rules! columns {
 }
 pub(super) const CREATE: &str = concat!(
     "insert into api_keys (id, ns, name, hash, scopes, expires_at)
-values ($1, $2, $3, $4, $5, $6) returning ", columns!()
+values ($1, $2, $3, $4, $5, $6) returning ",
+    columns!()
 );
 pub(super) const LIST: &str = concat!(
-    "select ", columns!(), " from api_keys where $1::int4 is null or ns = $1 order by id desc"
+    "select ",
+    columns!(),
+    " from api_keys where $1::int4 is null or ns = $1 order by id desc"
 );
 pub(super) const FIND: &str = concat!("select ", columns!(), " from api_keys where id = $1");
 pub(super) const FIND_HASH: &str = concat!("select ", columns!(), " from api_keys where hash = $1");
-pub(super) const REVOKE: &str =
-    "update api_keys set revoked_at = coalesce(revoked_at, now())
+pub(super) const REVOKE: &str = "update api_keys set revoked_at = coalesce(revoked_at, now())
  where id = $1 and ($2::int4 is null or ns = $2)";
 /// At most one write a minute and key.
 pub(super) const USED: &str = "update api_keys set last_used_at = $2
@@ -114,8 +116,7 @@ impl Store {
 
     /// The key of a hash.
     pub async fn find_key_by_hash(&self, hash: &[u8; 32]) -> Result<Option<ApiKey>> {
-        let row =
-            sqlx::query(FIND_HASH).bind(hash.as_slice()).fetch_optional(&self.pool).await?;
+        let row = sqlx::query(FIND_HASH).bind(hash.as_slice()).fetch_optional(&self.pool).await?;
         row.as_ref().map(key).transpose()
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use sqlx::Row as _;
-use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::PgBindIterExt as _;
+use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
 use super::Store;

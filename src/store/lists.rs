@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sqlx::Row as _;
-use sqlx::postgres::PgRow;
 use sqlx::postgres::PgBindIterExt as _;
+use sqlx::postgres::PgRow;
 
 use super::Store;
 use super::error::{Error, Result};
@@ -97,11 +97,15 @@ pub(super) const LIST: &str = concat!(
     "select x.*, x.tags::text as tags_text, f.name as function from (
   (select run_id, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
           attention, custom_status, tags
-     from run_active where ", filters!(), ")
+     from run_active where ",
+    filters!(),
+    ")
   union all
   (select run_id, fn, dep, key, generation, status, created_at, ended_at,
           null, custom_status, tags
-     from run_done where ", filters!(), ")) x
+     from run_done where ",
+    filters!(),
+    ")) x
   join functions f on f.id = x.fn order by x.run_id desc limit $14"
 );
 

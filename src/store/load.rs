@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use sqlx::Row as _;
 use sqlx::postgres::PgBindIterExt as _;
-use uuid::Uuid;
 
 use super::error::Result;
 use super::wire::{self, MINUS_INFINITY, journal_columns};
@@ -60,10 +59,14 @@ select d.run_id, d.ns, d.fn, d.home, d.generation, d.base_n, 0, true, '-infinity
 macro_rules! rows {
     ($journal:literal) => {
         concat!(
-            "select j.run_id, ", journal_columns!(), "
+            "select j.run_id, ",
+            journal_columns!(),
+            "
   from unnest($1::int2[], $2::uuid[], $3::int4[]) as u(shard, run_id, base)
  cross join lateral (
-   select * from ", $journal, " j
+   select * from ",
+            $journal,
+            " j
     where j.shard = u.shard and j.run_id = u.run_id and j.n >= u.base order by j.n) j"
         )
     };
@@ -157,8 +160,12 @@ impl Store {
 }
 
 pub(super) const FIRST_ROW: &str = concat!(
-    "select ", journal_columns!(), " from journal j where j.shard = $1 and j.run_id = $2 and j.n = $3
-union all select ", journal_columns!(), " from journal_long j
+    "select ",
+    journal_columns!(),
+    " from journal j where j.shard = $1 and j.run_id = $2 and j.n = $3
+union all select ",
+    journal_columns!(),
+    " from journal_long j
  where j.shard = $1 and j.run_id = $2 and j.n = $3 limit 1"
 );
 
@@ -168,7 +175,7 @@ impl Lane {
     pub async fn row(&mut self, run: RunId, n: i32) -> Result<Option<Row>> {
         let row = sqlx::query(FIRST_ROW)
             .bind(run.shard().column())
-            .bind(Uuid::from(run.uuid()))
+            .bind(run.uuid())
             .bind(n)
             .fetch_optional(&mut self.conn)
             .await?;

@@ -38,8 +38,7 @@ fn migrator() -> Migrator {
 }
 
 pub(super) const SCHEMA_EXISTS: &str = "select to_regnamespace('stepwell') is not null";
-pub(super) const TABLE_EXISTS: &str =
-    "select to_regclass('stepwell._sqlx_migrations') is not null";
+pub(super) const TABLE_EXISTS: &str = "select to_regclass('stepwell._sqlx_migrations') is not null";
 /// Prepared by hand only: its table is the migrator's own.
 pub(super) const APPLIED: &str =
     "select version, installed_on from stepwell._sqlx_migrations where success order by version";
@@ -49,10 +48,8 @@ impl Store {
     /// several nodes at once; refuses a database whose applied migrations differ from this
     /// version's, or that a newer version has migrated.
     pub async fn migrate_up(&self) -> Result<()> {
-        let options = self
-            .options
-            .clone()
-            .options([("statement_timeout", "0"), ("lock_timeout", "10s")]);
+        let options =
+            self.options.clone().options([("statement_timeout", "0"), ("lock_timeout", "10s")]);
         let mut conn = options.connect().await?;
         let mut migrator = migrator();
         // Creating a schema needs a right that a later, lesser role may lack.
@@ -90,9 +87,10 @@ impl Store {
     /// The SQL of all migrations after `from`, for people who apply them themselves.
     #[must_use]
     pub fn migrate_print(from: i64) -> String {
-        let mut text = format!("create schema if not exists {SCHEMA};\nset search_path = {SCHEMA};\n");
+        let mut text =
+            format!("create schema if not exists {SCHEMA};\nset search_path = {SCHEMA};\n");
         for (version, description, sql) in MIGRATIONS.iter().filter(|m| m.0 > from) {
-            text.push_str(&format!("\n-- {version:04} {description}\n{sql}"));
+            text.extend([&format!("\n-- {version:04} {description}\n"), *sql]);
         }
         text
     }
@@ -110,7 +108,11 @@ mod tests {
         assert_eq!(status.len(), MIGRATIONS.len());
         assert!(status.iter().all(|m| m.applied_at.is_some()), "{status:?}");
         db.store.migrate_up().await.unwrap();
-        assert_eq!(db.store.migrate_status().await.unwrap(), status, "a second call changes nothing");
+        assert_eq!(
+            db.store.migrate_status().await.unwrap(),
+            status,
+            "a second call changes nothing"
+        );
     }
 
     #[test]

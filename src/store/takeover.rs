@@ -27,18 +27,21 @@ pub(super) const HOT: &str = "select r.run_id from unnest($1::int2[]) g cross jo
    where (shard >> 4) = g and wake_at = '-infinity' and run_id > $2 order by run_id limit $3) r
  order by r.run_id limit $3";
 
-pub(super) const PARKED: &str = "select r.run_id, r.wake_at from unnest($1::int2[]) g cross join lateral (
+pub(super) const PARKED: &str =
+    "select r.run_id, r.wake_at from unnest($1::int2[]) g cross join lateral (
   select run_id, wake_at from run_active
    where (shard >> 4) = g and (wake_at, run_id) > ($3, $4) and wake_at <= $2
    order by wake_at, run_id limit $5) r
  order by r.wake_at, r.run_id limit $5";
 
-pub(super) const INBOX_HEADS: &str = "select r.run_id from unnest($1::int2[]) g cross join lateral (
+pub(super) const INBOX_HEADS: &str =
+    "select r.run_id from unnest($1::int2[]) g cross join lateral (
   select distinct shard, run_id from inbox
    where shard between g * 16 and g * 16 + 15 order by shard, run_id limit $2) r limit $2";
 
 /// Messages of runs that are no longer live: after a terminate nobody will take them.
-pub(super) const BURY: &str = "with u as (select * from unnest($1::int2[], $2::uuid[]) as t(shard, run_id)),
+pub(super) const BURY: &str =
+    "with u as (select * from unnest($1::int2[], $2::uuid[]) as t(shard, run_id)),
 gone as (
   delete from inbox i using u
    where i.shard = u.shard and i.run_id = u.run_id

@@ -198,8 +198,7 @@ fn start_cluster() -> String {
     });
     let log = dir.join("log");
     for _ in 0..600 {
-        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-            && ready(&command, &bin, port)
+        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() && ready(&command, &bin, port)
         {
             return format!("postgres://postgres@127.0.0.1:{port}/postgres");
         }

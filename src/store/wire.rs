@@ -42,7 +42,10 @@ impl PgHasArrayType for Ts {
 }
 
 impl Encode<'_, Postgres> for Ts {
-    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> std::result::Result<IsNull, BoxDynError> {
+    fn encode_by_ref(
+        &self,
+        buf: &mut PgArgumentBuffer,
+    ) -> std::result::Result<IsNull, BoxDynError> {
         let micros = match self.0.as_micros().saturating_sub(EPOCH) {
             m if m < FIRST => i64::MIN,
             m if m > LAST => i64::MAX,
@@ -87,7 +90,10 @@ impl PgHasArrayType for Raw<'_> {
 }
 
 impl Encode<'_, Postgres> for Raw<'_> {
-    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> std::result::Result<IsNull, BoxDynError> {
+    fn encode_by_ref(
+        &self,
+        buf: &mut PgArgumentBuffer,
+    ) -> std::result::Result<IsNull, BoxDynError> {
         buf.extend_from_slice(&[RAW]);
         buf.extend_from_slice(self.0);
         Ok(IsNull::No)
@@ -98,9 +104,9 @@ impl Encode<'_, Postgres> for Raw<'_> {
 pub(super) fn unwrap(stored: &[u8]) -> Result<&[u8]> {
     match stored.split_first() {
         Some((&RAW, body)) => Ok(body),
-        Some((format, _)) => Err(Error::corrupt(format!(
-            "body format {format}: a newer version wrote it"
-        ))),
+        Some((format, _)) => {
+            Err(Error::corrupt(format!("body format {format}: a newer version wrote it")))
+        }
         None => Err(Error::corrupt("a body without its format byte")),
     }
 }
