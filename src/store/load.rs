@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use sqlx::Row as _;
 use sqlx::postgres::PgBindIterExt as _;
-use uuid::Uuid;
 
 use super::error::Result;
 use super::wire::{self, MINUS_INFINITY, journal_columns};
@@ -176,7 +175,7 @@ impl Lane {
     pub async fn row(&mut self, run: RunId, n: i32) -> Result<Option<Row>> {
         let row = sqlx::query(FIRST_ROW)
             .bind(run.shard().column())
-            .bind(Uuid::from(run.uuid()))
+            .bind(run.uuid())
             .bind(n)
             .fetch_optional(&mut self.conn)
             .await?;

@@ -90,7 +90,7 @@ impl Store {
         let mut text =
             format!("create schema if not exists {SCHEMA};\nset search_path = {SCHEMA};\n");
         for (version, description, sql) in MIGRATIONS.iter().filter(|m| m.0 > from) {
-            text.push_str(&format!("\n-- {version:04} {description}\n{sql}"));
+            text.extend([&format!("\n-- {version:04} {description}\n"), *sql]);
         }
         text
     }

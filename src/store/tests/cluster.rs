@@ -8,7 +8,7 @@ fn node(b: &mut Bench, ttl: Duration) -> NodeBeat {
     NodeBeat { id, address: format!("http://127.0.0.1:{}", 8000 + b.chance % 1000), ttl }
 }
 
-const TTL: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn claims_raise_the_term_and_only_free_groups_are_claimed() {
@@ -26,7 +26,10 @@ async fn claims_raise_the_term_and_only_free_groups_are_claimed() {
     assert_eq!(store.claim(two.id, &[(0, 1), (1, 1)]).await, Ok(vec![(1, 2)]));
     let tick = store.tick(&two, None).await.unwrap();
     assert_eq!(tick.groups.len(), 256);
-    assert_eq!(tick.groups[..4], [(Some(one.id), 1), (Some(two.id), 2), (Some(one.id), 1), (None, 0)]);
+    assert_eq!(
+        tick.groups[..4],
+        [(Some(one.id), 1), (Some(two.id), 2), (Some(one.id), 1), (None, 0)]
+    );
     assert_eq!(tick.nodes.len(), 2);
     assert!(!tick.fenced && tick.reaped == 0 && tick.level == 1);
     store.leave(one.id).await.unwrap();

@@ -76,7 +76,10 @@ impl Bench {
     /// A live run on a shard.
     async fn start(&mut self, shard: u16) -> RunId {
         let new = self.new_run(shard);
-        assert_eq!(self.lane.create(std::slice::from_ref(&new)).await, Ok(vec![CreateOutcome::Created]));
+        assert_eq!(
+            self.lane.create(std::slice::from_ref(&new)).await,
+            Ok(vec![CreateOutcome::Created])
+        );
         new.run
     }
 

@@ -65,7 +65,11 @@ async fn each_filter_leaves_out_what_it_should() {
     let cases = [
         ("status", RunFilter { status: vec![100], ..filter() }, vec![key]),
         ("statuses", RunFilter { status: vec![100, 2], ..filter() }, vec![other_run, key, tagged]),
-        ("function", RunFilter { functions: vec!["send_mail".to_owned()], ..filter() }, vec![other_run]),
+        (
+            "function",
+            RunFilter { functions: vec!["send_mail".to_owned()], ..filter() },
+            vec![other_run],
+        ),
         ("no function", RunFilter { functions: vec!["x".to_owned()], ..filter() }, vec![]),
         ("key", RunFilter { keys: vec!["Order-42".to_owned()], ..filter() }, vec![key]),
         ("deployment", RunFilter { deployments: vec![dep], ..filter() }, vec![other_run]),
@@ -74,11 +78,7 @@ async fn each_filter_leaves_out_what_it_should() {
         ("tag", tags(&[("customer", "c7")]), vec![tagged]),
         ("tag of one name: or", tags(&[("customer", "c7"), ("customer", "c8")]), vec![key, tagged]),
         ("tags of two names: and", tags(&[("customer", "c8"), ("vip", "yes")]), vec![]),
-        (
-            "both",
-            tags(&[("customer", "c8"), ("customer", "c7"), ("vip", "yes")]),
-            vec![tagged],
-        ),
+        ("both", tags(&[("customer", "c8"), ("customer", "c7"), ("vip", "yes")]), vec![tagged]),
         ("q key", q("order-4"), vec![key]),
         ("q function", q("SEND"), vec![other_run]),
         ("q tag", q("customer:c7"), vec![tagged]),
@@ -120,8 +120,7 @@ async fn a_journal_is_read_in_pages_with_attempts_and_values() {
     assert_eq!(store.journal_page(run, 0, 1, 10).await.unwrap()[0].row.seq, 2);
     assert_eq!(store.journal_page(run, 0, 2, 10).await, Ok(vec![]));
     assert_eq!(store.journal_page(run, 1, 0, 10).await, Ok(vec![]), "not in journal_long");
-    let ns: Vec<i32> =
-        store.rows_after(run, 0, 2, 2).await.unwrap().iter().map(|r| r.n).collect();
+    let ns: Vec<i32> = store.rows_after(run, 0, 2, 2).await.unwrap().iter().map(|r| r.n).collect();
     assert_eq!(ns, [3, 4]);
     assert_eq!(store.value(run, 0, 4).await, Ok(Some(Bytes::from_static(b"\"v\""))));
     assert_eq!(store.value(run, 0, 1).await, Ok(None));

@@ -1,5 +1,6 @@
 //! Appends and accepts: what wins, what loses, and that nothing is done by halves.
 
+use super::Accepted::{At, Gone, Repeat};
 use super::*;
 use crate::machine::{Attributes, HistoryEntry, LogLine};
 
@@ -198,7 +199,6 @@ async fn messages_keep_their_order_and_count_once() {
     let batch: Vec<Accept> =
         [one, two, one, unknown, one].into_iter().map(|run| b.signal(run)).collect();
     let told = b.lane.accept(&batch).await.unwrap();
-    use Accepted::{At, Gone, Repeat};
     assert_eq!(told, [At(1), At(1), At(2), Gone, At(3)]);
     assert_eq!(
         b.lane.accept(&batch[..3]).await,
@@ -263,11 +263,13 @@ async fn a_poison_row_is_told_from_a_lost_connection() {
     let error = b.lane.append(&[sealed(no_week, vec![done(1, 1, "a", far)])]).await.unwrap_err();
     assert!(matches!(error, Error::Conflict { .. }), "no partition: {error}");
 
-    sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity
-                  where application_name = 'stepwell lane' and datname = current_database()")
-        .execute(&b.db.store.pool)
-        .await
-        .unwrap();
+    sqlx::query(
+        "select pg_terminate_backend(pid) from pg_stat_activity
+                  where application_name = 'stepwell lane' and datname = current_database()",
+    )
+    .execute(&b.db.store.pool)
+    .await
+    .unwrap();
     let next = sealed(good, vec![done(2, 2, "b", at)]);
     let error = b.lane.append(std::slice::from_ref(&next)).await.unwrap_err();
     assert!(error.is_unavailable() && !error.blames_batch(), "{error}");

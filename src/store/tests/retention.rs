@@ -110,13 +110,22 @@ async fn the_audit_finds_what_is_planted() {
         ("epochs never fall", "update journal set epoch = 0 where n = 2"),
         ("epochs never fall", "update journal set seq = 1 where n = 2"),
         ("a step settles once", "update journal set step = 'a'"),
-        ("a message is used once", "update journal set ref = gen_random_uuid() where n = 1; \
-          update journal set ref = (select ref from journal where n = 1) where n = 2"),
+        (
+            "a message is used once",
+            "update journal set ref = gen_random_uuid() where n = 1; \
+          update journal set ref = (select ref from journal where n = 1) where n = 2",
+        ),
         ("an end is last", "update journal set kind = 100 where n = 1"),
         ("a run in the journal is live or ended", "delete from run_active"),
         ("a live run has a journal", "delete from journal"),
-        ("positions in the inbox", "insert into inbox select run_id, gen_random_uuid(), now(), 9, 1, shard, 1, 'x', null from run_active"),
-        ("messages in the journal were counted", "update journal set ref = gen_random_uuid() where n = 2"),
+        (
+            "positions in the inbox",
+            "insert into inbox select run_id, gen_random_uuid(), now(), 9, 1, shard, 1, 'x', null from run_active",
+        ),
+        (
+            "messages in the journal were counted",
+            "update journal set ref = gen_random_uuid() where n = 2",
+        ),
         ("a live run holds its key", "update run_active set key = 'k'"),
     ];
     let mut b = Bench::new().await;
@@ -125,20 +134,24 @@ async fn the_audit_finds_what_is_planted() {
     assert!(b.append(run, vec![done(1, 1, "a", at), done(2, 2, "b", at)]).await);
     b.clean().await;
     for (rule, fault) in faults {
-        sqlx::raw_sql("create table if not exists kept_j as table journal;
-                       create table if not exists kept_a as table run_active")
-            .execute(&b.db.store.pool)
-            .await
-            .unwrap();
+        sqlx::raw_sql(
+            "create table if not exists kept_j as table journal;
+                       create table if not exists kept_a as table run_active",
+        )
+        .execute(&b.db.store.pool)
+        .await
+        .unwrap();
         sqlx::raw_sql(fault).execute(&b.db.store.pool).await.unwrap();
         let found = b.db.store.audit().await.unwrap();
         assert!(found.iter().any(|f| f.rule.starts_with(rule)), "{rule}: {fault}: {found:?}");
-        sqlx::raw_sql("delete from journal; delete from run_active; delete from inbox;
+        sqlx::raw_sql(
+            "delete from journal; delete from run_active; delete from inbox;
                        insert into journal select * from kept_j;
-                       insert into run_active select * from kept_a")
-            .execute(&b.db.store.pool)
-            .await
-            .unwrap();
+                       insert into run_active select * from kept_a",
+        )
+        .execute(&b.db.store.pool)
+        .await
+        .unwrap();
         b.clean().await;
     }
     let signal = b.signal(run);
