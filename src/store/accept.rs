@@ -163,6 +163,7 @@ impl Lane {
         };
         Ok(batch.iter().zip(1..).map(outcome).collect())
     }
+
 }
 
 impl Store {

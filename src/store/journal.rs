@@ -87,12 +87,6 @@ pub(super) const VALUE_LONG: &str = value!("journal_long");
 pub(super) const HISTORY: &str = "select at, epoch, what, by, data from history
  where shard = $1 and run_id = $2 order by at, k limit $3";
 
-pub(super) const TELL: &str =
-    "insert into history (shard, run_id, ns, at, k, epoch, what, by, data)
-select $1, $2, $3, at, k, epoch, what, by, data
-  from unnest($4::timestamptz[],$5::int2[],$6::int4[],$7::text[],$8::text[],$9::bytea[])
-    as h(at,k,epoch,what,by,data) on conflict do nothing";
-
 pub(super) const TELL: &str = "insert into history (shard, run_id, ns, at, k, epoch, what, by, data)
 select $1, $2, $3, at, k, epoch, what, by, data
   from unnest($4::timestamptz[],$5::int2[],$6::int4[],$7::text[],$8::text[],$9::bytea[])
@@ -198,24 +192,6 @@ impl Store {
             })
         };
         rows.iter().map(line).collect()
-    }
-
-    /// Notes things for the history of a run that no append carries.
-    pub async fn add_history(&self, run: RunId, ns: i32, entries: &[HistoryEntry]) -> Result<()> {
-        let ordinal = |i: usize| i16::try_from(i).unwrap_or(i16::MAX);
-        sqlx::query(TELL)
-            .bind(run.shard().column())
-            .bind(run.uuid())
-            .bind(ns)
-            .bind(entries.iter().map(|h| Ts(h.at)).bind_iter())
-            .bind((0..entries.len()).map(ordinal).bind_iter())
-            .bind(entries.iter().map(|h| h.epoch).bind_iter())
-            .bind(entries.iter().map(|h| h.what.as_str()).bind_iter())
-            .bind(entries.iter().map(|h| h.by.as_str()).bind_iter())
-            .bind(entries.iter().map(|h| Raw(&h.data)).bind_iter())
-            .execute(&self.pool)
-            .await?;
-        Ok(())
     }
 
     /// Notes things for the history of a run that no append carries.
