@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use sqlx::Row as _;
 use sqlx::postgres::PgBindIterExt as _;
 
@@ -39,6 +40,8 @@ pub struct Loaded {
     pub key: Option<String>,
     /// Its tags, JSON.
     pub tags: Option<String>,
+    /// What its handler said last, JSON.
+    pub custom_status: Option<Bytes>,
     /// The journal from `base_n` on.
     pub rows: Vec<Row>,
     /// What is left in its inbox, in order of position.
@@ -47,13 +50,15 @@ pub struct Loaded {
 
 const SNAPSHOT: &str = "begin isolation level repeatable read read only";
 
-pub(super) const STANDING: &str = "with u as (select * from unnest($1::int2[], $2::uuid[]) as t(shard, run_id))
+pub(super) const STANDING: &str =
+    "with u as (select * from unnest($1::int2[], $2::uuid[]) as t(shard, run_id))
 select a.run_id, a.ns, a.fn, a.home, a.generation, a.base_n, a.inbox, a.closing, a.wake_at,
-       a.created_at, a.key, a.tags::text as tags, null::int2 as status, null::timestamptz as ended_at
+       a.created_at, a.key, a.tags::text as tags, a.custom_status,
+       null::int2 as status, null::timestamptz as ended_at
   from u join run_active a using (shard, run_id)
 union all
 select d.run_id, d.ns, d.fn, d.home, d.generation, d.base_n, 0, true, '-infinity',
-       d.created_at, d.key, d.tags::text, d.status, d.ended_at
+       d.created_at, d.key, d.tags::text, d.custom_status, d.status, d.ended_at
   from u join run_done d using (shard, run_id)";
 
 macro_rules! rows {
@@ -108,6 +113,7 @@ impl Store {
                 created_at: wire::at(row, "created_at")?,
                 key: row.try_get("key")?,
                 tags: row.try_get("tags")?,
+                custom_status: wire::body(row, "custom_status")?,
                 rows: Vec::new(),
                 messages: Vec::new(),
             };

@@ -135,6 +135,7 @@ const GUARD: &str = r#"
 set -u
 "$1/postgres" -D "$2/data" -k "$2" -h 127.0.0.1 -p "$3" -F -c max_connections=200 \
   -c synchronous_commit=off -c full_page_writes=off -c shared_buffers=64MB -c autovacuum=off \
+  -c wal_level=minimal -c max_wal_senders=0 \
   >"$2/log" 2>&1 </dev/null &
 pid=$!
 cat >/dev/null

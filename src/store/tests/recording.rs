@@ -291,6 +291,61 @@ async fn a_lock_that_is_held_makes_a_lane_busy_not_stuck() {
     assert_eq!(b.lane.accept(&[signal]).await, Ok(vec![Accepted::At(1)]));
 }
 
+/// Until a lane waits for a lock.
+async fn somebody_waits(b: &Bench) {
+    let waiting = "select count(*) from pg_stat_activity
+        where application_name = 'stepwell lane' and wait_event_type = 'Lock'
+          and datname = current_database()";
+    while number(b, waiting).await == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_waited_for_an_accept_sees_its_message() {
+    let mut b = Bench::new().await;
+    let run = b.start(1).await;
+    let mut tx = b.db.store.pool.begin().await.unwrap();
+    sqlx::query("update run_active set inbox = 1").execute(&mut *tx).await.unwrap();
+    let mut lane = b.db.store.lane().await.unwrap();
+    let last = sealed(run, vec![end(1, 0, b.now)]);
+    let ending = tokio::spawn(async move { lane.append(&[last]).await });
+    somebody_waits(&b).await;
+    tx.commit().await.unwrap();
+    assert_eq!(ending.await.unwrap(), Ok(vec![false]));
+}
+
+#[tokio::test]
+async fn an_end_that_waited_for_a_projection_wins() {
+    let mut b = Bench::new().await;
+    let run = b.start(1).await;
+    let mut tx = b.db.store.pool.begin().await.unwrap();
+    sqlx::query("update run_active set status = 3").execute(&mut *tx).await.unwrap();
+    let mut lane = b.db.store.lane().await.unwrap();
+    let last = sealed(run, vec![end(1, 0, b.now)]);
+    let ending = tokio::spawn(async move { lane.append(&[last]).await });
+    somebody_waits(&b).await;
+    tx.commit().await.unwrap();
+    assert_eq!(ending.await.unwrap(), Ok(vec![true]));
+    assert_eq!(b.load(run).await.ended.map(|e| e.0), Some(100));
+    b.clean().await;
+}
+
+#[tokio::test]
+async fn an_accept_that_waited_for_another_comes_after_it() {
+    let mut b = Bench::new().await;
+    let run = b.start(1).await;
+    let mut tx = b.db.store.pool.begin().await.unwrap();
+    sqlx::query("update run_active set inbox = 1").execute(&mut *tx).await.unwrap();
+    let mut lane = b.db.store.lane().await.unwrap();
+    let signal = b.signal(run);
+    let accepting = tokio::spawn(async move { lane.accept(&[signal]).await });
+    somebody_waits(&b).await;
+    tx.commit().await.unwrap();
+    assert_eq!(accepting.await.unwrap(), Ok(vec![At(2)]));
+    assert_eq!(b.load(run).await.inbox, 2);
+}
+
 /// An accept and an end race for the same run: either the message is in the inbox and the end
 /// lost, or the end won and the message was refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -116,17 +116,17 @@ async fn a_start_with_both_keys_takes_neither_by_halves() {
 }
 
 #[tokio::test]
-async fn two_starts_of_one_key_in_a_batch_fail_as_a_batch() {
+async fn two_starts_of_one_request_in_a_batch_are_refused_and_can_be_halved() {
     let mut b = Bench::new().await;
-    let two = [keyed(&mut b, "k", IfClosed::Allow), keyed(&mut b, "k", IfClosed::Allow)];
-    let told = b.lane.create(&two).await;
-    // Halved, as a lane does with a batch that is to blame, they follow one another.
-    if let Err(e) = told {
-        assert!(e.is_transient() || e.blames_batch(), "{e}");
+    let mut two = [keyed(&mut b, "k", IfClosed::Allow), keyed(&mut b, "k", IfClosed::Allow)];
+    for new in &mut two {
+        new.key = None;
+        new.idem = Some(idem(&b, "k", 1));
     }
+    let error = b.lane.create(&two).await.unwrap_err();
+    assert!(error.blames_batch(), "{error}");
     assert_eq!(create(&mut b, &two[0]).await, CreateOutcome::Created);
-    let held = CreateOutcome::KeyHeld { run: two[0].run, status: None };
-    assert_eq!(create(&mut b, &two[1]).await, held);
+    assert_eq!(create(&mut b, &two[1]).await, CreateOutcome::IdemSame(two[0].run));
     b.clean().await;
 }
 
