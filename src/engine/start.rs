@@ -205,7 +205,8 @@ impl Engine {
                 },
             }),
             idem: start.idempotency.as_ref().map(|i| Idem {
-                shard,
+                // Not the run's: the same key with another run key is to be caught too.
+                shard: Shard::of_idempotency_key(&ns.name, &i.key),
                 key: i.key.clone(),
                 hash: i.hash,
                 expires_at: now + IDEMPOTENCY_KEPT,
