@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn members_are_json_and_byte_exact() {
-        let (text, upto) = two().within(1000);
+        let shown = two();
+        let (text, upto) = shown.within(1000);
         assert_eq!(upto, 2);
         let text = String::from_utf8(text.to_vec()).expect("utf-8");
         assert_eq!(
