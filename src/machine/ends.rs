@@ -22,35 +22,31 @@ impl Run {
     /// then the messages, and the end again unless one of them was a signal that it had not seen.
     pub(super) fn gate_lost(&mut self, append: Append, messages: &[Message], env: &Env<'_>) {
         let Some(end) = self.held_end.take() else { return };
-        let Append { mut rows, attributes, logs, history, .. } = append;
+        let Append { mut rows, attributes, logs, mut history, .. } = append;
         rows.retain(|r| !r.kind.ends());
         if let Some(head) = rows.first_mut() {
             head.flags.clear(Flags::GATED);
         }
         self.n = rows.last().map_or(self.n - 1, |r| r.n + 1);
         self.seq = rows.last().map_or(self.seq, |r| r.seq);
+        history.append(&mut self.next.history);
         self.next = Append { rows, drained: 0, attributes, logs, history };
         self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
-        let before = self.untaken();
-        let known = self.drained;
+        let signalled = messages
+            .iter()
+            .any(|m| m.kind == MessageKind::Signal && !self.seen.contains(&m.id.uuid()));
         self.drain(messages, env);
         if self.ended() {
             return;
         }
-        let signalled = messages.iter().any(|m| m.kind == MessageKind::Signal && m.pos > known);
-        debug_assert!(signalled || self.untaken() == before, "only signals are left untaken");
         if end.holdable && self.cancel.is_some() && !matches!(end.kind, Kind::Cancelled) {
             // The cancel came while the end was on its way: compensation comes first.
             self.turn = Turn::Due { reason: Reason::Cancel, not_before: env.past };
-        } else if end.holdable && signalled {
+        } else if end.holdable && signalled && self.refused < REFUSED_ENDS {
             self.refuse_end(env);
         } else {
             self.end(end, env);
         }
-    }
-
-    fn untaken(&self) -> usize {
-        self.inbox().map(|(_, count)| count).sum()
     }
 
     /// A signal came that the answer with the end could not have seen: invoke again.

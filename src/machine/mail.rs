@@ -12,10 +12,8 @@ use super::run::{Cancel, End, Mail, Reason, Run, StepState, Turn};
 impl Run {
     pub(super) fn drain(&mut self, messages: &[Message], env: &Env<'_>) {
         for message in messages {
-            if message.pos <= self.drained {
-                continue;
-            }
-            self.drained = message.pos;
+            // What was drained before is known by its id; a new owner reads old positions again.
+            self.drained = self.drained.max(message.pos);
             if self.seen.contains(&message.id.uuid()) {
                 continue;
             }
@@ -70,8 +68,10 @@ impl Run {
                 Draft::new(Kind::Paused, 0).body(to_bytes(&attention)).took(m).put(self, env.now);
             }
             MessageKind::Resume | MessageKind::RetryNow => {
+                let mut act: Act = serde_json::from_slice(&m.body).unwrap_or_default();
+                act.hurry |= m.kind == MessageKind::RetryNow;
                 self.wake();
-                Draft::new(Kind::Resumed, 0).body(m.body.clone()).took(m).put(self, env.now);
+                Draft::new(Kind::Resumed, 0).body(to_bytes(&act)).took(m).put(self, env.now);
                 self.look_at_tree(Reason::Manual, env);
             }
             MessageKind::Terminate => {
