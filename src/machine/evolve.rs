@@ -147,6 +147,9 @@ impl Run {
                 let attention: Attention = serde_json::from_slice(&body())
                     .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
                 self.paused = Some(attention);
+                // Nothing ends it while a person looks: it accepts messages again.
+                self.closing = false;
+                self.refused = 0;
                 if row.flags.has(Flags::HANDLER) {
                     self.turn = Turn::Due { reason: Reason::Manual, not_before: AT_ONCE };
                 }
@@ -202,9 +205,9 @@ impl Run {
             .timers
             .iter()
             .copied()
-            .filter(|(_, n)| {
+            .filter(|(due, n)| {
                 let step = self.pending.get(n).and_then(|id| self.steps.get(id));
-                step.is_some_and(|s| matches!(s.state, StepState::Trying { .. }))
+                *due > row.at && step.is_some_and(|s| matches!(s.state, StepState::Trying { .. }))
             })
             .collect();
         for (due, n) in retry {

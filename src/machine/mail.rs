@@ -7,7 +7,7 @@ use super::body::{Act, Attention, to_bytes};
 use super::draft::Draft;
 use super::op::StepError;
 use super::row::{Kind, Message, MessageKind, OpKind};
-use super::run::{Cancel, End, Mail, Reason, Run, StepState, Turn};
+use super::run::{End, Mail, Reason, Run, StepState, Turn};
 
 impl Run {
     pub(super) fn drain(&mut self, messages: &[Message], env: &Env<'_>) {
@@ -21,6 +21,11 @@ impl Run {
             if self.ended() {
                 return;
             }
+        }
+        if self.cancel.is_some() && !self.invoked {
+            // Nobody has anything to compensate. Only now: what came with it is recorded too.
+            self.end(End { kind: Kind::Cancelled, body: None, holdable: false, ms: 0 }, env);
+            return;
         }
         self.look_at_tree(Reason::Progress, env);
     }
@@ -100,11 +105,6 @@ impl Run {
             .body(m.body.clone())
             .took(m)
             .put(self, env.now);
-        if self.invoked {
-            self.cancel = Some(Cancel { reason: act.reason, deadline });
-        } else {
-            self.end(End { kind: Kind::Cancelled, body: None, holdable: false, ms: 0 }, env);
-        }
     }
 
     /// The pending signal step that asked first for `name`.

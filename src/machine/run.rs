@@ -406,7 +406,7 @@ impl Run {
 
     /// The run that `rows` add up to, as a new owner finds it. `parked` and `closing` are the
     /// database's flags. The owner sets `drained` to the counter of accepted messages that it
-    /// read in the same snapshot, and drains what is left in the inbox.
+    /// read in the same snapshot, and drains what is left in the inbox before anything else.
     pub fn recover(
         id: RunId,
         ns: i32,

@@ -60,13 +60,16 @@ impl Db {
 
     /// Any node accepts a message; false is a 410.
     pub(super) fn accept(&mut self, mut m: Message) -> bool {
-        if self.ended() || self.closing {
+        let mail = m.kind == MessageKind::New || m.kind.mail().is_some();
+        if self.ended() || (self.closing && mail) {
             return false;
         }
         if self.inbox.iter().all(|there| there.id != m.id) {
             self.accepted += 1;
             m.pos = self.accepted;
-            if self.ever.iter().all(|(id, _)| *id != m.id.uuid()) {
+            // `new` says nothing that the run must remember.
+            let known = self.ever.iter().any(|(id, _)| *id == m.id.uuid());
+            if !known && m.kind != MessageKind::New {
                 self.ever.push((m.id.uuid(), m.kind));
             }
             self.inbox.push(m);
@@ -271,6 +274,9 @@ impl World {
         let Turn::Open { epoch, reason, saw_cancel, .. } = self.run.turn else { return };
         if self.posted.replace(epoch) != Some(epoch) {
             let view = self.run.clone();
+            // Whatever is shown was committed before, in this order, for ever.
+            let (committed, shown) = (self.db.journal(), view.shown.within(usize::MAX));
+            assert!(committed.within(usize::MAX).0.starts_with(shown.0));
             self.sent.push(Sent { epoch, reason, saw_cancel, view });
         }
     }

@@ -2,5 +2,6 @@
 
 mod edges;
 mod fixtures;
+mod laws;
 mod properties;
 mod scenarios;

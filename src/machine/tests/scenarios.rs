@@ -373,19 +373,17 @@ fn a_run_that_goes_on_after_refused_ends_accepts_again() {
 }
 
 #[test]
-fn a_paused_run_that_is_closing_stays_closed() {
+fn a_closing_run_that_backs_off_stays_closed_and_a_paused_one_accepts_again() {
     let mut w = invoked();
     for _ in 0..2 {
         w.signal("note", "1");
         w.answer(ops([]).result());
     }
-    // Accepted before it closed, so to speak: an operator's pause.
-    w.db.closing = false;
-    w.act(MessageKind::Pause);
-    w.db.closing = true;
-    w.fault(Fault::Again);
-    assert_eq!(w.since(w.db.rows.len() - 1), [Kind::Paused]);
-    assert_eq!(w.db.closing, w.run.closing, "parking it does not open it");
+    let after = Some(Duration::from_mins(10));
+    w.fault(Fault::Retry { detail: "busy".into(), status: Some(503), after });
+    assert!(matches!(w.db.wake, Wake::At(_)) && w.db.closing, "parking it does not open it");
+    assert!(!w.signal("note", "1") && w.act(MessageKind::Pause), "operators are heard");
+    assert!(!w.db.closing && w.signal("note", "1"));
 }
 
 #[test]
