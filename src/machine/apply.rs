@@ -73,7 +73,9 @@ pub enum Cause {
     Drained(Vec<Message>),
     /// Time has passed.
     Tick,
-    /// An append with an end lost because messages had come: here they are.
+    /// An append with an end lost because messages had come: here they are. The owner has set
+    /// `drained` to the counter of accepted messages that it read with them, for a repeat of
+    /// what is recorded may be counted and be in the inbox no more.
     GateLost {
         /// The append that lost.
         append: Append,

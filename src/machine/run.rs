@@ -395,7 +395,7 @@ impl Run {
             started_at: None,
             last_at: row.at,
             next: Append::default(),
-            alarm: created.start_at,
+            alarm: created.start_at.into_iter().chain(row.due).min(),
             looked: NEVER_YET,
             offered: NEVER_YET,
             was_parked: created.start_at.is_some(),

@@ -197,7 +197,7 @@ impl World {
         };
         let id = RunId::new(clock, 7);
         let run = Run::of_created(id, 1, &row).expect("a created row");
-        let wake = start_at.map_or(Wake::Hot, Wake::At);
+        let wake = start_at.map_or(Wake::Hot, |at| Wake::At(row.due.map_or(at, |due| at.min(due))));
         let db = Db {
             rows: vec![row],
             inbox: vec![],
@@ -254,6 +254,7 @@ impl World {
                     Verdict::LostByHead => self.load(),
                     Verdict::LostByGate => {
                         let messages = self.db.inbox.clone();
+                        self.run.drained = self.db.accepted;
                         assert_eq!(self.cause(Cause::GateLost { append, messages }), Ok(()));
                     }
                 }
