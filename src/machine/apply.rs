@@ -141,10 +141,7 @@ impl Run {
                 Ok(())
             }
             Cause::Tick => self.tick(env),
-            Cause::GateLost { append, messages } => {
-                self.gate_lost(append, &messages, env);
-                Ok(())
-            }
+            Cause::GateLost { append, messages } => self.gate_lost(append, &messages, env),
         }
     }
 

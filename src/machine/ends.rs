@@ -1,6 +1,6 @@
 //! How a run ends: gated by its inbox, so that no accepted signal is lost at the end.
 
-use super::apply::{Env, REFUSED_ENDS};
+use super::apply::{Env, REFUSED_ENDS, Refusal};
 use super::body::{Noted, to_bytes};
 use super::draft::Draft;
 use super::row::{Append, Flags, Kind, Message, MessageKind};
@@ -20,8 +20,16 @@ impl Run {
 
     /// The append with the end lost: messages had come. Its other rows are recorded all the same,
     /// then the messages, and the end again unless one of them was a signal that it had not seen.
-    pub(super) fn gate_lost(&mut self, append: Append, messages: &[Message], env: &Env<'_>) {
-        let Some(end) = self.held_end.take() else { return };
+    pub(super) fn gate_lost(
+        &mut self,
+        append: Append,
+        messages: &[Message],
+        env: &Env<'_>,
+    ) -> Result<(), Refusal> {
+        if !append.rows.last().is_some_and(|r| r.kind.ends()) {
+            return Err(Refusal::NotDue);
+        }
+        let Some(end) = self.held_end.take() else { return Err(Refusal::NotDue) };
         let Append { mut rows, attributes, logs, mut history, .. } = append;
         rows.retain(|r| !r.kind.ends());
         if let Some(head) = rows.first_mut() {
@@ -37,7 +45,7 @@ impl Run {
             .any(|m| m.kind == MessageKind::Signal && !self.seen.contains(&m.id.uuid()));
         self.drain(messages, env);
         if self.ended() {
-            return;
+            return Ok(());
         }
         if end.holdable && self.cancel.is_some() && !matches!(end.kind, Kind::Cancelled) {
             // The cancel came while the end was on its way: compensation comes first.
@@ -47,6 +55,7 @@ impl Run {
         } else {
             self.end(end, env);
         }
+        Ok(())
     }
 
     /// A signal came that the answer with the end could not have seen: invoke again.
