@@ -11,7 +11,7 @@ use super::body::{Attention, Faulted, Limits, Policy, Tried, to_bytes};
 use super::draft::Draft;
 use super::op::{Answer, StepError};
 use super::row::{Append, Attributes, Flags, HistoryEntry, Kind, Message, OpKind};
-use super::run::{Cancel, End, Reason, Run, StepState, Turn};
+use super::run::{AT_ONCE, End, Reason, Run, StepState, Turn};
 use super::time::Timestamp;
 use super::tree::{Standing, Tree};
 
@@ -73,7 +73,9 @@ pub enum Cause {
     Drained(Vec<Message>),
     /// Time has passed.
     Tick,
-    /// An append with an end lost because messages had come: here they are.
+    /// An append with an end lost because messages had come: here they are. The owner has set
+    /// `drained` to the counter of accepted messages that it read with them, for a repeat of
+    /// what is recorded may be counted and be in the inbox no more.
     GateLost {
         /// The append that lost.
         append: Append,
@@ -139,10 +141,7 @@ impl Run {
                 Ok(())
             }
             Cause::Tick => self.tick(env),
-            Cause::GateLost { append, messages } => {
-                self.gate_lost(append, &messages, env);
-                Ok(())
-            }
+            Cause::GateLost { append, messages } => self.gate_lost(append, &messages, env),
         }
     }
 
@@ -153,20 +152,19 @@ impl Run {
             && matches!(self.turn, Turn::Due { not_before, .. } if not_before <= now)
     }
 
-    /// The next moment at which time alone changes something; none if it never does.
+    /// The next moment at which time alone changes something; none if it never does. It may
+    /// have come already: then a tick is due.
     #[must_use]
     pub fn next_wake(&self, past: Timestamp) -> Option<Timestamp> {
-        let mut at = self.deadline;
+        let mut at = self.latest_end();
         let mut sooner = |t: Timestamp| at = Some(at.map_or(t, |a| a.min(t)));
-        if let Some(cancel) = &self.cancel {
-            sooner(cancel.deadline);
-        }
         match &self.turn {
             Turn::Due { not_before, .. } if self.paused.is_none() => sooner(*not_before),
             Turn::Held { until, .. } => sooner(*until),
             Turn::Waiting { .. } => {
-                // What is due and did not satisfy the tree will not satisfy it by waiting.
-                if let Some((due, _)) = self.timers.range((past, i32::MAX)..).next() {
+                // What was due and did not satisfy the tree will not satisfy it by waiting.
+                let looked = self.looked.min(past);
+                if let Some((due, _)) = self.timers.range((looked, i32::MAX)..).next() {
                     sooner(*due);
                 }
             }
@@ -177,14 +175,20 @@ impl Run {
 
     /// Lets a run that nothing can wake within the horizon leave memory: records what parks it.
     pub fn settle_down(&mut self, env: &Env<'_>) {
-        if self.parked || self.ended() || !self.next.rows.is_empty() {
+        if self.ended() || !self.next.rows.is_empty() {
             return;
         }
         if matches!(self.turn, Turn::Open { .. } | Turn::Held { .. }) {
             return;
         }
         let wake = self.next_wake(env.past);
-        if wake.is_some_and(|at| at <= env.now + env.horizon) {
+        let near = |at: Timestamp| at <= env.now + env.horizon;
+        if wake.is_some_and(near) {
+            return;
+        }
+        // Parked already; but an alarm that has gone off, or does soon, for nothing must not go
+        // off again and again.
+        if self.parked && (self.alarm == wake || !self.alarm.is_some_and(near)) {
             return;
         }
         if let Some(attention) = self.paused.clone() {
@@ -210,20 +214,33 @@ impl Run {
                 head.flags.set(Flags::GATED);
             }
         } else {
-            let hot = self.was_parked && !self.parked;
-            let reopened = self.was_closing && !self.closing;
-            if let Some(last) = self.next.rows.last_mut()
-                && (hot || reopened || self.closing != self.was_closing)
-            {
-                last.flags.set(if self.parked { Flags::PARK } else { Flags::HOT });
-                if self.closing {
-                    last.flags.set(Flags::CLOSING);
-                }
-            }
-            self.was_parked = self.parked;
-            self.was_closing = self.closing;
+            self.flip();
         }
         Some(std::mem::take(&mut self.next))
+    }
+
+    /// Sets the flags by which the database learns whether the run is parked and whether it is
+    /// closing. The last row that has one counts, and it always says both.
+    fn flip(&mut self) {
+        let rows = &mut self.next.rows;
+        let mut at = rows.iter().rposition(|r| r.flags.has(Flags::PARK));
+        let changed = self.parked != self.was_parked || self.closing != self.was_closing;
+        if (at.is_some() && !self.parked) || (at.is_none() && changed) {
+            // Parking needs a row that says until when; without one the run stays in memory.
+            self.parked = false;
+            rows.iter_mut().for_each(|r| r.flags.clear(Flags::PARK));
+            if let Some(last) = rows.last_mut() {
+                last.flags.set(Flags::HOT);
+            }
+            at = rows.len().checked_sub(1);
+        }
+        if let Some(row) = at.and_then(|at| rows.get_mut(at))
+            && self.closing
+        {
+            row.flags.set(Flags::CLOSING);
+        }
+        self.was_parked = self.parked;
+        self.was_closing = self.closing;
     }
 
     // --- exchanges ---------------------------------------------------------------------------
@@ -258,12 +275,13 @@ impl Run {
         } else {
             if self.epoch + 1 > self.row_epoch + EPOCH_ROOM {
                 let fault = self.fault_body("epochs used up without a row");
-                Draft::new(Kind::Fault, 0).due(Some(env.now)).body(fault).put(self, env.now);
+                Draft::new(Kind::Fault, 0).due(Some(env.past)).body(fault).put(self, env.now);
             }
             self.epoch += 1;
         }
         self.interrupt(env);
         self.fire(env);
+        self.offered = env.past;
         self.invoked = true;
         self.invocations += 1;
         self.started_at.get_or_insert(env.now);
@@ -304,7 +322,7 @@ impl Run {
     fn close_exchange(&mut self, epoch: i32) -> Result<Seen, Refusal> {
         match self.turn {
             Turn::Open { epoch: open, unseen, saw_cancel, .. } if open == epoch => {
-                self.turn = Turn::Due { reason: Reason::Retry, not_before: self.last_at };
+                self.turn = Turn::Due { reason: Reason::Retry, not_before: AT_ONCE };
                 Ok(Seen { signals: !unseen, cancel: saw_cancel })
             }
             _ => Err(Refusal::StaleEpoch),
@@ -347,11 +365,10 @@ impl Run {
                     self.pause(&Attention::new("invocations-used-up", detail), env, 0);
                     return;
                 };
-                let far = at > env.now + env.horizon;
-                if far || self.epoch + 1 > self.row_epoch + EPOCH_ROOM {
+                let (at, park) = self.alarm_at(at, env);
+                if park != 0 || self.epoch + 1 > self.row_epoch + EPOCH_ROOM {
                     let body = Faulted { status, ..self.faulted_now(&detail) };
-                    let flags = if far { Flags::PARK } else { 0 };
-                    Draft::new(Kind::Fault, flags)
+                    Draft::new(Kind::Fault, park)
                         .due(Some(at))
                         .body(to_bytes(&body))
                         .put(self, env.now);
@@ -411,28 +428,42 @@ impl Run {
     /// if a step's next attempt is due.
     pub(super) fn look_at_tree(&mut self, reason: Reason, env: &Env<'_>) {
         let Turn::Waiting { tree } = &self.turn else { return };
-        let due: Vec<i32> = self.timers.range(..=(env.past, i32::MAX)).map(|(_, n)| *n).collect();
-        let overlay =
-            |id: &str| match self.steps.get(id).map(|s| (s.op, &s.state)) {
-                Some((op, StepState::Asked { n, .. })) if due.contains(n) => {
-                    if op == OpKind::Sleep { Standing::Value } else { Standing::Failed }
-                }
-                _ => self.standing(id),
-            };
-        let satisfied = tree.standing(&overlay) != Standing::Pending;
-        let again = due.iter().any(|n| {
-            let step = self.pending.get(n).and_then(|id| self.steps.get(id));
-            step.is_some_and(|s| matches!(s.state, StepState::Trying { .. }))
+        let goes_on = self.goes_on(tree, env.past);
+        self.looked = env.past;
+        match goes_on {
+            Some(GoesOn::Satisfied) => {
+                self.fire(env);
+                self.turn = Turn::Due { reason, not_before: env.past };
+            }
+            Some(GoesOn::Attempt) => {
+                self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
+            }
+            None => return,
+        }
+        self.wake();
+    }
+
+    /// Why a run that waits for `tree` may go on, if it may.
+    pub(super) fn goes_on(&self, tree: &Tree, past: Timestamp) -> Option<GoesOn> {
+        let standing = |id: &str| match self.steps.get(id).map(|s| (s.op, &s.state)) {
+            Some((op, StepState::Asked { due: Some(due), .. })) if *due <= past => {
+                if op == OpKind::Sleep { Standing::Value } else { Standing::Failed }
+            }
+            _ => self.standing(id),
+        };
+        if tree.standing(&standing) != Standing::Pending {
+            return Some(GoesOn::Satisfied);
+        }
+        let attempt = self.timers.range(..=(past, i32::MAX)).any(|(due, n)| {
+            let id = self.pending.get(n);
+            let step = id.and_then(|id| self.steps.get(id));
+            let trying = step.is_some_and(|s| matches!(s.state, StepState::Trying { .. }));
+            // An attempt that was offered and not made is one that the handler gave up, as new
+            // code without that step does, unless it waits for it.
+            let offered = *due <= self.offered;
+            trying && (!offered || id.is_some_and(|id| tree.steps().contains(&id.as_str())))
         });
-        if satisfied {
-            self.fire(env);
-            self.turn = Turn::Due { reason, not_before: env.past };
-        } else if again {
-            self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
-        }
-        if satisfied || again {
-            self.wake();
-        }
+        attempt.then_some(GoesOn::Attempt)
     }
 
     /// Settles what is due by itself, in order of (due, n of the ask).
@@ -463,9 +494,23 @@ impl Run {
     /// Pauses the run; an exchange that is open may still answer.
     pub(super) fn pause(&mut self, attention: &Attention, env: &Env<'_>, flags: i16) {
         Draft::new(Kind::Paused, flags | Flags::PARK)
-            .due(self_wake(self.deadline, self.cancel.as_ref()))
+            .due(self.latest_end())
             .body(to_bytes(attention))
             .put(self, env.now);
+    }
+
+    /// The moment at which the run ends if nothing else ends it.
+    fn latest_end(&self) -> Option<Timestamp> {
+        self.deadline.into_iter().chain(self.cancel.as_ref().map(|c| c.deadline)).min()
+    }
+
+    /// For a back-off until `at`: the flag that parks it if that is far away, and then the moment
+    /// to wake, for the back-off or for the end of the run.
+    pub(super) fn alarm_at(&self, at: Timestamp, env: &Env<'_>) -> (Timestamp, i16) {
+        if at <= env.now + env.horizon {
+            return (at, 0);
+        }
+        (self.latest_end().map_or(at, |end| at.min(end)), Flags::PARK)
     }
 
     /// The run is to be driven: if the database says parked, the next append says otherwise.
@@ -493,8 +538,13 @@ impl Run {
     }
 }
 
-fn self_wake(deadline: Option<Timestamp>, cancel: Option<&Cancel>) -> Option<Timestamp> {
-    deadline.into_iter().chain(cancel.map(|c| c.deadline)).min()
+/// Why a run that waits goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GoesOn {
+    /// Its tree is satisfied, by what is settled or by what is due.
+    Satisfied,
+    /// A step's next attempt is due.
+    Attempt,
 }
 
 /// What an exchange had seen when it was opened.

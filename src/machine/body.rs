@@ -76,12 +76,17 @@ pub struct Faulted {
 /// Body of `noted`: what a handler says about its run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Noted {
-    /// The custom status; absent: unchanged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The custom status; absent: unchanged, null: cleared.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub status: Option<Box<RawValue>>,
     /// All tags after the change; absent: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<BTreeMap<String, String>>,
+}
+
+/// What is present is some, null too.
+fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(d).map(Some)
 }
 
 /// Why a run does not move: body of `paused`, and `attention` in the API.

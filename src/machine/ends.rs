@@ -1,6 +1,6 @@
 //! How a run ends: gated by its inbox, so that no accepted signal is lost at the end.
 
-use super::apply::{Env, REFUSED_ENDS};
+use super::apply::{Env, REFUSED_ENDS, Refusal};
 use super::body::{Noted, to_bytes};
 use super::draft::Draft;
 use super::row::{Append, Flags, Kind, Message, MessageKind};
@@ -20,37 +20,42 @@ impl Run {
 
     /// The append with the end lost: messages had come. Its other rows are recorded all the same,
     /// then the messages, and the end again unless one of them was a signal that it had not seen.
-    pub(super) fn gate_lost(&mut self, append: Append, messages: &[Message], env: &Env<'_>) {
-        let Some(end) = self.held_end.take() else { return };
-        let Append { mut rows, attributes, logs, history, .. } = append;
+    pub(super) fn gate_lost(
+        &mut self,
+        append: Append,
+        messages: &[Message],
+        env: &Env<'_>,
+    ) -> Result<(), Refusal> {
+        if !append.rows.last().is_some_and(|r| r.kind.ends()) {
+            return Err(Refusal::NotDue);
+        }
+        let Some(end) = self.held_end.take() else { return Err(Refusal::NotDue) };
+        let Append { mut rows, attributes, logs, mut history, .. } = append;
         rows.retain(|r| !r.kind.ends());
         if let Some(head) = rows.first_mut() {
             head.flags.clear(Flags::GATED);
         }
         self.n = rows.last().map_or(self.n - 1, |r| r.n + 1);
         self.seq = rows.last().map_or(self.seq, |r| r.seq);
+        history.append(&mut self.next.history);
         self.next = Append { rows, drained: 0, attributes, logs, history };
         self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
-        let before = self.untaken();
-        let known = self.drained;
+        let signalled = messages
+            .iter()
+            .any(|m| m.kind == MessageKind::Signal && !self.seen.contains(&m.id.uuid()));
         self.drain(messages, env);
         if self.ended() {
-            return;
+            return Ok(());
         }
-        let signalled = messages.iter().any(|m| m.kind == MessageKind::Signal && m.pos > known);
-        debug_assert!(signalled || self.untaken() == before, "only signals are left untaken");
         if end.holdable && self.cancel.is_some() && !matches!(end.kind, Kind::Cancelled) {
             // The cancel came while the end was on its way: compensation comes first.
             self.turn = Turn::Due { reason: Reason::Cancel, not_before: env.past };
-        } else if end.holdable && signalled {
+        } else if end.holdable && signalled && self.refused < REFUSED_ENDS {
             self.refuse_end(env);
         } else {
             self.end(end, env);
         }
-    }
-
-    fn untaken(&self) -> usize {
-        self.inbox().map(|(_, count)| count).sum()
+        Ok(())
     }
 
     /// A signal came that the answer with the end could not have seen: invoke again.

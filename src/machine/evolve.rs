@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::body::{Act, Attention, Faulted, Noted, Tried};
 use super::id::MessageId;
 use super::row::{Flags, Kind, MessageKind, OpKind, Row};
-use super::run::{AskKept, Buffered, Cancel, Mail, Reason, Run, Step, StepState, Turn, Unreadable};
+use super::run::{
+    AT_ONCE, AskKept, Buffered, Cancel, Mail, Reason, Run, Step, StepState, Turn, Unreadable,
+};
 use super::time::Timestamp;
 
 /// The parts of an `asked` row's body that recovery needs.
@@ -30,9 +32,10 @@ impl Run {
         self.seen.extend(row.refer);
         let body = || row.body.clone().unwrap_or_default();
         if row.flags.has(Flags::HANDLER) {
-            self.turn = Turn::Due { reason: Reason::Retry, not_before: row.at };
+            self.turn = Turn::Due { reason: Reason::Retry, not_before: AT_ONCE };
             self.invoked = true;
             self.faults = 0;
+            self.claims = 0;
         }
         match row.kind {
             Kind::Done | Kind::Failed => self.settle(row, &body()),
@@ -128,6 +131,7 @@ impl Run {
                 self.first_fault = fault.first;
                 self.last_fault = Some(fault.detail);
                 self.invoked = true;
+                self.claims = 0;
                 let not_before = row.due.unwrap_or(row.at);
                 self.turn = Turn::Due { reason: Reason::Retry, not_before };
             }
@@ -137,14 +141,17 @@ impl Run {
                     Some(Cancel { reason: act.reason, deadline: row.due.unwrap_or(row.at) });
                 // A cancel lets a paused run go on: it is to compensate and end.
                 self.paused = None;
-                self.turn = Turn::Due { reason: Reason::Cancel, not_before: row.at };
+                self.turn = Turn::Due { reason: Reason::Cancel, not_before: AT_ONCE };
             }
             Kind::Paused => {
                 let attention: Attention = serde_json::from_slice(&body())
                     .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
                 self.paused = Some(attention);
+                // Nothing ends it while a person looks: it accepts messages again.
+                self.closing = false;
+                self.refused = 0;
                 if row.flags.has(Flags::HANDLER) {
-                    self.turn = Turn::Due { reason: Reason::Manual, not_before: row.at };
+                    self.turn = Turn::Due { reason: Reason::Manual, not_before: AT_ONCE };
                 }
             }
             Kind::Resumed => self.resume(row),
@@ -161,14 +168,14 @@ impl Run {
             }
         }
         if row.flags.has(Flags::END) && !matches!(row.kind, Kind::Paused) {
-            self.turn = Turn::Due { reason: Reason::Yield, not_before: row.at };
+            self.turn = Turn::Due { reason: Reason::Yield, not_before: AT_ONCE };
         }
         if row.flags.has(Flags::PARK) {
             self.parked = true;
+            self.alarm = row.due;
         }
         if row.flags.has(Flags::HOT) {
             self.parked = false;
-            self.closing = row.flags.has(Flags::CLOSING);
         }
         Ok(())
     }
@@ -176,10 +183,10 @@ impl Run {
     fn settle(&mut self, row: &Row, body: &Bytes) {
         let ok = row.kind == Kind::Done;
         let op = row.flags.op().unwrap_or_default();
-        self.forget_timer(&row.step);
-        if let (Some(message), OpKind::Signal | OpKind::Callback) = (row.refer, op) {
-            self.unbuffer(MessageId::from(message));
+        if let Some(message) = row.refer {
+            self.unbuffer(&row.step, op, MessageId::from(message));
         }
+        self.forget_timer(&row.step);
         self.shown.push(&row.step, row.seq, op, ok, body);
         self.claims = 0;
         let state = StepState::Settled { seq: row.seq, n: row.n, ok };
@@ -195,13 +202,14 @@ impl Run {
         self.paused = None;
         self.faults = 0;
         self.idle = 0;
+        self.claims = 0;
         let retry: Vec<(Timestamp, i32)> = self
             .timers
             .iter()
             .copied()
-            .filter(|(_, n)| {
+            .filter(|(due, n)| {
                 let step = self.pending.get(n).and_then(|id| self.steps.get(id));
-                step.is_some_and(|s| matches!(s.state, StepState::Trying { .. }))
+                *due > row.at && step.is_some_and(|s| matches!(s.state, StepState::Trying { .. }))
             })
             .collect();
         for (due, n) in retry {
@@ -213,8 +221,17 @@ impl Run {
                 *due = row.at;
             }
         }
-        if let Turn::Due { .. } = self.turn {
-            self.turn = Turn::Due { reason: Reason::Manual, not_before: row.at };
+        let hurry = || {
+            let act: Act = row.body.as_deref().map(serde_json::from_slice)?.ok()?;
+            Some(act.hurry)
+        };
+        match self.turn {
+            // A delayed start stays delayed, unless it is this that the operator hurries.
+            Turn::Due { reason: Reason::Start, .. } if hurry() != Some(true) => {}
+            Turn::Due { .. } => {
+                self.turn = Turn::Due { reason: Reason::Manual, not_before: AT_ONCE };
+            }
+            _ => {}
         }
     }
 
@@ -232,10 +249,22 @@ impl Run {
         }
     }
 
-    fn unbuffer(&mut self, id: MessageId) {
-        self.buffered.retain(|_, queue| {
+    /// A step took this message, out of the buffer if it was there.
+    fn unbuffer(&mut self, step: &str, op: OpKind, id: MessageId) {
+        let asked = match self.steps.get(step).map(|s| &s.state) {
+            Some(StepState::Asked { ask, .. }) => ask.name.clone(),
+            _ => None,
+        };
+        let key = match (op, asked) {
+            (OpKind::Signal, Some(name)) => (Mail::Signal, name),
+            (OpKind::Callback, _) => (Mail::Callback, step.to_owned()),
+            _ => return,
+        };
+        if let Some(queue) = self.buffered.get_mut(&key) {
             queue.retain(|m| m.id != id);
-            !queue.is_empty()
-        });
+            if queue.is_empty() {
+                self.buffered.remove(&key);
+            }
+        }
     }
 }

@@ -7,15 +7,13 @@ use super::body::{Act, Attention, to_bytes};
 use super::draft::Draft;
 use super::op::StepError;
 use super::row::{Kind, Message, MessageKind, OpKind};
-use super::run::{Cancel, End, Mail, Reason, Run, StepState, Turn};
+use super::run::{End, Mail, Reason, Run, StepState, Turn};
 
 impl Run {
     pub(super) fn drain(&mut self, messages: &[Message], env: &Env<'_>) {
         for message in messages {
-            if message.pos <= self.drained {
-                continue;
-            }
-            self.drained = message.pos;
+            // What was drained before is known by its id; a new owner reads old positions again.
+            self.drained = self.drained.max(message.pos);
             if self.seen.contains(&message.id.uuid()) {
                 continue;
             }
@@ -23,6 +21,11 @@ impl Run {
             if self.ended() {
                 return;
             }
+        }
+        if self.cancel.is_some() && !self.invoked {
+            // Nobody has anything to compensate. Only now: what came with it is recorded too.
+            self.end(End { kind: Kind::Cancelled, body: None, holdable: false, ms: 0 }, env);
+            return;
         }
         self.look_at_tree(Reason::Progress, env);
     }
@@ -70,8 +73,10 @@ impl Run {
                 Draft::new(Kind::Paused, 0).body(to_bytes(&attention)).took(m).put(self, env.now);
             }
             MessageKind::Resume | MessageKind::RetryNow => {
+                let mut act: Act = serde_json::from_slice(&m.body).unwrap_or_default();
+                act.hurry |= m.kind == MessageKind::RetryNow;
                 self.wake();
-                Draft::new(Kind::Resumed, 0).body(m.body.clone()).took(m).put(self, env.now);
+                Draft::new(Kind::Resumed, 0).body(to_bytes(&act)).took(m).put(self, env.now);
                 self.look_at_tree(Reason::Manual, env);
             }
             MessageKind::Terminate => {
@@ -100,11 +105,6 @@ impl Run {
             .body(m.body.clone())
             .took(m)
             .put(self, env.now);
-        if self.invoked {
-            self.cancel = Some(Cancel { reason: act.reason, deadline });
-        } else {
-            self.end(End { kind: Kind::Cancelled, body: None, holdable: false, ms: 0 }, env);
-        }
     }
 
     /// The pending signal step that asked first for `name`.

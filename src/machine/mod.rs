@@ -12,6 +12,8 @@ mod retry;
 mod row;
 mod run;
 mod shown;
+#[cfg(test)]
+mod tests;
 pub mod time;
 mod tree;
 mod turn;

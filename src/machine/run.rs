@@ -16,6 +16,11 @@ use super::shown::Shown;
 use super::time::Timestamp;
 use super::tree::{Standing, Tree};
 
+/// A moment that has come, whatever the clock says.
+pub(super) const AT_ONCE: Timestamp = Timestamp::from_micros(0);
+/// A moment before every other.
+const NEVER_YET: Timestamp = Timestamp::from_micros(i64::MIN);
+
 /// Why the gateway invokes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -267,7 +272,7 @@ pub struct Run {
     pub idle: u32,
     /// Ends refused because of unseen signals.
     pub refused: u32,
-    /// `claimed` rows since the last settled step.
+    /// `claimed` rows since the last sign that a node outlived an exchange of this run.
     pub claims: u32,
     /// Messages are refused from now on.
     pub closing: bool,
@@ -293,6 +298,12 @@ pub struct Run {
     pub last_at: Timestamp,
     /// Rows that wait for the next append.
     pub next: Append,
+    /// Until when the database leaves a parked run alone; none: for ever.
+    pub(super) alarm: Option<Timestamp>,
+    /// Timers due by then have been looked at since the run began to wait.
+    pub(super) looked: Timestamp,
+    /// Attempts due by then were offered to the handler by the last exchange.
+    pub(super) offered: Timestamp,
     /// How the database's parked flag stood when the last append was sealed.
     pub(super) was_parked: bool,
     /// How the database's closing flag stood when the last append was sealed.
@@ -374,8 +385,10 @@ impl Run {
             refused: 0,
             claims: 0,
             closing: false,
-            parked: false,
-            fresh: false,
+            // A delayed start is parked until its moment.
+            parked: created.start_at.is_some(),
+            // Epoch 0 lends nobody an epoch: the first one needs a row before it is used.
+            fresh: row.epoch == 0,
             invoked: false,
             invocations: 0,
             held_end: None,
@@ -385,14 +398,18 @@ impl Run {
             started_at: None,
             last_at: row.at,
             next: Append::default(),
-            was_parked: false,
+            alarm: created.start_at.into_iter().chain(row.due).min(),
+            looked: NEVER_YET,
+            offered: NEVER_YET,
+            was_parked: created.start_at.is_some(),
             was_closing: false,
             created,
         })
     }
 
     /// The run that `rows` add up to, as a new owner finds it. `parked` and `closing` are the
-    /// database's flags, `drained` the counter that was read in the same snapshot.
+    /// database's flags. The owner sets `drained` to the counter of accepted messages that it
+    /// read in the same snapshot, and drains what is left in the inbox before anything else.
     pub fn recover(
         id: RunId,
         ns: i32,
@@ -402,9 +419,6 @@ impl Run {
     ) -> Result<Self, Unreadable> {
         let (first, rest) = rows.split_first().ok_or(Unreadable::NoCreated)?;
         let mut run = Self::of_created(id, ns, first)?;
-        // Without a delayed start it may have been invoked before anything was recorded.
-        run.invoked = run.created.start_at.is_none() || !rest.is_empty();
-        let mut last_epoch = 0;
         for row in rest {
             run.evolve(row)?;
             if row.flags.has(Flags::HANDLER) && row.epoch > last_epoch {
@@ -414,6 +428,13 @@ impl Run {
         }
         run.started_at = rest.iter().find(|r| r.flags.has(Flags::HANDLER)).map(|r| r.at);
         run.epoch = run.row_epoch;
+        // Whoever had an epoch may have used it before anything else was recorded.
+        run.invoked = run.row_epoch > 0;
+        if let Turn::Waiting { tree } = &run.turn
+            && tree.standing(&|id| run.standing(id)) != Standing::Pending
+        {
+            run.turn = Turn::Due { reason: Reason::Progress, not_before: AT_ONCE };
+        }
         run.fresh = true;
         run.parked = parked;
         run.was_parked = parked;

@@ -20,8 +20,6 @@ struct Did {
     settled: bool,
     /// Something was recorded: the answer made progress.
     recorded: bool,
-    /// An at-most-once step began; only the next epoch may report it.
-    began: bool,
     /// A step's error asks for a person.
     pause: Option<Attention>,
 }
@@ -88,10 +86,12 @@ impl Run {
                     fresh.insert(id, kind);
                 }
             }
-            if let Op::Run { outcome, .. } = op {
+            if let Op::Run { outcome, .. } = op
+                && self.standing(id) == Standing::Pending
+            {
                 let size = match outcome {
                     Outcome::Value(value) => value.len(),
-                    Outcome::Error(error) => error.message.len(),
+                    Outcome::Error(error) => error.to_bytes().len(),
                 };
                 bytes += size;
                 if size > env.limits.value_bytes {
@@ -116,7 +116,8 @@ impl Run {
                 ),
             ));
         }
-        (bytes > env.limits.journal_bytes).then(|| {
+        // A journal that signals have filled can still wait and end.
+        (bytes > env.limits.journal_bytes.max(self.shown.bytes)).then(|| {
             Attention::new(
                 "journal-limit",
                 format!(
@@ -155,7 +156,7 @@ impl Run {
                     Some(_) => false,
                 };
                 if startable {
-                    (did.recorded, did.settled, did.began) = (true, true, true);
+                    (did.recorded, did.settled) = (true, true);
                     Draft::new(Kind::Begun, Flags::HANDLER)
                         .step(&id, OpKind::Run)
                         .put(self, env.now);
@@ -167,6 +168,8 @@ impl Run {
                 }
                 did.recorded = true;
                 self.ask(&id, &ask, raw, env);
+                // What had come before it was asked for has settled it.
+                did.settled |= self.standing(&id) != Standing::Pending;
             }
             Op::Status(value) => {
                 let now = (value.as_ref() != b"null").then(|| value.clone());
@@ -308,6 +311,7 @@ impl Run {
             } else {
                 self.refuse_end(env);
                 self.mark_end(first_row);
+                self.after_turn(env);
             }
             return;
         }
@@ -320,8 +324,9 @@ impl Run {
             self.pause(&attention, env, Flags::HANDLER | Flags::END);
             return;
         }
-        if did.began {
-            // Only the next epoch may run what was begun, so it must come.
+        if self.has_begun() {
+            // Only the next epoch may report what was begun, and a later one settles it as
+            // interrupted: either way it must come.
             self.turn = Turn::Due { reason: Reason::Yield, not_before: env.past };
         }
         self.suspend(&did, env);
@@ -332,17 +337,10 @@ impl Run {
     /// What is recorded of a turn that goes on: the tree, or that nothing moves.
     fn suspend(&mut self, did: &Did, env: &Env<'_>) {
         let at_once = match &self.turn {
-            Turn::Waiting { tree } => {
-                let due = |id: &str| match self.steps.get(id).map(|s| &s.state) {
-                    Some(StepState::Asked { due: Some(due), .. }) if *due <= env.past => {
-                        Standing::Value
-                    }
-                    _ => self.standing(id),
-                };
-                tree.standing(&due) != Standing::Pending
-            }
+            Turn::Waiting { tree } => self.goes_on(tree, env.past).is_some(),
             _ => true,
         };
+        self.looked = env.past;
         if did.recorded {
             self.idle = 0;
         } else if at_once {
@@ -361,6 +359,8 @@ impl Run {
                 );
                 return;
             }
+        } else {
+            self.idle = 0;
         }
         if let Turn::Waiting { tree } = &self.turn {
             if at_once {
@@ -373,6 +373,12 @@ impl Run {
             let flags = if park { Flags::HANDLER | Flags::PARK } else { Flags::HANDLER };
             Draft::new(Kind::Waits, flags).due(wake).body(body).put(self, env.now);
         }
+    }
+
+    /// Whether an at-most-once step has begun and is not settled.
+    fn has_begun(&self) -> bool {
+        let mut pending = self.pending.values().filter_map(|id| self.steps.get(id));
+        pending.any(|s| matches!(s.state, StepState::Begun { .. }))
     }
 
     /// The last row of an answer that is followed by another invocation says so.
@@ -425,8 +431,8 @@ impl Run {
         }
         let mut body = self.faulted_now(&detail);
         body.faults = 0;
-        let far = at > env.now + env.horizon;
-        let flags = if far { Flags::HANDLER | Flags::PARK } else { Flags::HANDLER };
+        let (at, park) = self.alarm_at(at, env);
+        let flags = Flags::HANDLER | park;
         Draft::new(Kind::Fault, flags).due(Some(at)).body(to_bytes(&body)).put(self, env.now);
         None
     }

@@ -1,0 +1,469 @@
+//! A database in memory, and the owner that drives one run on it as the engine does.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::machine::*;
+
+/// True time is known to this many milliseconds, either way.
+pub(super) const SKEW: u64 = 5;
+/// How long a run may idle in memory.
+pub(super) const HORIZON: Duration = Duration::from_mins(1);
+/// Where the clock starts, in milliseconds.
+const EPOCH_MS: i64 = 1_800_000_000_000;
+
+pub(super) const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+pub(super) fn text(of: &'static str) -> Bytes {
+    Bytes::from_static(of.as_bytes())
+}
+
+/// When the database would have somebody load the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    Hot,
+    At(Timestamp),
+    Never,
+}
+
+/// What became of an append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Won,
+    LostByGate,
+    LostByHead,
+}
+
+/// One run's rows, inbox and flags.
+#[derive(Debug, Clone)]
+pub(super) struct Db {
+    pub rows: Vec<Row>,
+    pub inbox: Vec<Message>,
+    /// The last position given out.
+    pub accepted: i32,
+    pub closing: bool,
+    pub wake: Wake,
+    pub attributes: Option<Attributes>,
+    /// Every message that was accepted, repeats once.
+    pub ever: Vec<(Uuid, MessageKind)>,
+}
+
+impl Db {
+    pub(super) fn ended(&self) -> bool {
+        self.rows.last().is_some_and(|r| r.kind.ends())
+    }
+
+    /// Any node accepts a message; false is a 410.
+    pub(super) fn accept(&mut self, mut m: Message) -> bool {
+        let mail = m.kind == MessageKind::New || m.kind.mail().is_some();
+        if self.ended() || (self.closing && mail) {
+            return false;
+        }
+        if self.inbox.iter().all(|there| there.id != m.id) {
+            self.accepted += 1;
+            m.pos = self.accepted;
+            // `new` says nothing that the run must remember.
+            let known = self.ever.iter().any(|(id, _)| *id == m.id.uuid());
+            if !known && m.kind != MessageKind::New {
+                self.ever.push((m.id.uuid(), m.kind));
+            }
+            self.inbox.push(m);
+        }
+        true
+    }
+
+    /// The compare-and-append, with its gate and its flips.
+    pub(super) fn append(&mut self, a: &Append) -> Verdict {
+        let head = &a.rows[0];
+        if usize::try_from(head.n) != Ok(self.rows.len()) || self.ended() {
+            return Verdict::LostByHead;
+        }
+        let gated = head.flags.has(Flags::GATED);
+        if gated && a.drained >= 0 && a.drained != self.accepted {
+            return Verdict::LostByGate;
+        }
+        self.rows.extend(a.rows.iter().cloned());
+        self.inbox.retain(|m| a.rows.iter().all(|r| r.pos != m.pos));
+        if let Some(attributes) = &a.attributes {
+            self.attributes = Some(attributes.clone());
+        }
+        let flips = |r: &&Row| r.flags.0 & (Flags::PARK | Flags::HOT | Flags::CLOSING) != 0;
+        if let Some(flip) = a.rows.iter().rev().find(flips) {
+            let parked = flip.flags.has(Flags::PARK);
+            self.wake = match flip.due {
+                _ if !parked => Wake::Hot,
+                Some(due) => Wake::At(due),
+                None => Wake::Never,
+            };
+            self.closing = flip.flags.has(Flags::CLOSING);
+        }
+        Verdict::Won
+    }
+
+    /// What an invocation that shows everything that is committed would show.
+    pub(super) fn journal(&self) -> Shown {
+        let mut shown = Shown::default();
+        for row in self.rows.iter().filter(|r| r.kind.settles()) {
+            let op = row.flags.op().expect("an op");
+            let body = row.body.clone().expect("a body");
+            shown.push(&row.step, row.seq, op, row.kind == Kind::Done, &body);
+        }
+        shown
+    }
+}
+
+/// An exchange that was sent: what its handler sees.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    pub epoch: i32,
+    pub reason: Reason,
+    pub saw_cancel: bool,
+    pub view: Run,
+}
+
+/// A run, its database, a clock, and everything that was ever sent for it.
+#[derive(Debug, Clone)]
+pub(super) struct World {
+    pub db: Db,
+    pub run: Run,
+    /// True time.
+    pub clock: Timestamp,
+    pub policy: Policy,
+    pub limits: Limits,
+    pub jitter: f64,
+    /// Every exchange in the order of sending.
+    pub sent: Vec<Sent>,
+    /// Accepted while the next append is on its way.
+    pub arriving: Vec<Message>,
+    /// The epoch of the exchange that this owner sent last.
+    posted: Option<i32>,
+    /// Distinct ids for messages.
+    next_message: u128,
+}
+
+/// Options of a start.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Started {
+    /// Milliseconds until the first invocation.
+    pub delay: Option<u64>,
+    /// Milliseconds until the run times out.
+    pub timeout: Option<u64>,
+    /// Created by a node that does not own it.
+    pub elsewhere: bool,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::started(Started::default())
+    }
+
+    pub(super) fn started(with: Started) -> Self {
+        let clock = Timestamp::from_micros(EPOCH_MS * 1_000);
+        let start_at = with.delay.map(|d| clock + ms(d));
+        let created = Created {
+            function: "checkout".to_owned(),
+            namespace: "default".to_owned(),
+            key: None,
+            input: serde_json::value::to_raw_value(&1).expect("a number"),
+            seed: "0".repeat(32),
+            start_at,
+            tags: BTreeMap::from([("customer".to_owned(), "c7".to_owned())]),
+            invocation_timeout: None,
+            retry: None,
+            traceparent: None,
+            by: "local".to_owned(),
+        };
+        let lends = start_at.is_none() && !with.elsewhere;
+        let row = Row {
+            n: 0,
+            kind: Kind::Created,
+            flags: Flags(0),
+            seq: 0,
+            epoch: i32::from(lends),
+            cp: 0,
+            ms: 0,
+            dep: 1,
+            at: clock,
+            due: with.timeout.map(|t| clock + ms(t)),
+            refer: None,
+            step: String::new(),
+            body: Some(body_of(&created)),
+            pos: 0,
+        };
+        let id = RunId::new(clock, 7);
+        let run = Run::of_created(id, 1, &row).expect("a created row");
+        let wake = start_at.map_or(Wake::Hot, |at| Wake::At(row.due.map_or(at, |due| at.min(due))));
+        let db = Db {
+            rows: vec![row],
+            inbox: vec![],
+            accepted: 0,
+            closing: false,
+            wake,
+            attributes: None,
+            ever: vec![],
+        };
+        Self {
+            db,
+            run,
+            clock,
+            policy: Policy::default(),
+            limits: Limits::default(),
+            jitter: 0.0,
+            sent: vec![],
+            arriving: vec![],
+            posted: None,
+            next_message: 0,
+        }
+    }
+
+    pub(super) fn env(&self) -> Env<'_> {
+        Env {
+            now: self.clock + ms(SKEW),
+            past: self.clock - ms(SKEW),
+            jitter: self.jitter,
+            policy: &self.policy,
+            limits: &self.limits,
+            horizon: HORIZON,
+        }
+    }
+
+    /// One cause, without the append that follows from it.
+    pub(super) fn cause(&mut self, cause: Cause) -> Result<(), Refusal> {
+        let (policy, limits) = (self.policy.clone(), self.limits);
+        let env = Env { policy: &policy, limits: &limits, ..self.env() };
+        self.run.apply(cause, &env)
+    }
+
+    /// Everything that the owner can do now: append, open an exchange and send it, park.
+    pub(super) fn pump(&mut self) {
+        for _ in 0..100 {
+            let (policy, limits) = (self.policy.clone(), self.limits);
+            let env = Env { policy: &policy, limits: &limits, ..self.env() };
+            self.run.settle_down(&env);
+            if let Some(append) = self.run.seal() {
+                for m in std::mem::take(&mut self.arriving) {
+                    self.db.accept(m);
+                }
+                match self.db.append(&append) {
+                    Verdict::Won => {}
+                    Verdict::LostByHead => self.load(),
+                    Verdict::LostByGate => {
+                        let messages = self.db.inbox.clone();
+                        self.run.drained = self.db.accepted;
+                        assert_eq!(self.cause(Cause::GateLost { append, messages }), Ok(()));
+                    }
+                }
+                continue;
+            }
+            self.send();
+            if self.run.wants_exchange(self.env().past) {
+                assert_eq!(self.cause(Cause::Free { dep: 1 }), Ok(()));
+                continue;
+            }
+            return;
+        }
+        panic!("the run never comes to rest: {:#?}", self.db.rows);
+    }
+
+    /// Sends the open exchange, if it was not: everything that it shows is committed.
+    fn send(&mut self) {
+        let Turn::Open { epoch, reason, saw_cancel, .. } = self.run.turn else { return };
+        if self.posted.replace(epoch) != Some(epoch) {
+            let view = self.run.clone();
+            // Whatever is shown was committed before, in this order, for ever.
+            let (committed, shown) = (self.db.journal(), view.shown.within(usize::MAX));
+            assert!(committed.within(usize::MAX).0.starts_with(shown.0));
+            self.sent.push(Sent { epoch, reason, saw_cancel, view });
+        }
+    }
+
+    /// A new owner: what the database knows, and nothing else.
+    pub(super) fn load(&mut self) {
+        self.run = self.recovered();
+        self.posted = None;
+        let left = self.db.inbox.clone();
+        let refused = self.cause(Cause::Drained(left));
+        assert!(refused.is_ok() || self.run.ended(), "{refused:?}");
+    }
+
+    pub(super) fn recovered(&self) -> Run {
+        let parked = self.db.wake != Wake::Hot;
+        let (id, rows) = (self.run.id, &self.db.rows);
+        let mut run = Run::recover(id, 1, rows, parked, self.db.closing).expect("readable rows");
+        run.drained = self.db.accepted;
+        run
+    }
+
+    /// The owner dies before its append is on its way, or after it was committed.
+    pub(super) fn crash(&mut self, committed: bool) {
+        if committed && let Some(append) = self.run.seal() {
+            self.db.append(&append);
+        }
+        self.load();
+        self.pump();
+    }
+
+    /// Another node believes that the run is its own, moves it once, and dies.
+    pub(super) fn steal(&mut self) {
+        let (mine, posted) = (self.run.clone(), self.posted);
+        self.load();
+        self.pump();
+        (self.run, self.posted) = (mine, posted);
+    }
+
+    pub(super) fn message(&mut self, kind: MessageKind, name: &str, body: &str) -> Message {
+        self.next_message += 1;
+        Message {
+            pos: 0,
+            id: MessageId::from(Uuid::from_u128(self.next_message)),
+            kind,
+            name: name.to_owned(),
+            body: Bytes::from(body.to_owned()),
+            at: self.clock,
+        }
+    }
+
+    /// Reads the inbox as the owner's poll does.
+    pub(super) fn drain(&mut self) {
+        let messages = self.db.inbox.clone();
+        let refused = self.cause(Cause::Drained(messages));
+        assert!(refused.is_ok() || self.run.ended(), "{refused:?}");
+        // A repeat of what is recorded is deleted by key, and `new` says nothing.
+        let known: HashSet<Uuid> = self.db.rows.iter().filter_map(|r| r.refer).collect();
+        let keep = |m: &Message| m.kind != MessageKind::New && !known.contains(&m.id.uuid());
+        self.db.inbox.retain(keep);
+    }
+
+    // --- what scenarios are written in -------------------------------------------------------
+
+    /// Accepts, drains, and goes on; false is a 410.
+    pub(super) fn tell(&mut self, kind: MessageKind, name: &str, body: &str) -> bool {
+        let m = self.message(kind, name, body);
+        let accepted = self.db.accept(m);
+        self.drain();
+        self.pump();
+        accepted
+    }
+
+    pub(super) fn signal(&mut self, name: &str, payload: &str) -> bool {
+        self.tell(MessageKind::Signal, name, payload)
+    }
+
+    pub(super) fn act(&mut self, kind: MessageKind) -> bool {
+        self.tell(kind, "", r#"{"by":"op"}"#)
+    }
+
+    /// The open exchange is answered.
+    pub(super) fn answer(&mut self, answer: Answer) {
+        let epoch = self.open_epoch();
+        assert_eq!(self.cause(Cause::Answered { epoch, answer, ms: 3 }), Ok(()));
+        self.pump();
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault) {
+        let epoch = self.open_epoch();
+        assert_eq!(self.cause(Cause::Faulted { epoch, fault }), Ok(()));
+        self.pump();
+    }
+
+    pub(super) fn advance(&mut self, by: u64) {
+        self.clock = self.clock + ms(by);
+        let refused = self.cause(Cause::Tick);
+        assert!(matches!(refused, Ok(()) | Err(Refusal::NotDue | Refusal::Ended)), "{refused:?}");
+        self.pump();
+    }
+
+    pub(super) fn open_epoch(&self) -> i32 {
+        match self.run.turn {
+            Turn::Open { epoch, .. } => epoch,
+            ref other => panic!("no exchange is open but {other:?}, {:?}", self.run.paused),
+        }
+    }
+
+    pub(super) fn kinds(&self) -> Vec<Kind> {
+        self.db.rows.iter().map(|r| r.kind).collect()
+    }
+
+    /// Kinds of the rows from `n` on.
+    pub(super) fn since(&self, n: usize) -> Vec<Kind> {
+        self.kinds().split_off(n)
+    }
+
+    pub(super) fn body(&self, n: usize) -> String {
+        let body = self.db.rows[n].body.clone().unwrap_or_default();
+        String::from_utf8(body.to_vec()).expect("utf-8")
+    }
+
+    pub(super) fn attention(&self) -> Option<&str> {
+        self.run.paused.as_ref().map(|a| a.code.as_str())
+    }
+}
+
+pub(super) fn body_of(of: &impl serde::Serialize) -> Bytes {
+    serde_json::to_vec(of).expect("JSON").into()
+}
+
+// --- answers ---------------------------------------------------------------------------------
+
+pub(super) fn ops(ops: impl IntoIterator<Item = Op>) -> Answer {
+    Answer { ops: ops.into_iter().collect(), terminal: None }
+}
+
+impl Answer {
+    pub(super) fn ending(self, terminal: Terminal) -> Self {
+        Self { terminal: Some(terminal), ..self }
+    }
+
+    pub(super) fn awaiting(self, tree: &str) -> Self {
+        self.ending(Terminal::Await(tree_of(tree)))
+    }
+
+    pub(super) fn result(self) -> Self {
+        self.ending(Terminal::Result(text("\"out\"")))
+    }
+}
+
+/// A tree from JSON; a bare word is a step.
+pub(super) fn tree_of(tree: &str) -> Tree {
+    serde_json::from_str(tree).unwrap_or_else(|_| Tree::Step(tree.to_owned()))
+}
+
+pub(super) fn value(id: &str, value: &'static str) -> Op {
+    Op::Run { id: id.to_owned(), outcome: Outcome::Value(text(value)), ms: 1, retry: None }
+}
+
+pub(super) fn failure(id: &str, error: StepError) -> Op {
+    Op::Run { id: id.to_owned(), outcome: Outcome::Error(error), ms: 1, retry: None }
+}
+
+pub(super) fn error(retry: Again) -> StepError {
+    StepError { retry, ..StepError::of_gateway("Boom", "it broke") }
+}
+
+pub(super) fn start(id: &str) -> Op {
+    Op::Start { id: id.to_owned() }
+}
+
+fn asking(id: &str, ask: Ask, raw: &serde_json::Value) -> Op {
+    Op::Ask { id: id.to_owned(), ask, raw: body_of(raw) }
+}
+
+pub(super) fn sleep(id: &str, length: u64) -> Op {
+    let raw = serde_json::json!({"op": "sleep", "id": id, "for": format!("{length}ms")});
+    asking(id, Ask::Sleep(Moment::For(ms(length))), &raw)
+}
+
+pub(super) fn signal(id: &str, name: &str, timeout: Option<u64>) -> Op {
+    let raw = serde_json::json!({"op": "signal", "id": id, "name": name});
+    asking(id, Ask::Signal { name: name.to_owned(), timeout: timeout.map(ms) }, &raw)
+}
+
+pub(super) fn callback(id: &str, timeout: Option<u64>) -> Op {
+    let raw = serde_json::json!({"op": "callback", "id": id});
+    asking(id, Ask::Callback { timeout: timeout.map(ms), heartbeat: None }, &raw)
+}

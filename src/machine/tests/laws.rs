@@ -1,0 +1,200 @@
+//! What must hold of a run and its database whenever the owner is at rest.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::fixtures::*;
+use crate::machine::*;
+
+/// What the journal must be able to give back of a run.
+#[derive(Debug, PartialEq)]
+struct Projection {
+    steps: BTreeMap<String, Step>,
+    pending: BTreeMap<i32, String>,
+    timers: Vec<(Timestamp, i32)>,
+    buffered: BTreeMap<(Mail, String), Vec<MessageId>>,
+    seen: HashSet<uuid::Uuid>,
+    numbers: (i32, i32, i32, i32),
+    tags: BTreeMap<String, String>,
+    custom_status: Option<bytes::Bytes>,
+    cancel: Option<Cancel>,
+    paused: Option<Attention>,
+    shown: Shown,
+    turn: String,
+}
+
+impl Projection {
+    fn of(run: &Run, w: &World) -> Self {
+        let ids = |queue: &std::collections::VecDeque<Buffered>| {
+            queue.iter().map(|m| m.id).collect::<Vec<_>>()
+        };
+        Self {
+            steps: run.steps.iter().map(|(id, step)| (id.clone(), step.clone())).collect(),
+            pending: run.pending.clone(),
+            timers: run.timers.iter().copied().collect(),
+            buffered: run.buffered.iter().map(|(k, q)| (k.clone(), ids(q))).collect(),
+            seen: run.seen.clone(),
+            numbers: (run.n, run.seq, run.row_epoch, run.generation),
+            tags: run.tags.clone(),
+            custom_status: run.custom_status.clone(),
+            cancel: run.cancel.clone(),
+            paused: run.paused.clone(),
+            shown: run.shown.clone(),
+            turn: turn(run, w),
+        }
+    }
+}
+
+/// The turn as far as it is durable: whether the run moves, once it has looked at the clock.
+fn turn(run: &Run, w: &World) -> String {
+    let mut run = run.clone();
+    let _: Result<(), Refusal> = run.apply(Cause::Tick, &w.env());
+    match run.turn {
+        Turn::Due { .. } | Turn::Open { .. } => "moves".to_owned(),
+        Turn::Held { epoch, .. } => format!("held by {epoch}"),
+        Turn::Waiting { tree } => format!("waits for {tree:?}"),
+        Turn::Ended { kind, body, .. } => format!("{kind:?} {body:?}"),
+    }
+}
+
+impl World {
+    /// Every law that can be checked from outside, while nothing waits to be appended.
+    pub(super) fn check(&self) {
+        self.check_rows();
+        self.check_epochs();
+        self.check_messages();
+        self.check_attempts();
+        // Another owner may have got ahead of this one, which then knows only what was.
+        let ahead = usize::try_from(self.run.n) != Ok(self.db.rows.len());
+        if !ahead {
+            self.check_recovery();
+        }
+        if !ahead && !self.run.ended() {
+            self.check_wake();
+        }
+    }
+
+    /// Dense log, epochs that never fall, dense `seq`, each step settled once, the end last.
+    fn check_rows(&self) {
+        let rows = &self.db.rows;
+        let mut settled = HashSet::new();
+        for (n, row) in rows.iter().enumerate() {
+            assert_eq!(usize::try_from(row.n), Ok(n), "dense");
+            assert!(!row.kind.ends() || n + 1 == rows.len(), "the end is the last row");
+            if row.kind.settles() {
+                assert!(settled.insert(&row.step), "step {} settles twice", row.step);
+            }
+        }
+        for pair in rows.windows(2) {
+            assert!(pair[0].epoch <= pair[1].epoch, "epochs never fall: {pair:#?}");
+            let grows = i32::from(pair[1].kind.settles());
+            assert_eq!(pair[1].seq, pair[0].seq + grows, "{pair:#?}");
+        }
+        // Sleeps are over when they are over, whatever the error of the clock.
+        let mut due = HashMap::new();
+        for row in rows.iter().filter(|r| r.flags.op() == Some(OpKind::Sleep)) {
+            match row.kind {
+                Kind::Asked => drop(due.insert(&row.step, row.due.expect("a moment"))),
+                Kind::Done => assert!(due[&row.step] + ms(2 * SKEW) <= row.at, "early: {row:?}"),
+                _ => panic!("a sleep has no {row:?}"),
+            }
+        }
+    }
+
+    /// No two exchanges share an epoch; after a cancel nothing is recorded of one that did not
+    /// see it.
+    fn check_epochs(&self) {
+        let saw: HashMap<i32, bool> = self.sent.iter().map(|s| (s.epoch, s.saw_cancel)).collect();
+        assert_eq!(saw.len(), self.sent.len(), "an epoch is issued twice");
+        let cancel = self.db.rows.iter().position(|r| r.kind == Kind::Cancelling);
+        for row in self.db.rows.iter().skip(cancel.unwrap_or(usize::MAX)) {
+            let handler = row.flags.has(Flags::HANDLER);
+            assert!(!handler || saw[&row.epoch], "it did not see the cancel: {row:?}");
+        }
+    }
+
+    /// Every accepted message leaves one trace, before the end.
+    fn check_messages(&self) {
+        let mut arrived = HashSet::new();
+        let mut used = HashSet::new();
+        for row in &self.db.rows {
+            let Some(id) = row.refer else { continue };
+            match row.kind {
+                Kind::Arrived => assert!(arrived.insert(id), "arrives twice: {row:?}"),
+                _ => assert!(used.insert(id), "is used twice: {row:?}"),
+            }
+        }
+        let terminated = self.db.rows.last().is_some_and(|r| r.kind == Kind::Terminated);
+        for (id, kind) in &self.db.ever {
+            let waits = self.db.inbox.iter().any(|m| m.id.uuid() == *id);
+            let traced = arrived.contains(id) || used.contains(id);
+            assert!(
+                traced || (waits && (!self.db.ended() || terminated)),
+                "a {kind:?} was accepted and is lost"
+            );
+        }
+    }
+
+    /// Three attempts are three, unless a person was asked for in between.
+    fn check_attempts(&self) {
+        let mut tried: HashMap<&str, u32> = HashMap::new();
+        for row in &self.db.rows {
+            let asks = row.kind == Kind::Tried && row.due == Some(row.at);
+            if row.kind == Kind::Tried && !asks {
+                *tried.entry(&row.step).or_default() += 1;
+            }
+        }
+        let most = self.policy.step.max_attempts - 1;
+        assert!(tried.values().all(|n| *n <= most), "{tried:?}");
+    }
+
+    /// A new owner knows what this one knows.
+    fn check_recovery(&self) {
+        let mut other = self.recovered();
+        if matches!(self.run.turn, Turn::Waiting { .. }) {
+            // Only what an exchange has offered is not in the journal.
+            other.offered = self.run.offered;
+        }
+        assert_eq!(Projection::of(&other, self), Projection::of(&self.run, self));
+        assert_eq!(other.shown, self.db.journal());
+    }
+
+    /// Something will wake the run, here and as the database sees it.
+    fn check_wake(&self) {
+        let (run, past) = (&self.run, self.env().past);
+        let external = |tree: &Tree| {
+            tree.steps().into_iter().any(|id| {
+                run.steps.get(id).is_some_and(|s| {
+                    matches!(s.state, StepState::Asked { .. }) && s.op != OpKind::Sleep
+                })
+            })
+        };
+        let wake = run.next_wake(past);
+        let needed = match &run.turn {
+            Turn::Open { .. } => Some(past),
+            Turn::Waiting { tree } => {
+                let hope = wake.is_some() || external(tree) || run.paused.is_some();
+                assert!(hope, "nothing will ever wake it: {tree:?} {:#?}", run.steps);
+                wake
+            }
+            Turn::Due { .. } | Turn::Held { .. } => {
+                assert!(wake.is_some() || run.paused.is_some(), "{:?}", run.turn);
+                wake
+            }
+            Turn::Ended { .. } => None,
+        };
+        match (self.db.wake, needed) {
+            (Wake::Hot, _) | (Wake::At(_), None) | (Wake::Never, None) => {}
+            (Wake::At(at), Some(needed)) => {
+                assert!(at <= needed.max(past), "{at} is too late for {needed}");
+            }
+            (Wake::Never, Some(needed)) => panic!("parked for ever, but needed at {needed}"),
+        }
+        if let Wake::At(at) = self.db.wake
+            && at <= past
+            && !matches!(run.turn, Turn::Open { .. } | Turn::Held { .. })
+        {
+            let near = self.env().now + HORIZON;
+            assert!(wake.is_some_and(|w| w <= near), "its alarm goes off for nothing, again and again");
+        }
+    }
+}

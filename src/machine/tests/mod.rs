@@ -1,0 +1,7 @@
+//! Tests of the machine: its table of edges, its laws, and the protocol's rules one by one.
+
+mod edges;
+mod fixtures;
+mod laws;
+mod properties;
+mod scenarios;

@@ -1,0 +1,432 @@
+//! Laws of the machine under random handlers, messages, clocks, crashes and rival owners.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::fixtures::*;
+use crate::machine::*;
+
+// --- what happens ------------------------------------------------------------------------------
+
+#[derive(Debug, Clone)]
+enum Event {
+    /// The handler answers the open exchange.
+    Answer(Said),
+    /// An exchange that is not open any more is answered.
+    Late(usize, Said),
+    Fault(u8),
+    Accept(u8),
+    /// Accepted while the next append is on its way.
+    Arriving(u8),
+    /// A message comes a second time.
+    Repeat(usize),
+    Drain,
+    Advance(u64),
+    Crash(bool),
+    Steal,
+}
+
+/// What a handler without sense says.
+#[derive(Debug, Clone)]
+struct Said {
+    ops: Vec<(u8, u8)>,
+    end: u8,
+    tree: (u8, Vec<u8>),
+}
+
+const STEPS: [&str; 9] = ["r0", "r1", "o0", "z0", "z1", "s0", "s1", "c0", "c1"];
+
+fn step(n: u8) -> &'static str {
+    STEPS[usize::from(n) % STEPS.len()]
+}
+
+impl Said {
+    fn op(which: u8, how: u8) -> Op {
+        let id = step(which);
+        let again = [Again::Default, Again::Default, Again::Never, Again::Pause];
+        let failing = || failure(id, error(again[usize::from(how / 4) % 4]));
+        match (id.as_bytes()[0], how % 16) {
+            // Now and then the code has changed what a name means.
+            (_, 15) => sleep(id, 40),
+            (_, 14) => Op::Status(if how > 100 { text("null") } else { text("{\"at\":1}") }),
+            (_, 13) => Op::Tags(vec![("k".into(), (how > 100).then(|| how.to_string()))]),
+            (_, 12) => Op::Log { level: "info".into(), message: "m".into(), fields: None },
+            (b'r', 0..6) => value(id, "1"),
+            (b'o', 0..6) => start(id),
+            (b'o', 6..9) => value(id, "2"),
+            (b'r' | b'o', _) => failing(),
+            (b'z', _) => sleep(id, u64::from(how) * 700),
+            (b's', _) => signal(id, "n0", (how > 100).then_some(u64::from(how) * 500)),
+            _ => callback(id, (how > 100).then_some(u64::from(how) * 500)),
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        let answer = ops(self.ops.iter().map(|(which, how)| Self::op(*which, *how)));
+        let steps: Vec<Tree> =
+            self.tree.1.iter().map(|n| Tree::Step(step(*n).to_owned())).collect();
+        let tree = match self.tree.0 % 3 {
+            _ if steps.is_empty() => Tree::Step("z0".to_owned()),
+            0 => Tree::All(steps),
+            1 => Tree::Any(steps),
+            _ => Tree::Settled(vec![Tree::Any(steps)]),
+        };
+        match self.end {
+            0..4 => answer,
+            4..6 => answer.ending(Terminal::Yield),
+            6..7 => answer.result(),
+            7..8 => answer.ending(Terminal::Error(error(Again::Default))),
+            _ => answer.ending(Terminal::Await(tree)),
+        }
+    }
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let ops = prop::collection::vec((any::<u8>(), any::<u8>()), 0..4);
+    let tree = (any::<u8>(), prop::collection::vec(any::<u8>(), 1..4));
+    (ops, 0..16u8, tree).prop_map(|(ops, end, tree)| Said { ops, end, tree })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        10 => said().prop_map(Event::Answer),
+        1 => (any::<usize>(), said()).prop_map(|(n, s)| Event::Late(n, s)),
+        2 => any::<u8>().prop_map(Event::Fault),
+        4 => any::<u8>().prop_map(Event::Accept),
+        2 => any::<u8>().prop_map(Event::Arriving),
+        1 => any::<usize>().prop_map(Event::Repeat),
+        3 => Just(Event::Drain),
+        4 => prop_oneof![0..200u64, 0..90_000u64, Just(3_600_000)].prop_map(Event::Advance),
+        2 => any::<bool>().prop_map(Event::Crash),
+        1 => Just(Event::Steal),
+    ]
+}
+
+/// Events, and whether the owner comes to act after each.
+fn events(most: usize) -> impl Strategy<Value = Vec<(Event, bool)>> {
+    prop::collection::vec((event(), prop::bool::weighted(0.8)), 1..most)
+}
+
+fn message(w: &mut World, which: u8) -> Message {
+    let act = "{\"by\":\"op\"}";
+    match which {
+        0..110 => w.message(MessageKind::Signal, "n0", "1"),
+        110..120 => w.message(MessageKind::Signal, "n1", "1"),
+        120..150 => w.message(MessageKind::CallbackValue, "c0", "1"),
+        150..170 => w.message(MessageKind::CallbackError, "c1", "{}"),
+        170..175 => w.message(MessageKind::CallbackValue, "r0", "1"),
+        175..180 => w.message(MessageKind::New, "", ""),
+        180..190 => w.message(MessageKind::Cancel, "", act),
+        190..205 => w.message(MessageKind::Pause, "", act),
+        205..245 => w.message(MessageKind::Resume, "", act),
+        245..253 => w.message(MessageKind::RetryNow, "", act),
+        _ => w.message(MessageKind::Terminate, "", act),
+    }
+}
+
+fn fault(which: u8) -> Fault {
+    let after = (which > 180).then(|| ms(u64::from(which) * 1_000));
+    match which {
+        0..20 => Fault::Again,
+        20..40 => Fault::Unhealthy { detail: "404".into() },
+        40..50 => Fault::Pause(Attention::new("journal-limit", "x")),
+        _ => Fault::Retry { detail: "500".into(), status: Some(500), after },
+    }
+}
+
+/// A world, and what is needed to play events on it.
+struct Play<H> {
+    w: World,
+    told: Vec<Message>,
+    handler: H,
+}
+
+impl<H: FnMut(&Sent, &Said) -> Answer> Play<H> {
+    fn open(&self) -> Option<Sent> {
+        let Turn::Open { epoch, .. } = self.w.run.turn else { return None };
+        self.w.sent.iter().rfind(|s| s.epoch == epoch).cloned()
+    }
+
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Answer(said) => {
+                let Some(sent) = self.open() else { return };
+                let answer = (self.handler)(&sent, said);
+                let cause = Cause::Answered { epoch: sent.epoch, answer, ms: 1 };
+                assert_eq!(self.w.cause(cause), Ok(()));
+            }
+            Event::Late(n, said) => {
+                let old: Vec<&Sent> =
+                    self.w.sent.iter().filter(|s| !self.is_open(s.epoch)).collect();
+                if old.is_empty() {
+                    return;
+                }
+                let sent = old[n % old.len()].clone();
+                let answer = (self.handler)(&sent, said);
+                self.changes_nothing(Cause::Answered { epoch: sent.epoch, answer, ms: 1 });
+                let fault = fault(said.end);
+                self.changes_nothing(Cause::Faulted { epoch: sent.epoch, fault });
+            }
+            Event::Fault(which) => {
+                let Some(Sent { epoch, .. }) = self.open() else { return };
+                let fault = fault(*which);
+                assert_eq!(self.w.cause(Cause::Faulted { epoch, fault }), Ok(()));
+            }
+            Event::Accept(which) => {
+                let m = message(&mut self.w, *which);
+                self.tell(m);
+            }
+            Event::Arriving(which) => {
+                let m = message(&mut self.w, *which);
+                self.told.push(m.clone());
+                self.w.arriving.push(m);
+            }
+            Event::Repeat(n) => {
+                if !self.told.is_empty() {
+                    let m = self.told[n % self.told.len()].clone();
+                    self.w.db.accept(m);
+                }
+            }
+            Event::Drain => {
+                let messages = self.w.db.inbox.clone();
+                self.w.drain();
+                let twice = self.w.run.clone();
+                let _: Result<(), Refusal> = self.w.cause(Cause::Drained(messages));
+                assert_eq!(format!("{:?}", self.w.run), format!("{twice:?}"), "twice is once");
+            }
+            Event::Advance(by) => {
+                self.w.clock = self.w.clock + ms(*by);
+                let _: Result<(), Refusal> = self.w.cause(Cause::Tick);
+            }
+            Event::Crash(committed) => self.w.crash(*committed),
+            Event::Steal => self.w.steal(),
+        }
+    }
+
+    fn is_open(&self, epoch: i32) -> bool {
+        matches!(self.w.run.turn, Turn::Open { epoch: open, .. } if open == epoch)
+    }
+
+    fn tell(&mut self, m: Message) {
+        self.told.push(m.clone());
+        self.w.db.accept(m);
+    }
+
+    fn changes_nothing(&mut self, cause: Cause) {
+        let before = format!("{:?}", self.w.run);
+        assert!(self.w.cause(cause).is_err());
+        assert_eq!(format!("{:?}", self.w.run), before);
+    }
+
+    fn all(&mut self, events: &[(Event, bool)]) {
+        self.w.pump();
+        for (event, acts) in events {
+            self.event(event);
+            if *acts {
+                self.w.pump();
+                self.w.check();
+            }
+        }
+        self.w.pump();
+        self.w.check();
+    }
+}
+
+// --- a handler with sense ------------------------------------------------------------------------
+
+/// One statement of a durable function.
+#[derive(Debug, Clone)]
+enum Stmt {
+    /// Fails so many times before it works.
+    Run(u32),
+    Once,
+    Sleep(u64),
+    Signal(Option<u64>),
+    Callback(Option<u64>),
+    All(Vec<Stmt>),
+    Any(Vec<Stmt>),
+}
+
+fn leaf() -> impl Strategy<Value = Stmt> {
+    let timeout = || prop::option::weighted(0.3, 0..200_000u64);
+    prop_oneof![
+        (0..200_000u64).prop_map(Stmt::Sleep),
+        timeout().prop_map(Stmt::Signal),
+        timeout().prop_map(Stmt::Callback),
+    ]
+}
+
+fn program() -> impl Strategy<Value = Vec<Stmt>> {
+    let some = || prop::collection::vec(leaf(), 1..4);
+    let stmt = prop_oneof![
+        4 => (0..5u32).prop_map(Stmt::Run),
+        2 => Just(Stmt::Once),
+        4 => leaf(),
+        1 => some().prop_map(Stmt::All),
+        1 => some().prop_map(Stmt::Any),
+    ];
+    prop::collection::vec(stmt, 1..7)
+}
+
+/// Runs a program from the top against what an invocation shows, as an SDK does.
+struct Handler<'a> {
+    program: &'a [Stmt],
+    /// In which epochs the body of each at-most-once step ran.
+    ran: HashMap<String, HashSet<i32>>,
+}
+
+impl Handler<'_> {
+    fn answer(&mut self, sent: &Sent) -> Answer {
+        let view = &sent.view;
+        let mut said = vec![];
+        for (n, stmt) in self.program.iter().enumerate() {
+            let id = format!("s{n}");
+            if view.standing(&id) != Standing::Pending {
+                continue;
+            }
+            let known = view.steps.get(&id);
+            let wait = match stmt {
+                Stmt::Run(failures) => {
+                    let past = view.offered;
+                    match known.map(|s| (s.attempts, &s.state)) {
+                        Some((_, StepState::Trying { due, .. })) if *due > past => {
+                            return ops(said).awaiting(&id);
+                        }
+                        before => {
+                            let attempts = before.map_or(0, |(n, _)| n);
+                            if attempts < *failures {
+                                said.push(failure(&id, error(Again::Default)));
+                                return ops(said).awaiting(&id);
+                            }
+                            said.push(value(&id, "1"));
+                            continue;
+                        }
+                    }
+                }
+                Stmt::Once => match known.map(|s| &s.state) {
+                    Some(StepState::Begun { licence, .. }) => {
+                        assert_eq!(*licence, sent.epoch, "shown as begun, yet not to be run");
+                        self.ran.entry(id.clone()).or_default().insert(sent.epoch);
+                        said.push(value(&id, "1"));
+                        continue;
+                    }
+                    _ => {
+                        said.push(start(&id));
+                        return ops(said);
+                    }
+                },
+                Stmt::All(of) | Stmt::Any(of) => {
+                    let ids: Vec<String> = (0..of.len()).map(|k| format!("{id}/{k}")).collect();
+                    for (id, stmt) in ids.iter().zip(of) {
+                        said.extend((!view.steps.contains_key(id)).then(|| ask(id, stmt)));
+                    }
+                    let of = ids.into_iter().map(Tree::Step).collect();
+                    if matches!(stmt, Stmt::All(_)) { Tree::All(of) } else { Tree::Any(of) }
+                }
+                leaf => {
+                    said.extend(known.is_none().then(|| ask(&id, leaf)));
+                    Tree::Step(id)
+                }
+            };
+            if wait.standing(&|id| view.standing(id)) == Standing::Pending {
+                return ops(said).ending(Terminal::Await(wait));
+            }
+        }
+        ops(said).result()
+    }
+}
+
+fn ask(id: &str, stmt: &Stmt) -> Op {
+    match stmt {
+        Stmt::Sleep(length) => sleep(id, *length),
+        Stmt::Signal(timeout) => signal(id, "n0", *timeout),
+        Stmt::Callback(timeout) => callback(id, *timeout),
+        _ => panic!("not a leaf: {stmt:?}"),
+    }
+}
+
+impl World {
+    /// From here on the world is kind: what the run asks for comes, and people resume it.
+    fn see_to_the_end(&mut self, mut handler: impl FnMut(&Sent) -> Answer) {
+        self.crash(false);
+        for _ in 0..400 {
+            self.pump();
+            self.check();
+            if self.run.ended() {
+                return;
+            }
+            if self.run.paused.is_some() {
+                self.act(MessageKind::Resume);
+            } else if let Turn::Open { epoch, .. } = self.run.turn {
+                let sent = self.sent.iter().rfind(|s| s.epoch == epoch).expect("sent").clone();
+                self.answer(handler(&sent));
+            } else {
+                let asked: Vec<String> = self.run.pending.values().cloned().collect();
+                for id in asked {
+                    match self.run.steps[&id].op {
+                        OpKind::Signal => drop(self.signal("n0", "1")),
+                        OpKind::Callback => drop(self.tell(MessageKind::CallbackValue, &id, "1")),
+                        OpKind::Run | OpKind::Sleep => {}
+                    }
+                }
+                let wake = self.run.next_wake(self.env().past);
+                let until = wake.map_or(0, |at| at.since(self.clock).as_millis());
+                self.advance(u64::try_from(until).expect("short") + 2 * SKEW + 1);
+            }
+        }
+        panic!("it never ends: {:?} {:#?}", self.run.turn, self.db.rows);
+    }
+}
+
+// --- the laws ------------------------------------------------------------------------------------
+
+fn world((with, jitter): (Started, f64)) -> World {
+    let mut w = World::started(with);
+    w.policy.step.max_attempts = 3;
+    w.policy.invocation.max_attempts = 4;
+    w.policy.run.max_attempts = 2;
+    w.jitter = jitter;
+    w
+}
+
+fn starts() -> impl Strategy<Value = (Started, f64)> {
+    let timeout = prop::option::weighted(0.2, 0..4_000_000u64);
+    let delay = prop::option::weighted(0.2, 0..200_000u64);
+    let with = (timeout, delay, any::<bool>())
+        .prop_map(|(timeout, delay, elsewhere)| Started { delay, timeout, elsewhere });
+    (with, 0.0..1.0f64)
+}
+
+proptest! {
+    #[test]
+    fn no_handler_breaks_a_law(start in starts(), events in events(50)) {
+        let w = world(start);
+        let mut play = Play { w, told: vec![], handler: |_: &Sent, said: &Said| said.answer() };
+        play.all(&events);
+    }
+
+    #[test]
+    fn a_sensible_handler_gets_to_its_end(
+        start in starts(), program in program(), events in events(40)
+    ) {
+        let mut handler = Handler { program: &program, ran: HashMap::new() };
+        let answer = |sent: &Sent, _: &Said| handler.answer(sent);
+        let mut play = Play { w: world(start), told: vec![], handler: answer };
+        play.all(&events);
+        let mut w = play.w;
+        w.see_to_the_end(|sent| handler.answer(sent));
+        prop_assert!(handler.ran.values().all(|epochs| epochs.len() == 1), "{:?}", handler.ran);
+        let Turn::Ended { kind, .. } = w.run.turn else { unreachable!() };
+        let excused = [Kind::TimedOut, Kind::Cancelled, Kind::Terminated];
+        prop_assert!(kind == Kind::Completed || excused.contains(&kind), "{kind:?}");
+        if kind == Kind::Completed {
+            for (n, stmt) in program.iter().enumerate() {
+                if let Stmt::Run(failures) = stmt {
+                    let expected = if *failures < 3 { Standing::Value } else { Standing::Failed };
+                    prop_assert_eq!(w.run.standing(&format!("s{n}")), expected);
+                }
+            }
+        }
+    }
+}
