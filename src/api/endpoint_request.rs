@@ -35,7 +35,7 @@ pub(super) struct EndpointRequest {
     /// Whether it can fetch a long journal in pages.
     pages: Option<bool>,
     /// How much journal it is sent at once.
-    #[schema(minimum = 65536, maximum = 16777216)]
+    #[schema(minimum = 65_536, maximum = 16_777_216)]
     max_inline_bytes: Option<u32>,
     /// Whether to ask the handler for its manifest; by default where `functions` is left out.
     discover: Option<bool>,

@@ -257,6 +257,7 @@ mod tests {
     use axum::http::{Method, StatusCode};
 
     use super::*;
+    use crate::api::tests::engine;
 
     #[test]
     fn a_path_says_what_it_is_about() {
@@ -296,7 +297,7 @@ mod tests {
         let server = tokio::spawn(async move { axum::serve(listener, node).await });
         let body = Bytes::from_static(b"{ }");
         let answer = Nodes::new()
-            .pass(&Engine::default(), &address, &parts(Method::POST), &body)
+            .pass(&engine(), &address, &parts(Method::POST), &body)
             .await
             .expect("no problem")
             .expect("an answer");
@@ -313,9 +314,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = format!("http://{}", listener.local_addr().expect("bound"));
         drop(listener);
-        let passed = Nodes::new()
-            .pass(&Engine::default(), &address, &parts(Method::POST), &Bytes::new())
-            .await;
+        let passed =
+            Nodes::new().pass(&engine(), &address, &parts(Method::POST), &Bytes::new()).await;
         assert!(matches!(passed, Ok(None)));
     }
 
@@ -329,11 +329,9 @@ mod tests {
             }
         });
         let nodes = Nodes::new();
-        let write =
-            nodes.pass(&Engine::default(), &address, &parts(Method::POST), &Bytes::new()).await;
+        let write = nodes.pass(&engine(), &address, &parts(Method::POST), &Bytes::new()).await;
         assert_eq!(write.expect_err("not known").code(), Code::NodeUnreachable);
-        let read =
-            nodes.pass(&Engine::default(), &address, &parts(Method::GET), &Bytes::new()).await;
+        let read = nodes.pass(&engine(), &address, &parts(Method::GET), &Bytes::new()).await;
         assert!(matches!(read, Ok(None)));
         server.abort();
     }

@@ -49,12 +49,11 @@ pub(super) async fn create_key(
         let words = f.need("scopes", words).unwrap_or_default();
         let mut scopes = Vec::new();
         for word in &words {
-            match Scope::from_word(word) {
-                Some(scope) => scopes.push(scope),
-                None => {
-                    let known = Scope::ALL.map(Scope::word).join(", ");
-                    f.fault("scopes", format!("`{word}` is no scope; there are {known}"));
-                }
+            if let Some(scope) = Scope::from_word(word) {
+                scopes.push(scope);
+            } else {
+                let known = Scope::ALL.map(Scope::word).join(", ");
+                f.fault("scopes", format!("`{word}` is no scope; there are {known}"));
             }
         }
         let scopes = (!scopes.is_empty()).then_some(scopes);
@@ -105,8 +104,6 @@ pub(super) async fn revoke_key(
     params.finish()?;
     let missing = || Problem::new(Code::KeyNotFound, "There is no API key of this id.");
     let key = id.parse().map_err(|_| missing())?;
-    match state.engine.revoke_key(&caller.namespace, key, &caller.by).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(missing()),
-    }
+    let known = state.engine.revoke_key(&caller.namespace, key, &caller.by).await?;
+    if known { Ok(StatusCode::NO_CONTENT) } else { Err(missing()) }
 }

@@ -171,7 +171,6 @@ pub fn openapi() -> String {
 
 /// The API as a service. A peer's address is expected as `ConnectInfo<SocketAddr>`, as [`serve`]
 /// gives it; without one nobody counts as local.
-#[must_use]
 pub fn router(state: ApiState) -> Router {
     let (calls, open) = routes();
     let calls = Router::from(calls).route_layer(from_fn_with_state(state.clone(), forward::inside));

@@ -39,7 +39,7 @@ pub(super) async fn healthz() -> Json<HealthBody> {
     get, path = "/readyz", tag = "node",
     responses((status = 200, description = "It can", body = HealthBody)),
     security(()),
-    extensions(("x-problems" = json!([])))
+    extensions(("x-problems" = json!(["unavailable"])))
 )]
 pub(super) async fn readyz(State(state): State<ApiState>) -> Result<Json<HealthBody>, Problem> {
     state.engine.ready().await?;
@@ -51,9 +51,12 @@ pub(super) async fn readyz(State(state): State<ApiState>) -> Result<Json<HealthB
     get, path = "/metrics", tag = "node",
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")),
     security((), ("api_key" = [])),
-    extensions(("x-problems" = json!(["unauthenticated", "missing-scope", "cross-origin"])))
+    extensions(("x-problems" = json!(["unavailable", "unauthenticated", "missing-scope", "cross-origin"])))
 )]
-pub(super) async fn metrics(State(state): State<ApiState>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn metrics(
+    State(state): State<ApiState>,
+    request: Request,
+) -> Result<Response, Problem> {
     if !state.open_metrics {
         Admin::from_request_parts(&mut request.into_parts().0, &state).await?;
     }

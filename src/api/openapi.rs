@@ -96,10 +96,10 @@ fn complete(path: &str, operation: &mut Operation) {
         .iter()
         .filter_map(|slug| Code::from_slug(slug.as_str()?))
         .collect();
-    codes.extend([Code::UriTooLong, Code::HeadersTooLarge, Code::Internal, Code::Unavailable]);
+    codes.extend([Code::UriTooLong, Code::HeadersTooLarge, Code::Internal]);
     let parameters = operation.parameters.as_deref().unwrap_or_default();
     if path.starts_with("/v1/") {
-        codes.extend([Code::MalformedRequest, Code::InvalidQuery]);
+        codes.extend([Code::MalformedRequest, Code::InvalidQuery, Code::Unavailable]);
         if operation.security.is_none() || !path.starts_with("/v1/callbacks/") {
             codes.extend([Code::Unauthenticated, Code::MissingScope, Code::CrossOrigin]);
         }
@@ -132,16 +132,17 @@ fn complete(path: &str, operation: &mut Operation) {
         let mut response = ResponseBuilder::new()
             .description(list.join(", "))
             .content("application/problem+json", content);
-        for (name, applies, text) in [
+        for (name, kind, applies, text) in [
             (
                 "Retry-After",
+                Type::Integer,
                 matches!(status, 409 | 429 | 503),
                 "Seconds until it makes sense to try again",
             ),
-            ("WWW-Authenticate", status == 401, "`Bearer`"),
+            ("WWW-Authenticate", Type::String, status == 401, "`Bearer`"),
         ] {
             if applies {
-                let schema = Object::with_type(Type::String);
+                let schema = Object::with_type(kind);
                 let header = HeaderBuilder::new().schema(schema).description(Some(text)).build();
                 response = response.header(name, header);
             }

@@ -64,7 +64,8 @@ pub(super) async fn docs() -> Response {
 #[utoipa::path(
     get, path = "/assets/{file}", tag = "pages",
     params(("file" = String, Path, description = "Its name")),
-    responses((status = 200, description = "The file", body = String, content_type = "text/javascript"),),
+    responses((status = 200, description = "The file", content(
+        (String = "text/javascript"), (String = "text/css"), (String = "image/svg+xml")))),
     security(()),
     extensions(("x-problems" = json!(["not-found"])))
 )]
@@ -224,7 +225,9 @@ mod tests {
                 assert!(part.starts_with(" type=\"module\" src=\"/assets/"), "{name}: {part}");
             }
         }
-        for (name, _, text) in ASSETS.iter().filter(|(name, ..)| name.ends_with(".js")) {
+        for (name, _, text) in
+            ASSETS.iter().filter(|(_, kind, _)| kind.starts_with("text/javascript"))
+        {
             for bad in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
                 assert!(!text.contains(bad), "{name} has {bad}");
             }

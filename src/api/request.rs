@@ -27,7 +27,7 @@ const BESIDE: usize = 64 << 10;
 /// How long the body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// The longest wait that is granted.
-const MAX_WAIT: Duration = Duration::from_secs(300);
+const MAX_WAIT: Duration = Duration::from_mins(5);
 
 /// How large a request's body may be, by its path.
 #[must_use]

@@ -19,7 +19,7 @@ use tower::ServiceExt as _;
 /// How long a new connection may take to say anything.
 const FIRST_BYTE: Duration = Duration::from_secs(5);
 /// How long a head may take to arrive; a connection between two requests is closed after it too.
-const HEAD: Duration = Duration::from_secs(60);
+const HEAD: Duration = Duration::from_mins(1);
 /// How long open requests may take once the server is to stop.
 const GRACE: Duration = Duration::from_secs(20);
 /// Requests at a time on one HTTP/2 connection.

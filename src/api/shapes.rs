@@ -340,7 +340,7 @@ pub(super) struct AttemptBody {
 
 impl From<Attempt> for AttemptBody {
     fn from(a: Attempt) -> Self {
-        Self { attempt: a.attempt, at: a.at, error: Payload(Some(a.error)) }
+        Self { attempt: a.number, at: a.at, error: Payload(Some(a.error)) }
     }
 }
 

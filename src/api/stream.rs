@@ -185,18 +185,18 @@ fn events(
         // The first bytes open the stream at once, however little there is to tell.
         yield Ok(Bytes::from_static(reel.form.ping()));
         loop {
-            let (out, more) = match reel.read().await {
-                Ok(read) => read,
-                // The listener comes back with `Last-Event-ID` and is told by a status.
-                Err(_) => break,
-            };
+            // If it fails, the listener comes back with `Last-Event-ID` and is told by a status.
+            let Ok((out, more)) = reel.read().await else { break };
             if !out.is_empty() {
                 yield Ok(Bytes::from(out));
             }
             if reel.at.ended {
                 break;
             }
-            while !more {
+            if more {
+                continue;
+            }
+            loop {
                 tokio::select! {
                     () = changes.changed() => break,
                     () = tokio::time::sleep(PING) => {}

@@ -156,7 +156,7 @@ pub struct JournalPage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// Which one, from 1.
-    pub attempt: u32,
+    pub number: u32,
     /// When it was recorded.
     pub at: Timestamp,
     /// How it failed.

@@ -1,5 +1,11 @@
 //! Stands where the engine will be: the signatures the API calls, each of which says `unavailable`.
 
+#![expect(
+    clippy::too_many_arguments,
+    clippy::unused_self,
+    reason = "signatures of what will be here"
+)]
+
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -24,7 +30,7 @@ pub struct Changes;
 impl Changes {
     /// Returns when something of the run was committed since the last call.
     pub async fn changed(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
