@@ -5,3 +5,4 @@ pub mod machine;
 pub mod outbound;
 pub mod protocol;
 pub mod store;
+pub mod telemetry;

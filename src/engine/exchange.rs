@@ -4,23 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
 
 use super::Engine;
 use super::breaker::Health;
 use super::catalog::Deployment;
 use super::owner::Owner;
-use crate::machine::{
-    Answer, Attention, Cause, Fault, InvocationId, RunId, StepState, Timestamp, Turn,
-};
-use crate::outbound::{Failure, Reply};
+use crate::machine::{Answer, Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
+use crate::outbound::{Blocked, Failure, MAX_BODY, Reply};
 use crate::protocol::{self, CancelNotice, Invocation, Links, Pending, RunHead};
 
 /// How long a handler may work on one answer, less this, is its budget.
 const BUDGET_MARGIN: Duration = Duration::from_secs(5);
 /// The inline budget is never lowered under this.
 const INLINE_FLOOR: usize = 64 << 10;
-/// The longest `Retry-After` that is honoured.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 /// How much of a failed answer's body is kept.
 const KEPT_HEAD: usize = 64 << 10;
 
@@ -172,21 +170,25 @@ impl Engine {
         let seconds = self.clock().upper().as_secs();
         let signature = protocol::sign(&invocation, seconds, &ready.body, &endpoint.secrets);
         let timestamp = seconds.to_string();
-        let mut headers: Vec<(&str, &str)> =
-            endpoint.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        headers.extend([
-            ("content-type", "application/json"),
-            ("webhook-id", &invocation),
-            ("webhook-timestamp", &timestamp),
-            ("webhook-signature", &signature),
-            ("stepwell-protocol", "1"),
-            ("traceparent", &ready.traceparent),
-        ]);
+        let headers = request_headers(
+            &endpoint.headers,
+            &[
+                ("content-type", "application/json"),
+                (protocol::WEBHOOK_ID, &invocation),
+                (protocol::WEBHOOK_TIMESTAMP, &timestamp),
+                (protocol::WEBHOOK_SIGNATURE, &signature),
+                (protocol::PROTOCOL_HEADER, "1"),
+                ("traceparent", &ready.traceparent),
+            ],
+        );
         let sent = ready.body.len();
-        let reply = self
-            .client()
-            .post(&ready.deployment.url, &headers, ready.body.clone(), ready.silence)
-            .await;
+        let reply = match Url::parse(&ready.deployment.url) {
+            Ok(url) => {
+                let body = ready.body.clone();
+                self.client().post(&url, headers, body, ready.silence, MAX_BODY).await
+            }
+            Err(error) => Err(Failure::Blocked(Blocked::NotAUrl(error.to_string()))),
+        };
         let took = self.clock().mono().saturating_sub(begun);
         let ms = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
         let ended = self.read(&ready, reply, ms);
@@ -246,27 +248,22 @@ impl Engine {
                 let detail = failure.to_string();
                 let kept = Some(self.failure(ready, None, &detail, &[], ms));
                 return match failure {
-                    Failure::Tls(_) => fault(
-                        Fault::Unhealthy { detail: detail.clone() },
-                        Health::Unhealthy(detail),
-                        kept,
-                    ),
-                    Failure::Blocked(_) | Failure::BadUrl(_) => fault(
-                        Fault::Unhealthy { detail: detail.clone() },
-                        Health::Unhealthy(detail),
-                        kept,
-                    ),
-                    Failure::TooLarge { .. } => {
+                    Failure::TooLarge(_) => {
                         let detail = format!("The handler's answer is too large: {detail}.");
                         let attention = Attention::new("answer-limit", detail);
                         fault(Fault::Pause(attention), Health::Answered, kept)
                     }
-                    Failure::Dns(_) | Failure::Connect(_) => fault(
+                    failure if failure.is_unhealthy() => fault(
+                        Fault::Unhealthy { detail: detail.clone() },
+                        Health::Unhealthy(detail),
+                        kept,
+                    ),
+                    failure if failure.is_connect() => fault(
                         Fault::Retry { detail: detail.clone(), status: None, after: None },
                         Health::Suspicious(detail),
                         kept,
                     ),
-                    Failure::Timeout(_) | Failure::Closed(_) => fault(
+                    _ => fault(
                         Fault::Retry { detail, status: None, after: None },
                         Health::Unknown,
                         kept,
@@ -318,10 +315,7 @@ impl Engine {
                     format!("the handler answered {status}")
                 };
                 let kept = kept(&detail);
-                let after = reply
-                    .retry_after
-                    .map(|text| retry_after(&text, self.clock().upper()))
-                    .and_then(|after| after.map(|a| a.min(LONGEST_RETRY_AFTER)));
+                let after = reply.retry_delay(self.clock().upper());
                 let health = if matches!(status, 502..=504) {
                     Health::Suspicious(detail.clone())
                 } else {
@@ -369,13 +363,15 @@ fn answered(epoch: i32, answer: Answer, ms: i32) -> Ended {
     Ended { cause: Cause::Answered { epoch, answer, ms }, health: Health::Answered, failure: None }
 }
 
-/// `Retry-After`: seconds or an HTTP date.
-fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
-    Some(Timestamp::from_micros(at.timestamp().as_microsecond()).since(now))
+/// The endpoint's own headers, and over them those of the protocol. What cannot stand in a header
+/// was refused at registration.
+pub(super) fn request_headers(own: &[(String, String)], fixed: &[(&str, &str)]) -> HeaderMap {
+    let own = own.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+    own.chain(fixed.iter().copied())
+        .filter_map(|(name, value)| {
+            Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
+        })
+        .collect()
 }
 
 /// The trace context of an invocation: a new span of the trace that the start came with, or of a
@@ -394,15 +390,6 @@ fn child_of(parent: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now: Timestamp = "2026-11-23T09:00:00Z".parse().expect("a time");
-        assert_eq!(retry_after("7", now), Some(Duration::from_secs(7)));
-        let date = "Mon, 23 Nov 2026 09:00:30 GMT";
-        assert_eq!(retry_after(date, now), Some(Duration::from_secs(30)));
-        assert_eq!(retry_after("soon", now), None);
-    }
 
     #[test]
     fn an_invocation_is_a_span_of_the_trace_it_was_started_in() {
