@@ -19,3 +19,4 @@ pub mod machine;
 pub mod outbound;
 pub mod protocol;
 pub mod store;
+pub mod telemetry;

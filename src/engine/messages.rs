@@ -233,13 +233,13 @@ impl Engine {
         self.owner().tenure(run.shard()).is_some()
     }
 
-    fn message(&self, kind: MessageKind, name: &str, body: Bytes) -> Message {
+    pub(super) fn message(&self, kind: MessageKind, name: &str, body: Bytes) -> Message {
         let at = self.clock().upper();
         let id = MessageId::new(at, crate::clock::chance());
         Message { pos: 0, id, kind, name: name.to_owned(), body, at }
     }
 
-    async fn deliver(
+    pub(super) async fn deliver(
         &self,
         run: RunId,
         ns: i32,

@@ -3,14 +3,39 @@
 //! A run's way through here: [`start`] creates it through a lane ([`lanes`]); [`owner`] keeps it in
 //! memory and turns causes into appends; [`exchange`] invokes its handler; [`messages`] brings
 //! signals, callbacks and operators' acts; [`timers`] wakes it; [`leases`] decides which node does
-//! all that; [`view`] shows it.
+//! all that; [`view`], [`reads`] and [`history`] show it. [`endpoints`] and [`access`] are about what is
+//! registered and who may ask.
 
+mod access;
+mod breaker;
+mod catalog;
+mod endpoints;
+mod exchange;
+mod functions;
+mod history;
+mod lanes;
+mod leases;
+mod messages;
+mod owner;
+mod probe;
+mod reads;
 mod shapes;
 mod stub;
 mod types;
 mod view;
 mod watch;
 
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use access::bootstrap_key;
+pub use catalog::Catalog;
 pub use shapes::*;
 pub use stub::{Changes, Engine};
 pub use types::*;
@@ -55,6 +80,7 @@ struct Inner {
     node: Mutex<NodeId>,
     lanes: Lanes,
     watchers: Watchers,
+    api_keys: access::Keys,
     timer_nudge: Notify,
     loads: Semaphore,
     away: AtomicBool,
@@ -97,6 +123,7 @@ impl Engine {
             node: Mutex::new(node),
             lanes,
             watchers: Watchers::default(),
+            api_keys: access::Keys::default(),
             timer_nudge: Notify::new(),
             loads: Semaphore::new(8),
             away: AtomicBool::new(false),
@@ -172,6 +199,9 @@ impl Engine {
     }
     fn watchers(&self) -> &Watchers {
         &self.0.watchers
+    }
+    fn api_keys(&self) -> &access::Keys {
+        &self.0.api_keys
     }
     pub(super) fn limits(&self) -> &Limits {
         &self.0.settings.limits

@@ -83,6 +83,9 @@ pub(super) struct Entry {
     pub(super) admitted: Option<i32>,
     /// What lists were last told.
     pub(super) status: Status,
+    /// History entries are being recorded; the next rows wait, so that who follows the history
+    /// never meets an entry that is older than what it has seen.
+    pub(super) telling: bool,
 }
 
 impl Entry {
@@ -106,6 +109,7 @@ impl Entry {
             sent: 0,
             admitted: None,
             status: Status::Scheduled,
+            telling: false,
         }
     }
 }
@@ -149,7 +153,7 @@ impl Engine {
     /// Applies what has happened to a run, records what follows, and lets it go on.
     pub(super) fn pump(&self, owner: &mut Owner, id: RunId) {
         let Some(entry) = owner.runs.get_mut(&id) else { return };
-        if entry.in_flight.is_some() {
+        if entry.in_flight.is_some() || entry.telling {
             return;
         }
         let policy = entry.policy.clone();
@@ -177,7 +181,7 @@ impl Engine {
                 Arc::new(Sealed { run: id, ns: entry.run.ns, home: entry.run.home, append });
             entry.in_flight = Some(Arc::clone(&sealed));
             self.lanes().append(sealed);
-            self.list(owner, id, env.past);
+            self.note_status(owner, id, env.past);
             return;
         }
         self.keep_history(entry, id);
@@ -187,7 +191,7 @@ impl Engine {
             entry.sent = epoch;
             self.send_exchange(owner, id);
         }
-        self.list(owner, id, env.past);
+        self.note_status(owner, id, env.past);
         self.rest(owner, id, &env);
     }
 
@@ -298,7 +302,7 @@ impl Engine {
     /// Nothing is to be done for a run now: sets its timer, or lets it leave memory.
     fn rest(&self, owner: &mut Owner, id: RunId, env: &Env<'_>) {
         let Some(entry) = owner.runs.get_mut(&id) else { return };
-        if !entry.queue.is_empty() || entry.in_flight.is_some() {
+        if !entry.queue.is_empty() || entry.in_flight.is_some() || entry.telling {
             return;
         }
         let wake = entry.run.next_wake(env.past);
@@ -324,7 +328,7 @@ impl Engine {
     }
 
     /// Notes how a run stands, for the lists.
-    fn list(&self, owner: &mut Owner, id: RunId, past: Timestamp) {
+    fn note_status(&self, owner: &mut Owner, id: RunId, past: Timestamp) {
         let Some(entry) = owner.runs.get(&id) else { return };
         let parks = entry.gated && self.parks(owner, &entry.run);
         let status = status_of(&entry.run, entry.gated, parks, past);
@@ -355,11 +359,19 @@ impl Engine {
             return;
         }
         let entries = std::mem::take(&mut entry.run.next.history);
+        entry.telling = true;
         let (engine, ns) = (self.clone(), entry.run.ns);
         self.spawn(async move {
             if let Err(error) = engine.store().add_history(id, ns, &entries).await {
                 tracing::warn!(run.id = %id, %error, "history entries are lost");
             }
+            let mut owner = engine.owner();
+            if let Some(entry) = owner.runs.get_mut(&id) {
+                entry.telling = false;
+                engine.pump(&mut owner, id);
+            }
+            drop(owner);
+            engine.watchers().tell(id, None);
         });
     }
 

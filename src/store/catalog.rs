@@ -44,6 +44,8 @@ pub struct Endpoint {
     pub secrets: Vec<String>,
     /// When it was registered first.
     pub created_at: Timestamp,
+    /// When it was changed last.
+    pub updated_at: Timestamp,
 }
 
 /// One immutable registration of an endpoint.
@@ -106,7 +108,7 @@ const SNAPSHOT: &str = "begin isolation level repeatable read read only";
 pub(super) const VERSION: &str = "select config_version from cluster";
 pub(super) const NAMESPACES: &str = "select id, name from namespaces order by id";
 pub(super) const ENDPOINTS: &str = "select id, public_id, ns, name, url, headers::text as headers,
-       disabled, version, created_at from endpoints where deleted_at is null order by id";
+       disabled, version, created_at, updated_at from endpoints where deleted_at is null order by id";
 pub(super) const SECRETS: &str = "select endpoint_id, secret from secrets
  where expires_at > now() order by endpoint_id, id desc";
 pub(super) const DEPLOYMENTS: &str = "select id, public_id, endpoint_id, url, manifest, created_at
@@ -157,6 +159,7 @@ fn endpoint(row: &PgRow, secrets: &mut HashMap<i32, Vec<String>>) -> Result<Endp
         version: row.try_get("version")?,
         secrets: secrets.remove(&id).unwrap_or_default(),
         created_at: wire::at(row, "created_at")?,
+        updated_at: wire::at(row, "updated_at")?,
     })
 }
 

@@ -9,6 +9,7 @@ mod catalog;
 mod create;
 mod error;
 mod health;
+mod history;
 mod journal;
 mod keys;
 mod leases;
@@ -36,6 +37,7 @@ pub use catalog::{Catalog, Deployment, Endpoint, EndpointChange, FunctionRow, Na
 pub use create::{CreateOutcome, Idem, IfClosed, NewKey, NewRun};
 pub use error::{Error, Result};
 pub use health::{Health, HealthState};
+pub use history::{Happened, Place, SignalRow};
 pub use journal::{JournalEntry, StoredLog};
 pub use keys::{ApiKey, NewApiKey};
 pub use leases::{NodeBeat, Tick};

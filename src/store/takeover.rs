@@ -39,7 +39,8 @@ pub(super) const INBOX_HEADS: &str =
   select distinct shard, run_id from inbox
    where shard between g * 16 and g * 16 + 15 order by shard, run_id limit $2) r limit $2";
 
-/// Messages of runs that are no longer live: after a terminate nobody will take them.
+/// Messages of runs that are no longer live: after a terminate nobody will take them. Their moment
+/// is after the end, one microsecond apart, so that who follows the history sees them come last.
 pub(super) const BURY: &str =
     "with u as (select * from unnest($1::int2[], $2::uuid[]) as t(shard, run_id)),
 gone as (
@@ -48,10 +49,11 @@ gone as (
      and not exists (select from run_active a where a.shard = i.shard and a.run_id = i.run_id)
   returning i.*)
 insert into history (shard, run_id, ns, at, k, epoch, what, by, data)
-select shard, run_id, ns, at, least(pos, 32767)::int2, 0, 'message.untaken', 'gateway',
+select g.shard, g.run_id, g.ns, greatest(now(), d.ended_at) + g.pos * interval '1 microsecond',
+       least(g.pos, 32767)::int2, 0, 'message.untaken', 'gateway',
        '\\x00'::bytea || convert_to(jsonb_build_object('id', msg_id, 'kind', kind, 'name', name,
-         'payload', convert_from(substr(body, 2), 'UTF8'))::text, 'UTF8')
-  from gone on conflict do nothing";
+         'accepted_at', at, 'payload', convert_from(substr(body, 2), 'UTF8'))::text, 'UTF8')
+  from gone g left join run_done d using (shard, run_id) on conflict do nothing";
 
 pub(super) const PROJECT: &str = "update run_active a
    set status = u.status, status_at = u.at, attention = u.attention
