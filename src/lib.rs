@@ -11,6 +11,7 @@
 //!   puts it all together.
 
 pub mod api;
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod dev;

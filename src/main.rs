@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use stepwell::cli::{self, Cli, Command, LogFormat};
+use stepwell::cli::{self, Cli, ClientCommand, Command, KeyCommand, LogFormat};
 use stepwell::{api, app, telemetry};
 
 fn main() -> ExitCode {
@@ -41,18 +41,23 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
 async fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Dev(args) => {
-            telemetry::init(args.log == LogFormat::Json, &args.log_filter);
+            log(args.log, &args.log_filter);
             app::dev(args).await
         }
         Command::Serve(args) => {
-            telemetry::init(args.log == LogFormat::Json, &args.log_filter);
+            log(args.log, &args.log_filter);
             app::serve(args).await
         }
         Command::Migrate(args) => app::migrate(args.action).await,
         Command::Doctor(args) => app::doctor(args).await,
         Command::Openapi(args) => {
-            let text = if args.json { api::openapi_json() } else { api::openapi_yaml() };
+            let text = if args.json { api::openapi_json() } else { api::openapi() };
             std::io::stdout().write_all(text.as_bytes()).map_err(Into::into)
+        }
+        Command::Client(ClientCommand::Key(KeyCommand::Create(key)))
+            if key.database_url.is_some() =>
+        {
+            app::first_key(&key).await
         }
         Command::Client(command) => return cli::run_client(&cli.global, command).await,
     };
@@ -60,6 +65,17 @@ async fn run(cli: Cli) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
+}
+
+fn log(format: LogFormat, filter: &str) {
+    let format = match format {
+        LogFormat::Json => telemetry::LogFormat::Json,
+        LogFormat::Text => telemetry::LogFormat::Text,
+    };
+    if !telemetry::install_logs(format, filter) {
+        drop(writeln!(std::io::stderr(), "stepwell: `{filter}` is no log filter; nothing is logged"));
+    }
+    telemetry::install_metrics();
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -53,7 +53,8 @@ async fn order() {
         Settings {
             public_url: "http://127.0.0.1:1".into(),
             address: "http://127.0.0.1:1".into(),
-            limits: Limits::default(), retention: Duration::from_secs(86400*30),
+            limits: Limits::default(),
+            retention: Duration::from_secs(86400 * 30),
         },
     )
     .await

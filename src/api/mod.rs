@@ -169,6 +169,12 @@ pub fn openapi() -> String {
     openapi::Reference::of(&description()).yaml
 }
 
+/// The same as JSON.
+#[must_use]
+pub fn openapi_json() -> String {
+    openapi::Reference::of(&description()).json
+}
+
 /// The API as a service. A peer's address is expected as `ConnectInfo<SocketAddr>`, as [`serve`]
 /// gives it; without one nobody counts as local.
 pub fn router(state: ApiState) -> Router {

@@ -216,6 +216,7 @@ impl From<Error> for Problem {
                 Self::faults(Code::InvalidRequest, vec![Fault::new(pointer, detail)])
             }
             Error::TooLarge(_) => Self::new(Code::PayloadTooLarge, detail),
+            Error::Internal => Self::new(Code::Internal, detail),
             Error::Unavailable { detail: _, retry_after } => {
                 Self::new(Code::Unavailable, detail).retry_after(retry_after)
             }

@@ -235,7 +235,7 @@ impl Catalog {
 }
 
 /// Registered headers; what is not a header was refused when it was registered.
-fn header_map(headers: &BTreeMap<String, String>) -> HeaderMap {
+pub(super) fn header_map(headers: &BTreeMap<String, String>) -> HeaderMap {
     let pairs = headers.iter().filter_map(|(name, value)| {
         Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
     });

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use reqwest::header::{HeaderName, HeaderValue};
 use url::Url;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, header_map};
 use super::functions::{current_deployment, deployment_view, endpoint_row, manifest_of};
 use super::probe::{Asked, failed};
 use super::{
@@ -82,7 +82,7 @@ impl Engine {
         if given.is_some() || secrets.is_empty() {
             secrets.insert(0, secret.clone());
         }
-        let headers: Vec<(String, String)> = r.headers.clone().into_iter().collect();
+        let headers = header_map(&r.headers);
         let (asked, manifest) = match listed {
             Some(manifest) if !r.discover => {
                 let names: Vec<&str> = manifest.functions.iter().map(|f| &*f.name).collect();
@@ -241,7 +241,7 @@ impl Engine {
             return Ok(None);
         };
         let url = self.handler_url(&row.url)?;
-        let headers: Vec<(String, String)> = row.headers.clone().into_iter().collect();
+        let headers = header_map(&row.headers);
         let secrets: Vec<Secret> = secrets_of(row).collect();
         let mut asked = self.discover(&url, &headers, &secrets).await;
         let registered = current_deployment(&catalog, row.id).and_then(manifest_of);

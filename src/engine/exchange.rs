@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use url::Url;
 
 use super::Engine;
 use super::breaker::Health;
 use super::catalog::Deployment;
 use super::owner::Owner;
 use crate::machine::{Answer, Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
-use crate::outbound::{Blocked, Failure, MAX_BODY, Reply};
+use crate::outbound::{Failure, Reply};
 use crate::protocol::{self, CancelNotice, Invocation, Links, Pending, RunHead};
 
 /// How long a handler may work on one answer, less this, is its budget.
@@ -173,23 +171,26 @@ impl Engine {
         let timestamp = seconds.to_string();
         let headers = request_headers(
             &endpoint.headers,
-            &[
+            [
                 ("content-type", "application/json"),
-                (protocol::WEBHOOK_ID, &invocation),
-                (protocol::WEBHOOK_TIMESTAMP, &timestamp),
-                (protocol::WEBHOOK_SIGNATURE, &signature),
+                (protocol::WEBHOOK_ID, &*invocation),
+                (protocol::WEBHOOK_TIMESTAMP, &*timestamp),
+                (protocol::WEBHOOK_SIGNATURE, &*signature),
                 (protocol::PROTOCOL_HEADER, "1"),
-                ("traceparent", &ready.traceparent),
+                ("traceparent", &*ready.traceparent),
             ],
         );
         let sent = ready.body.len();
-        let reply = match Url::parse(&ready.deployment.url) {
-            Ok(url) => {
-                let body = ready.body.clone();
-                self.client().post(&url, headers, body, ready.silence, MAX_BODY).await
-            }
-            Err(error) => Err(Failure::Blocked(Blocked::NotAUrl(error.to_string()))),
-        };
+        let reply = self
+            .client()
+            .post(
+                &ready.deployment.url,
+                headers,
+                ready.body.clone(),
+                ready.silence,
+                protocol::MAX_ANSWER,
+            )
+            .await;
         let took = self.clock().mono().saturating_sub(begun);
         let ms = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
         let ended = self.read(&ready, reply, ms);
@@ -251,23 +252,13 @@ impl Engine {
                 let retry = Fault::Retry { detail: detail.clone(), status: None, after: None };
                 return match failure {
                     Failure::TooLarge(_) => {
-                        let detail = format!("The handler's answer is too large: {detail}.");
+                        let detail = format!("Nothing of the answer was recorded: {detail}.");
                         let attention = Attention::new("answer-limit", detail);
                         fault(Fault::Pause(attention), Health::Answered, kept)
                     }
-                    failure if failure.is_unhealthy() => fault(
+                    _ if failure.is_unhealthy() => fault(
                         Fault::Unhealthy { detail: detail.clone() },
                         Health::Unhealthy(detail),
-                        kept,
-                    ),
-                    failure if failure.is_connect() => fault(
-                        Fault::Retry { detail: detail.clone(), status: None, after: None },
-                        Health::Suspicious(detail),
-                        kept,
-                    ),
-                    _ => fault(
-                        Fault::Retry { detail, status: None, after: None },
-                        Health::Unknown,
                         kept,
                     ),
                     _ if failure.is_connect() => fault(retry, Health::Suspicious(detail), kept),
@@ -367,15 +358,17 @@ fn answered(epoch: i32, answer: Answer, ms: i32) -> Ended {
     Ended { cause: Cause::Answered { epoch, answer, ms }, health: Health::Answered, failure: None }
 }
 
-/// The endpoint's own headers, and over them those of the protocol. What cannot stand in a header
-/// was refused at registration.
-pub(super) fn request_headers(own: &[(String, String)], fixed: &[(&str, &str)]) -> HeaderMap {
-    let own = own.iter().map(|(n, v)| (n.as_str(), v.as_str()));
-    own.chain(fixed.iter().copied())
-        .filter_map(|(name, value)| {
-            Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
-        })
-        .collect()
+/// The endpoint's own headers, and over them those of the protocol.
+pub(super) fn request_headers<'a>(
+    own: &HeaderMap,
+    ours: impl IntoIterator<Item = (&'static str, &'a str)>,
+) -> HeaderMap {
+    let mut headers = own.clone();
+    for (name, value) in ours {
+        let value = HeaderValue::from_str(value).expect("ids, digits and base64 are ASCII");
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    headers
 }
 
 /// The trace context of an invocation: a new span of the trace that the start came with, or of a

@@ -20,7 +20,8 @@ mod owner;
 mod probe;
 mod reads;
 mod shapes;
-mod stub;
+mod start;
+mod timers;
 mod types;
 mod view;
 mod watch;
@@ -37,7 +38,6 @@ use tokio_util::task::TaskTracker;
 pub use access::bootstrap_key;
 pub use catalog::Catalog;
 pub use shapes::*;
-pub use stub::{Changes, Engine};
 pub use types::*;
 pub use watch::Changes;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use url::Url;
 
 use super::exchange::request_headers;
@@ -29,7 +30,7 @@ impl Engine {
     pub(super) async fn discover(
         &self,
         url: &Url,
-        headers: &[(String, String)],
+        headers: &HeaderMap,
         secrets: &[Secret],
     ) -> Asked {
         let now = self.clock().upper();
@@ -39,11 +40,11 @@ impl Engine {
         let timestamp = now.as_secs().to_string();
         let headers = request_headers(
             headers,
-            &[
+            [
                 ("content-type", "application/json"),
-                (protocol::WEBHOOK_ID, &id),
-                (protocol::WEBHOOK_TIMESTAMP, &timestamp),
-                (protocol::WEBHOOK_SIGNATURE, &signature),
+                (protocol::WEBHOOK_ID, &*id),
+                (protocol::WEBHOOK_TIMESTAMP, &*timestamp),
+                (protocol::WEBHOOK_SIGNATURE, &*signature),
                 (protocol::PROTOCOL_HEADER, "1"),
             ],
         );

@@ -273,7 +273,7 @@ fn step_of(id: &str, rows: Vec<Row>) -> Option<StepView> {
                 let body = row.body.unwrap_or_default();
                 let Ok(tried) = serde_json::from_slice::<Tried>(&body) else { continue };
                 let error = Bytes::from(tried.error.get().to_owned());
-                attempts.push(Attempt { attempt: tried.attempt, at: row.at, error: error.clone() });
+                attempts.push(Attempt { number: tried.attempt, at: row.at, error: error.clone() });
                 entry = Some(JournalEntry {
                     attempts: tried.attempt,
                     asked_at: Some(tried.first),
@@ -288,10 +288,10 @@ fn step_of(id: &str, rows: Vec<Row>) -> Option<StepView> {
                 entry = Some(JournalEntry { attempts: made, ..pending(id, op) });
             }
             Kind::Done | Kind::Failed => {
-                let made = attempts.last().map_or(0, |a| a.attempt) + 1;
+                let made = attempts.last().map_or(0, |a| a.number) + 1;
                 if row.kind == Kind::Failed && op == OpKind::Run {
                     let error = row.body.clone().unwrap_or_default();
-                    attempts.push(Attempt { attempt: made, at: row.at, error });
+                    attempts.push(Attempt { number: made, at: row.at, error });
                 }
                 let attempts = i32::try_from(made).unwrap_or(i32::MAX);
                 entry = Some(settled(store::JournalEntry { row, attempts, asked_at }));

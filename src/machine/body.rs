@@ -185,18 +185,28 @@ impl Default for Limits {
     }
 }
 
+/// What every recorded error says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ErrorSaid {
+    /// The kind of error.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// For people.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// What a recorded error says, if it is in the form that handlers must use.
+#[must_use]
+pub fn error_of(body: &[u8]) -> Option<ErrorSaid> {
+    serde_json::from_slice(body).ok()
+}
+
 /// What a recorded error says for people: `type: message`.
 #[must_use]
 pub fn error_in_words(body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Said<'a> {
-        #[serde(rename = "type", borrow, default)]
-        kind: std::borrow::Cow<'a, str>,
-        #[serde(borrow, default)]
-        message: std::borrow::Cow<'a, str>,
-    }
-    match serde_json::from_slice::<Said<'_>>(body) {
-        Ok(said) => format!("{}: {}", said.kind, said.message),
-        Err(_) => String::from_utf8_lossy(body).chars().take(200).collect(),
+    match error_of(body) {
+        Some(said) => format!("{}: {}", said.kind, said.message),
+        None => String::from_utf8_lossy(body).chars().take(200).collect(),
     }
 }

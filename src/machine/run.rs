@@ -419,6 +419,7 @@ impl Run {
     ) -> Result<Self, Unreadable> {
         let (first, rest) = rows.split_first().ok_or(Unreadable::NoCreated)?;
         let mut run = Self::of_created(id, ns, first)?;
+        let mut last_epoch = 0;
         for row in rest {
             run.evolve(row)?;
             if row.flags.has(Flags::HANDLER) && row.epoch > last_epoch {

@@ -163,7 +163,6 @@ impl Lane {
         };
         Ok(batch.iter().zip(1..).map(outcome).collect())
     }
-
 }
 
 impl Store {

@@ -87,7 +87,8 @@ pub(super) const VALUE_LONG: &str = value!("journal_long");
 pub(super) const HISTORY: &str = "select at, epoch, what, by, data from history
  where shard = $1 and run_id = $2 order by at, k limit $3";
 
-pub(super) const TELL: &str = "insert into history (shard, run_id, ns, at, k, epoch, what, by, data)
+pub(super) const TELL: &str =
+    "insert into history (shard, run_id, ns, at, k, epoch, what, by, data)
 select $1, $2, $3, at, k, epoch, what, by, data
   from unnest($4::timestamptz[],$5::int2[],$6::int4[],$7::text[],$8::text[],$9::bytea[])
     as h(at,k,epoch,what,by,data) on conflict do nothing";

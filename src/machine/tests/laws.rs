@@ -194,7 +194,10 @@ impl World {
             && !matches!(run.turn, Turn::Open { .. } | Turn::Held { .. })
         {
             let near = self.env().now + HORIZON;
-            assert!(wake.is_some_and(|w| w <= near), "its alarm goes off for nothing, again and again");
+            assert!(
+                wake.is_some_and(|w| w <= near),
+                "its alarm goes off for nothing, again and again"
+            );
         }
     }
 }

@@ -393,8 +393,11 @@ fn world((with, jitter): (Started, f64)) -> World {
 fn starts() -> impl Strategy<Value = (Started, f64)> {
     let timeout = prop::option::weighted(0.2, 0..4_000_000u64);
     let delay = prop::option::weighted(0.2, 0..200_000u64);
-    let with = (timeout, delay, any::<bool>())
-        .prop_map(|(timeout, delay, elsewhere)| Started { delay, timeout, elsewhere });
+    let with = (timeout, delay, any::<bool>()).prop_map(|(timeout, delay, elsewhere)| Started {
+        delay,
+        timeout,
+        elsewhere,
+    });
     (with, 0.0..1.0f64)
 }
 
