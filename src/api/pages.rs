@@ -92,7 +92,7 @@ pub(super) async fn openapi_json(State(state): State<ApiState>) -> Response {
 /// The description of this API, as YAML.
 #[utoipa::path(
     get, path = "/openapi.yaml", tag = "pages",
-    responses((status = 200, description = "OpenAPI 3.1", body = String, content_type = "application/yaml")),
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value, content_type = "application/yaml")),
     security(()),
     extensions(("x-problems" = json!([])))
 )]

@@ -129,7 +129,7 @@ impl Form {
     ),
     responses(
         (status = 200, description = "The events", content(
-            (String = "text/event-stream"), (String = "application/x-ndjson"))),
+            (serde_json::Value = "text/event-stream"), (serde_json::Value = "application/x-ndjson"))),
         (status = 204, description = "The last event was the end"),
     ),
     extensions(("x-problems" = json!(["run-not-found"])))
