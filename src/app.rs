@@ -12,7 +12,10 @@ use crate::api::{self, ApiState};
 use crate::cli::{Database, DevArgs, DoctorArgs, KeyCreate, MigrateAction, ServeArgs};
 use crate::clock::Clock;
 use crate::dev::{self, Banner, DataDir, Handler, PrivatePostgres, asked_to_end};
-use crate::engine::{Caller, Engine, Namespace, RegisterOutcome, Registration, Scopes, Settings};
+use crate::engine::{
+    Caller, Engine, Namespace, RegisterOutcome, Registration, Scope, Scopes, Settings,
+    bootstrap_key,
+};
 use crate::machine::Limits;
 use crate::outbound::{Client, Guard};
 use crate::store::Store;
@@ -289,8 +292,9 @@ async fn connect(database: &Database) -> anyhow::Result<Store> {
 pub async fn first_key(key: &KeyCreate) -> anyhow::Result<()> {
     let url = key.database_url.as_ref().context("--database-url is missing")?;
     let store = Store::connect(url.expose(), 2).await?;
-    let scopes: Vec<&str> = key.scopes.iter().map(String::as_str).collect();
-    let text = bootstrap_key(&store, &key.name, &scopes).await?;
+    // The command line has admitted known scopes only.
+    let scopes: Scopes = key.scopes.iter().filter_map(|s| Scope::from_word(s)).collect();
+    let (_, text) = bootstrap_key(&store, &key.name, scopes).await?;
     writeln!(std::io::stdout(), "{text}")?;
     Ok(())
 }

@@ -73,7 +73,10 @@ fn log(format: LogFormat, filter: &str) {
         LogFormat::Text => telemetry::LogFormat::Text,
     };
     if !telemetry::install_logs(format, filter) {
-        drop(writeln!(std::io::stderr(), "stepwell: `{filter}` is no log filter; nothing is logged"));
+        drop(writeln!(
+            std::io::stderr(),
+            "stepwell: `{filter}` is no log filter; nothing is logged"
+        ));
     }
     telemetry::install_metrics();
 }

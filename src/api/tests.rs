@@ -14,7 +14,7 @@ use crate::engine::{Caller, Engine, Namespace, Scopes};
 
 /// An engine that says `unavailable` to everything: these tests are about what comes before it.
 pub(super) fn engine() -> Engine {
-    Engine
+    Engine::without_database()
 }
 
 /// The state over an engine that says `unavailable` to everything, and lets this machine in.

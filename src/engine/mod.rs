@@ -109,10 +109,31 @@ impl Engine {
     ) -> Result<Self, store::Error> {
         let secret = ClusterSecret::new(store.cluster_secret().await?);
         let catalog = Catalog::of(store.load_catalog().await?, clock.upper());
+        let (engine, receivers) = Self::of(store, clock, client, settings, &secret, catalog);
+        receivers.run(&engine);
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_time().await });
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_lease().await });
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_horizon().await });
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_house().await });
+        Ok(engine)
+    }
+
+    fn of(
+        store: Store,
+        clock: Clock,
+        client: Client,
+        settings: Settings,
+        secret: &ClusterSecret,
+        catalog: Catalog,
+    ) -> (Self, lanes::Receivers) {
         let (lanes, receivers) = Lanes::start();
         let node = NodeId::new(clock.upper(), crate::clock::chance());
         let engine = Self(Arc::new(Inner {
-            keys: ClusterKeys::derive(&secret),
+            keys: ClusterKeys::derive(secret),
             store,
             clock,
             client,
@@ -130,16 +151,24 @@ impl Engine {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }));
-        receivers.run(&engine);
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_time().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_lease().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_horizon().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_house().await });
-        Ok(engine)
+        (engine, receivers)
+    }
+
+    /// An engine whose Postgres is away for ever.
+    #[cfg(test)]
+    pub(crate) fn without_database() -> Self {
+        let settings = Settings {
+            public_url: "http://127.0.0.1:1".to_owned(),
+            address: "http://127.0.0.1:1".to_owned(),
+            limits: Limits::default(),
+            retention: Duration::from_hours(1),
+        };
+        let client = Client::new(crate::outbound::Guard::dev()).expect("a client can be made");
+        let secret = ClusterSecret::new([7; 32]);
+        let (store, clock) = (Store::nowhere(), Clock::system());
+        let (engine, _) = Self::of(store, clock, client, settings, &secret, Catalog::default());
+        engine.postgres_away(true);
+        engine
     }
 
     /// Stops in order: opens nothing new, waits up to `grace` for what is open, hands its groups

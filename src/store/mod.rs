@@ -88,6 +88,16 @@ impl Store {
         Ok(Self { pool, options })
     }
 
+    /// A store of a database that never answers.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        let options = PgConnectOptions::new().host("127.0.0.1").port(1);
+        let pool = PgPoolOptions::new()
+            .acquire_timeout(Duration::from_millis(50))
+            .connect_lazy_with(options.clone());
+        Self { pool, options }
+    }
+
     /// A new lane. Its plans are made once, for any batch, and use indexes only.
     pub async fn lane(&self) -> Result<Lane> {
         let options = self.options.clone().application_name("stepwell lane").options([

@@ -152,7 +152,7 @@ async fn nothing_ran_twice(cluster: &Cluster, executions: &[Execution]) {
             let was = settled.insert(&row.step, (row.at, body));
             assert!(was.is_none(), "{run}: step {} settled twice", row.step);
         }
-        for e in executions {
+        for e in &executions {
             let Some((at, value)) = settled.get(e.step.as_str()) else { continue };
             assert!(
                 e.at <= at.as_micros() || e.value.to_string() == *value,

@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use stepwell::engine::Scopes;
 use stepwell::store::testing::TestDb;
 
 /// One node: a process.
@@ -84,8 +85,8 @@ pub struct Cluster {
 impl Cluster {
     pub async fn start(nodes: usize) -> Self {
         let db = TestDb::new().await;
-        let key = stepwell::engine::bootstrap_key(&db.store, "test", &["admin"]).await;
-        let key = key.expect("a key can be made");
+        let key = stepwell::engine::bootstrap_key(&db.store, "test", Scopes::ALL).await;
+        let (_, key) = key.expect("a key can be made");
         let mut nodes: Vec<Node> = (0..nodes).map(|_| Node::new(&db.url)).collect();
         for node in &mut nodes {
             node.start();

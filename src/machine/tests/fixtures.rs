@@ -166,6 +166,7 @@ impl World {
         let clock = Timestamp::from_micros(EPOCH_MS * 1_000);
         let start_at = with.delay.map(|d| clock + ms(d));
         let created = Created {
+            pin: None,
             function: "checkout".to_owned(),
             namespace: "default".to_owned(),
             key: None,

@@ -214,7 +214,7 @@ async fn messages_keep_their_order_and_count_once() {
 
     let fresh = b.signal(one);
     assert_eq!(b.lane.accept(&[batch[0].clone(), fresh]).await, Ok(vec![Repeat, At(5)]));
-    b.lane.discard(one, &[1, 2, 3]).await.unwrap();
+    b.db.store.discard(one, &[1, 2, 3]).await.unwrap();
     assert_eq!(b.load(one).await.messages.len(), 1);
     let foreign = Accept { ns: 2, ..b.signal(two) };
     assert_eq!(b.lane.accept(&[foreign]).await, Ok(vec![Gone]), "another namespace's run");
