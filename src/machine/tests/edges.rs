@@ -138,9 +138,7 @@ const CAUSES: [(&str, Make); 42] = [
     ("answered: an error, retried", |w| {
         answered(w, ops([failure("a", error(Again::Default))]).awaiting("a"))
     }),
-    ("answered: an error, never again", |w| {
-        answered(w, ops([failure("a", error(Again::Never))]))
-    }),
+    ("answered: an error, never again", |w| answered(w, ops([failure("a", error(Again::Never))]))),
     ("answered: an error, pause", |w| answered(w, ops([failure("a", error(Again::Pause))]))),
     ("answered: start", |w| answered(w, ops([start("a")]))),
     ("answered: sleep and await it", |w| answered(w, ops([sleep("b", 50)]).awaiting("b"))),
@@ -240,7 +238,11 @@ fn the_table_of_edges() {
             let what = make(&mut w);
             let before = format!("{:?}", w.run);
             if let Err(refusal) = w.cause(what) {
-                assert_eq!(format!("{:?}", w.run), before, "{name} / {cause}: refused, yet changed");
+                assert_eq!(
+                    format!("{:?}", w.run),
+                    before,
+                    "{name} / {cause}: refused, yet changed"
+                );
                 match refused.iter_mut().find(|(r, _)| *r == refusal) {
                     Some((_, causes)) => causes.push(cause),
                     None => refused.push((refusal, vec![cause])),

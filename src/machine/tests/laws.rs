@@ -183,7 +183,7 @@ impl World {
             Turn::Ended { .. } => None,
         };
         match (self.db.wake, needed) {
-            (Wake::Hot, _) | (Wake::At(_), None) | (Wake::Never, None) => {}
+            (Wake::Hot, _) | (Wake::At(_) | Wake::Never, None) => {}
             (Wake::At(at), Some(needed)) => {
                 assert!(at <= needed.max(past), "{at} is too late for {needed}");
             }
@@ -194,7 +194,10 @@ impl World {
             && !matches!(run.turn, Turn::Open { .. } | Turn::Held { .. })
         {
             let near = self.env().now + HORIZON;
-            assert!(wake.is_some_and(|w| w <= near), "its alarm goes off for nothing, again and again");
+            assert!(
+                wake.is_some_and(|w| w <= near),
+                "its alarm goes off for nothing, again and again"
+            );
         }
     }
 }

@@ -304,18 +304,17 @@ impl Handler<'_> {
                         }
                     }
                 }
-                Stmt::Once => match known.map(|s| &s.state) {
-                    Some(StepState::Begun { licence, .. }) => {
+                Stmt::Once => {
+                    if let Some(StepState::Begun { licence, .. }) = known.map(|s| &s.state) {
                         assert_eq!(*licence, sent.epoch, "shown as begun, yet not to be run");
                         self.ran.entry(id.clone()).or_default().insert(sent.epoch);
                         said.push(value(&id, "1"));
                         continue;
-                    }
-                    _ => {
+                    } else {
                         said.push(start(&id));
                         return ops(said);
                     }
-                },
+                }
                 Stmt::All(of) | Stmt::Any(of) => {
                     let ids: Vec<String> = (0..of.len()).map(|k| format!("{id}/{k}")).collect();
                     for (id, stmt) in ids.iter().zip(of) {
@@ -393,8 +392,11 @@ fn world((with, jitter): (Started, f64)) -> World {
 fn starts() -> impl Strategy<Value = (Started, f64)> {
     let timeout = prop::option::weighted(0.2, 0..4_000_000u64);
     let delay = prop::option::weighted(0.2, 0..200_000u64);
-    let with = (timeout, delay, any::<bool>())
-        .prop_map(|(timeout, delay, elsewhere)| Started { delay, timeout, elsewhere });
+    let with = (timeout, delay, any::<bool>()).prop_map(|(timeout, delay, elsewhere)| Started {
+        delay,
+        timeout,
+        elsewhere,
+    });
     (with, 0.0..1.0f64)
 }
 

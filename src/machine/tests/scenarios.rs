@@ -659,11 +659,8 @@ fn limits_record_nothing_and_name_the_step() {
     let deep = || StepError { data: Some(data.clone()), ..error(Again::Never) };
     for op in [value("a", "\"0123456789\""), failure("a", big()), failure("a", deep())] {
         let mut w = invoked();
-        w.limits.value_bytes = if matches!(&op, Op::Run { outcome: Outcome::Value(_), .. }) {
-            11
-        } else {
-            150
-        };
+        w.limits.value_bytes =
+            if matches!(&op, Op::Run { outcome: Outcome::Value(_), .. }) { 11 } else { 150 };
         w.answer(ops([value("z", "1"), op]).result());
         assert_eq!((w.attention(), w.since(1)), (Some("value-limit"), vec![Kind::Paused]));
         assert!(w.body(1).contains("`a`"));
