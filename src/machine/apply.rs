@@ -228,7 +228,9 @@ impl Run {
         if (at.is_some() && !self.parked) || (at.is_none() && changed) {
             // Parking needs a row that says until when; without one the run stays in memory.
             self.parked = false;
-            rows.iter_mut().for_each(|r| r.flags.clear(Flags::PARK));
+            for row in &mut *rows {
+                row.flags.clear(Flags::PARK);
+            }
             if let Some(last) = rows.last_mut() {
                 last.flags.set(Flags::HOT);
             }

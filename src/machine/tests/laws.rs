@@ -63,6 +63,7 @@ impl World {
         self.check_epochs();
         self.check_messages();
         self.check_attempts();
+        self.check_end();
         // Another owner may have got ahead of this one, which then knows only what was.
         let ahead = usize::try_from(self.run.n) != Ok(self.db.rows.len());
         if !ahead {
@@ -134,6 +135,20 @@ impl World {
         }
     }
 
+    /// An end that a handler wanted had seen every signal before it, or had been refused twice.
+    fn check_end(&self) {
+        let Some(end) = self.db.rows.last() else { return };
+        if !end.kind.ends() || !end.flags.has(Flags::HANDLER) || self.db.closing {
+            return;
+        }
+        let sent = self.sent.iter().find(|s| s.epoch == end.epoch).expect("sent");
+        let signal = |id| self.db.ever.contains(&(id, MessageKind::Signal));
+        for row in self.db.rows.iter().filter(|r| r.n >= sent.view.n) {
+            let arrives = row.pos > 0 && row.refer.is_some_and(signal);
+            assert!(!arrives, "the end had not seen {row:?}");
+        }
+    }
+
     /// Three attempts are three, unless a person was asked for in between.
     fn check_attempts(&self) {
         let mut tried: HashMap<&str, u32> = HashMap::new();
@@ -183,7 +198,7 @@ impl World {
             Turn::Ended { .. } => None,
         };
         match (self.db.wake, needed) {
-            (Wake::Hot, _) | (Wake::At(_), None) | (Wake::Never, None) => {}
+            (Wake::Hot, _) | (Wake::At(_) | Wake::Never, None) => {}
             (Wake::At(at), Some(needed)) => {
                 assert!(at <= needed.max(past), "{at} is too late for {needed}");
             }

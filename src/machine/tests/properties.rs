@@ -23,6 +23,8 @@ enum Event {
     Repeat(usize),
     Drain,
     Advance(u64),
+    /// To the next moment at which something is due, give or take some milliseconds.
+    Nearly(u64),
     Crash(bool),
     Steal,
 }
@@ -98,6 +100,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<usize>().prop_map(Event::Repeat),
         3 => Just(Event::Drain),
         4 => prop_oneof![0..200u64, 0..90_000u64, Just(3_600_000)].prop_map(Event::Advance),
+        3 => (0..20u64).prop_map(Event::Nearly),
         2 => any::<bool>().prop_map(Event::Crash),
         1 => Just(Event::Steal),
     ]
@@ -197,6 +200,11 @@ impl<H: FnMut(&Sent, &Said) -> Answer> Play<H> {
             }
             Event::Advance(by) => {
                 self.w.clock = self.w.clock + ms(*by);
+                let _: Result<(), Refusal> = self.w.cause(Cause::Tick);
+            }
+            Event::Nearly(by) => {
+                let next = self.w.run.timers.first().map_or(self.w.clock, |(due, _)| *due);
+                self.w.clock = self.w.clock.max(next - ms(10) + ms(*by));
                 let _: Result<(), Refusal> = self.w.cause(Cause::Tick);
             }
             Event::Crash(committed) => self.w.crash(*committed),
@@ -304,18 +312,16 @@ impl Handler<'_> {
                         }
                     }
                 }
-                Stmt::Once => match known.map(|s| &s.state) {
-                    Some(StepState::Begun { licence, .. }) => {
-                        assert_eq!(*licence, sent.epoch, "shown as begun, yet not to be run");
-                        self.ran.entry(id.clone()).or_default().insert(sent.epoch);
-                        said.push(value(&id, "1"));
-                        continue;
-                    }
-                    _ => {
+                Stmt::Once => {
+                    let Some(StepState::Begun { licence, .. }) = known.map(|s| &s.state) else {
                         said.push(start(&id));
                         return ops(said);
-                    }
-                },
+                    };
+                    assert_eq!(*licence, sent.epoch, "shown as begun, yet not to be run");
+                    self.ran.entry(id.clone()).or_default().insert(sent.epoch);
+                    said.push(value(&id, "1"));
+                    continue;
+                }
                 Stmt::All(of) | Stmt::Any(of) => {
                     let ids: Vec<String> = (0..of.len()).map(|k| format!("{id}/{k}")).collect();
                     for (id, stmt) in ids.iter().zip(of) {
