@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::breaker::{Breaker, Health};
 use super::view::status_of;
 use super::{Engine, Status};
-use crate::machine::{Cause, Env, MessageId, Policy, RunId, Sealed, Shard, Timestamp, Turn};
+use crate::machine::{Cause, Env, MessageKind, Policy, RunId, Sealed, Shard, Timestamp, Turn};
 use crate::machine::{Message, Run};
 
 /// A run that nothing can wake for so long leaves memory.
@@ -164,9 +164,7 @@ impl Engine {
                 break;
             }
         }
-        if !entry.run.ended()
-            && entry.run.next_wake(Timestamp::default()).is_some_and(|at| at <= env.past)
-        {
+        if !entry.run.ended() && entry.run.next_wake(env.past).is_some_and(|at| at <= env.past) {
             self.apply(entry, Cause::Tick, &env);
         }
         if entry.run.wants_exchange(env.past) && !owner.leaving && !entry.gated {
@@ -212,13 +210,16 @@ impl Engine {
         }
     }
 
-    /// Messages that the journal has already are deleted by key.
+    /// Messages that the journal has already are deleted by key. One whose row is not committed
+    /// yet is left alone: should that append be lost, the message must still be there.
     fn discard_repeats(&self, run: &Run, messages: &[Message]) {
-        let seen = |id: &MessageId| run.seen.contains(&id.uuid());
+        let rows = &run.next.rows;
         let repeats: Vec<i32> = messages
             .iter()
             .filter(|m| {
-                m.pos > run.drained && (seen(&m.id) || m.kind == crate::machine::MessageKind::New)
+                let id = m.id.uuid();
+                m.kind == MessageKind::New
+                    || (run.seen.contains(&id) && !rows.iter().any(|r| r.refer == Some(id)))
             })
             .map(|m| m.pos)
             .collect();
@@ -461,6 +462,7 @@ impl Engine {
             metrics::counter!("stepwell_ends_gated_total").increment(1);
             entry.in_flight = None;
             let append = sealed.append.clone();
+            entry.run.drained = loaded.inbox;
             let cause = Cause::GateLost { append, messages: loaded.messages };
             let policy = entry.policy.clone();
             let env = self.env(&policy);
@@ -499,7 +501,9 @@ impl Engine {
             }
         };
         run.home = loaded.home;
-        run.drained = loaded.messages.iter().map(|m| m.pos - 1).min().unwrap_or(loaded.inbox);
+        run.drained = loaded.inbox;
+        // How long a callback was silent before is not known: it gets one whole heartbeat.
+        run.renew_heartbeats(self.clock().upper());
         // What this owner parked in this term it may go on with: it knows the last epoch.
         let margin = Duration::from_secs(5);
         if loaded.rows.len() > 1 && loaded.parked.is_some() && run.last_at > tenure.since + margin {

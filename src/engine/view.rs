@@ -46,7 +46,8 @@ pub(super) fn attention_of(
         Status::Paused => run.paused.clone(),
         Status::Parked if parks => Some(engine.why_parked(run)),
         Status::Retrying => {
-            let next = run.next_wake(Timestamp::default());
+            let now = engine.clock().lower();
+            let next = run.next_wake(now).map(|at| at.max(now));
             if run.faults > 0 || run.failures > 0 {
                 let detail = run.last_fault.clone().unwrap_or_default();
                 let code = if run.faults > 0 { "invocation-failing" } else { "run-failing" };

@@ -480,6 +480,14 @@ impl Run {
         }
     }
 
+    /// Gives every pending callback that wants signs of life one whole heartbeat from now.
+    pub fn renew_heartbeats(&mut self, now: Timestamp) {
+        let waiting: Vec<String> = self.pending.values().cloned().collect();
+        for id in waiting {
+            self.sign_of_life(&id, now);
+        }
+    }
+
     /// Moves the moment at which a pending step settles by itself.
     pub fn put_off(&mut self, id: &str, until: Timestamp) {
         if let Some(Step { state: StepState::Asked { n, due: Some(due), .. }, .. }) =

@@ -41,6 +41,8 @@ pub enum Accepted {
     Gone,
 }
 
+/// A run that is closing refuses signals and callbacks (kinds under 4); operators' acts it takes.
+///
 /// Any node, any number of messages. `lk` orders all who touch a run; what is in the inbox stays
 /// there until the owner's append takes it, so nothing that is accepted can be lost.
 pub(super) const ACCEPT: &str = "with m as materialized (
@@ -61,7 +63,7 @@ ins as (
          lk.inbox + row_number() over (partition by m.shard, m.run_id order by m.ord),
          m.msg_id, m.kind, m.name, m.body, m.at
     from m join lk using (shard, run_id)
-   where not lk.closing and (m.ord in (select ord from seen where not expired)) is not true
+   where not (lk.closing and m.kind < 4) and (m.ord in (select ord from seen where not expired)) is not true
    order by 1, 2, 4
   on conflict (shard, run_id, msg_id) do nothing returning shard, run_id, pos, msg_id),
 up as (
@@ -156,8 +158,8 @@ impl Lane {
                 (Some(Accepted::IdemSame(id)), ..) if *id == a.message.id => Accepted::Repeat,
                 (Some(outcome), ..) => *outcome,
                 (None, None, _) => Accepted::Gone,
-                (None, Some(true), _) => Accepted::Closing,
-                (None, Some(false), Some(pos)) => Accepted::At(*pos),
+                (None, Some(_), Some(pos)) => Accepted::At(*pos),
+                (None, Some(true), None) => Accepted::Closing,
                 (None, Some(false), None) => Accepted::Repeat,
             }
         };
