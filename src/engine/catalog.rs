@@ -243,6 +243,19 @@ pub(super) fn header_map(headers: &BTreeMap<String, String>) -> HeaderMap {
 }
 
 impl Engine {
+    /// What is registered, including what another node registered a moment ago. Where Postgres
+    /// cannot be asked, what is known.
+    pub(super) async fn fresh_catalog(&self) -> Arc<Catalog> {
+        let known = self.catalog();
+        match self.store().config_version().await {
+            Ok(version) if version != known.version => {
+                self.reload_catalog().await;
+                self.catalog()
+            }
+            _ => known,
+        }
+    }
+
     /// Reads what is registered anew, and lets runs go on that waited for it.
     pub(super) async fn reload_catalog(&self) {
         let recorded = match self.store().load_catalog().await {

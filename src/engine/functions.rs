@@ -17,13 +17,13 @@ use crate::store;
 impl Engine {
     /// All functions that an endpoint hosts, by name.
     pub async fn functions(&self, ns: &Namespace) -> Result<Vec<FunctionView>, Error> {
-        let catalog = self.catalog();
+        let catalog = self.fresh_catalog().await;
         let mut functions: Vec<FunctionView> = catalog
             .functions(ns.id)
             .filter_map(|f| function_of(&catalog, f.dep, &f.name))
             .collect();
         functions.sort_by(|a, b| a.name.cmp(&b.name));
-        std::future::ready(Ok(functions)).await
+        Ok(functions)
     }
 
     /// One function.
@@ -32,20 +32,20 @@ impl Engine {
         ns: &Namespace,
         name: &str,
     ) -> Result<Option<FunctionView>, Error> {
-        let catalog = self.catalog();
+        let catalog = self.fresh_catalog().await;
         let found = catalog.function(ns.id, name);
         let found = found.and_then(|f| function_of(&catalog, f.dep, &f.name));
-        std::future::ready(Ok(found)).await
+        Ok(found)
     }
 
     /// All endpoints by id.
     pub async fn endpoints(&self, ns: &Namespace) -> Result<Vec<EndpointView>, Error> {
-        let catalog = self.catalog();
+        let catalog = self.fresh_catalog().await;
         let of_ns = catalog.recorded.endpoints.iter().filter(|e| e.ns == ns.id);
         let mut endpoints: Vec<EndpointView> =
             of_ns.map(|e| self.endpoint_view(&catalog, e)).collect();
         endpoints.sort_by_key(|e| e.id);
-        std::future::ready(Ok(endpoints)).await
+        Ok(endpoints)
     }
 
     /// One endpoint.
@@ -54,10 +54,10 @@ impl Engine {
         ns: &Namespace,
         endpoint: &EndpointRef,
     ) -> Result<Option<EndpointView>, Error> {
-        let catalog = self.catalog();
+        let catalog = self.fresh_catalog().await;
         let found = endpoint_row(&catalog, ns.id, endpoint);
         let found = found.map(|e| self.endpoint_view(&catalog, e));
-        std::future::ready(Ok(found)).await
+        Ok(found)
     }
 
     /// The deployments of an endpoint, new to old; none of an endpoint that is not there.
@@ -66,7 +66,7 @@ impl Engine {
         ns: &Namespace,
         endpoint: EndpointId,
     ) -> Result<Vec<DeploymentView>, Error> {
-        let catalog = self.catalog();
+        let catalog = self.fresh_catalog().await;
         let found = endpoint_row(&catalog, ns.id, &EndpointRef::Id(endpoint));
         let views = found.map_or_else(Vec::new, |e| {
             let current = current_deployment(&catalog, e.id).map(|d| d.id);
@@ -76,7 +76,7 @@ impl Engine {
                 .map(|d| deployment_view(d, e.public, current == Some(d.id)))
                 .collect()
         });
-        std::future::ready(Ok(views)).await
+        Ok(views)
     }
 
     /// An endpoint as this node knows it.

@@ -61,9 +61,12 @@ impl Engine {
         idempotency: Option<Idempotency>,
         by: &str,
     ) -> Result<Option<(RunId, Signalled)>, Error> {
-        let Some(function) = self.catalog().function(ns.id, function) else {
-            return Err(Error::FunctionNotFound(function.to_owned()));
+        let known = self.catalog().function(ns.id, function);
+        let known = match known {
+            Some(known) => Some(known),
+            None => self.fresh_catalog().await.function(ns.id, function),
         };
+        let function = known.ok_or_else(|| Error::FunctionNotFound(function.to_owned()))?;
         let shard = crate::machine::Shard::of_key(&ns.name, &function.name, key);
         let holder = self.store().run_of_key(ns.id, function.id, shard, key).await?;
         let Some((run, None)) = holder else { return Ok(None) };

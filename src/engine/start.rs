@@ -54,7 +54,14 @@ impl Engine {
     pub async fn start(&self, start: Start) -> Result<Started, Error> {
         self.admit()?;
         for _ in 0..KEY_TRIES {
-            let new = self.new_run(&start)?;
+            let new = match self.new_run(&start) {
+                // Another node may have registered it a moment ago.
+                Err(Error::FunctionNotFound(_) | Error::DeploymentNotFound(_)) => {
+                    self.fresh_catalog().await;
+                    self.new_run(&start)?
+                }
+                new => new?,
+            };
             let run = new.run;
             let (tell, told) = oneshot::channel();
             self.lanes().create(Creation { new, tell });

@@ -185,6 +185,11 @@ fn function(row: &PgRow) -> Result<FunctionRow> {
 }
 
 impl Store {
+    /// The version of what is registered.
+    pub async fn config_version(&self) -> Result<i64> {
+        Ok(sqlx::query_scalar(VERSION).fetch_one(&self.pool).await?)
+    }
+
     /// Everything that is registered, in one snapshot.
     pub async fn load_catalog(&self) -> Result<Catalog> {
         let mut tx = self.pool.begin_with(SNAPSHOT).await?;

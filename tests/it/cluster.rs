@@ -91,7 +91,7 @@ impl Cluster {
         for node in &mut nodes {
             node.start();
         }
-        let http = reqwest::Client::builder()
+        let http = crate::http_client()
             .no_proxy()
             .timeout(Duration::from_secs(40))
             .build()

@@ -64,7 +64,7 @@ impl Gateway {
         let caller = Caller { namespace, by: "local".to_owned(), scopes: Scopes::ALL };
         let state = ApiState::new(engine.clone(), stop.clone()).without_keys_on_loopback(caller);
         tokio::spawn(api::serve(listener, api::router(state), stop.clone()));
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client can be made");
+        let http = crate::http_client().no_proxy().build().expect("a client can be made");
         let gateway = Self { db, clock, engine, url, http, stop };
         gateway.eventually("the gateway is ready", async |g| g.engine.ready().await.is_ok()).await;
         gateway
@@ -228,10 +228,8 @@ impl Handler {
     pub async fn answers<A: Into<Answer>>(answers: impl IntoIterator<Item = A>) -> Self {
         let answers: VecDeque<Answer> = answers.into_iter().map(Into::into).collect();
         let answers = Mutex::new(answers);
-        Self::serve(move |_| {
-            answers.lock().expect("no panic").pop_front().unwrap_or(Answer::Hang)
-        })
-        .await
+        Self::serve(move |_| answers.lock().expect("no panic").pop_front().unwrap_or(Answer::Hang))
+            .await
     }
 
     /// From now on answers by this script.

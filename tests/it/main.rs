@@ -1,8 +1,15 @@
 //! Tests from outside: real processes, real HTTP, real Postgres.
 #![expect(unreachable_pub, reason = "one binary of tests")]
-#![expect(missing_docs, reason = "tests")]
 #![expect(clippy::panic, reason = "a test that fails panics")]
 
 mod chaos;
 mod cluster;
+mod gateway;
 mod oracle;
+
+/// A client for the tests' own calls, to be finished with what a test needs.
+fn http_client() -> reqwest::ClientBuilder {
+    // Another test of this process may have been first.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder()
+}

@@ -25,7 +25,7 @@ pub struct Execution {
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+pub struct Seen {
     executions: Vec<Execution>,
     /// By run, the settled steps of the longest journal shown so far, in order of `seq`.
     journals: HashMap<String, Vec<(i64, String, String)>>,
@@ -37,7 +37,7 @@ struct Seen {
 /// The handler's memory.
 #[derive(Debug, Clone, Default)]
 pub struct Oracle {
-    seen: Arc<Mutex<Seen>>,
+    pub seen: Arc<Mutex<Seen>>,
     /// Per thousand invocations, how many answer 500 although the work was done.
     pub lost_answers: u64,
 }
