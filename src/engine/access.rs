@@ -46,9 +46,7 @@ impl Keys {
 
     /// The key, if it was read not too long ago.
     fn recall(&self, id: KeyId, now: Duration) -> Option<Known> {
-        self.with(|keys| {
-            keys.get(&id).filter(|k| now.saturating_sub(k.read) < BELIEVED).cloned()
-        })
+        self.with(|keys| keys.get(&id).filter(|k| now.saturating_sub(k.read) < BELIEVED).cloned())
     }
 
     fn remember(&self, id: KeyId, key: Option<store::ApiKey>, now: Duration) {

@@ -21,6 +21,8 @@ mod probe;
 mod reads;
 mod shapes;
 mod start;
+#[cfg(test)]
+mod surface_tests;
 mod timers;
 mod types;
 mod view;
@@ -42,7 +44,7 @@ pub use types::*;
 pub use watch::Changes;
 
 use crate::clock::Clock;
-use crate::machine::{Limits, NodeId, Run, RunId, Timestamp};
+use crate::machine::{Attention, Limits, NodeId, Run, RunId, Timestamp};
 use crate::outbound::Client;
 use crate::protocol::{ClusterKeys, ClusterSecret};
 use crate::store::{self, Store};
@@ -290,8 +292,8 @@ impl Engine {
 
     /// A run as it stands. Nothing is shown that is not committed.
     pub async fn view(&self, ns: &Namespace, run: RunId) -> Result<RunView, Error> {
-        self.with_run_and_gate(Some(ns.id), run, |run, gated, parks| {
-            self.view_of(run, gated, parks)
+        self.with_run_and_gate(Some(ns.id), run, |run, gated, parked| {
+            self.view_of(run, gated, parked)
         })
         .await
     }
@@ -352,7 +354,7 @@ impl Engine {
         &self,
         ns: Option<i32>,
         id: RunId,
-        look: impl Fn(&Run, bool, bool) -> T,
+        look: impl Fn(&Run, bool, Option<Attention>) -> T,
     ) -> Result<T, Error> {
         let mut changes = self.changes(id);
         let in_memory = async {
@@ -361,13 +363,13 @@ impl Engine {
                     let owner = self.owner();
                     // A node whose lease has passed never answers from memory.
                     let holds = owner.lease_until > self.clock().mono();
-                    let Some(entry) = owner.runs.get(&id).filter(|_| holds) else { return None };
+                    let entry = owner.runs.get(&id).filter(|_| holds)?;
                     if ns.is_some_and(|ns| ns != entry.run.ns) {
                         return Some(Err(Error::RunNotFound(id)));
                     }
                     if entry.in_flight.is_none() {
-                        let parks = entry.gated && self.parks(&owner, &entry.run);
-                        return Some(Ok(look(&entry.run, entry.gated, parks)));
+                        let parked = entry.gated.then(|| self.why_parked(&owner, &entry.run));
+                        return Some(Ok(look(&entry.run, entry.gated, parked.flatten())));
                     }
                 }
                 changes.changed().await;
@@ -383,7 +385,7 @@ impl Engine {
         let mut run = Run::recover(id, loaded.ns, &loaded.rows, parked, loaded.closing)
             .map_err(|e| Error::corrupt(&e.to_string()))?;
         run.home = loaded.home;
-        Ok(look(&run, false, false))
+        Ok(look(&run, false, None))
     }
 
     /// Weeks made and dropped, old rows removed, as long as the node lives.

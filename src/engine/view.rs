@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::breaker::Circuit;
+use super::breaker::{Breaker, Circuit};
+use super::owner::Owner;
 use super::{Engine, RunView, Status, WaitingFor};
 use crate::machine::{Attention, Kind, Reason, Run, StepState, Timestamp, Turn};
 
@@ -34,17 +35,17 @@ pub(super) fn status_of(run: &Run, gated: bool, parks: bool, past: Timestamp) ->
     }
 }
 
-/// Why a run does not move, in words; none while all is well.
+/// Why a run does not move, in words; none while all is well. `parked`: what its endpoint's health
+/// says.
 #[must_use]
 pub(super) fn attention_of(
     run: &Run,
-    parks: bool,
-    engine: &Engine,
+    parked: Option<Attention>,
     status: Status,
 ) -> Option<Attention> {
     match status {
         Status::Paused => run.paused.clone(),
-        Status::Parked if parks => Some(engine.why_parked(run)),
+        Status::Parked => parked,
         Status::Retrying => {
             let next = run.next_wake(Timestamp::default());
             if run.faults > 0 || run.failures > 0 {
@@ -73,9 +74,9 @@ pub(super) fn attention_of(
 
 impl Engine {
     /// A run of this memory as the API shows it.
-    pub(super) fn view_of(&self, run: &Run, gated: bool, parks: bool) -> RunView {
+    pub(super) fn view_of(&self, run: &Run, gated: bool, parked: Option<Attention>) -> RunView {
         let past = self.clock().lower();
-        let status = status_of(run, gated, parks, past);
+        let status = status_of(run, gated, parked.is_some(), past);
         let (mut output, mut error, mut ended_at) = (None, None, None);
         if let Turn::Ended { kind, body, at } = &run.turn {
             ended_at = Some(*at);
@@ -102,7 +103,7 @@ impl Engine {
             deployment: self.catalog().deployment(run.dep).map(|d| d.public),
             status,
             waiting_for,
-            attention: attention_of(run, parks, self, status),
+            attention: attention_of(run, parked, status),
             created_at: run.created_at,
             started_at: run.started_at,
             ended_at,
@@ -117,8 +118,12 @@ impl Engine {
         }
     }
 
-    /// What keeps a parked run from being invoked.
-    pub(super) fn why_parked(&self, run: &Run) -> Attention {
+    /// What keeps a run from being invoked, if its endpoint's health does.
+    pub(super) fn why_parked(&self, owner: &Owner, run: &Run) -> Option<Attention> {
+        self.parks(owner, run).then(|| self.parked_by(owner, run))
+    }
+
+    fn parked_by(&self, owner: &Owner, run: &Run) -> Attention {
         let catalog = self.catalog();
         let Some((_, deployment)) = catalog.deployment_for(run) else {
             return Attention::new(
@@ -130,9 +135,9 @@ impl Engine {
             );
         };
         let endpoint = &deployment.endpoint;
-        match self.circuit(endpoint.id) {
+        match owner.breakers.get(&endpoint.id).map(Breaker::circuit) {
             Some(Circuit::Open { detail, next_probe_at, .. }) => Attention {
-                next_attempt_at: Some(next_probe_at),
+                next_attempt_at: Some(*next_probe_at),
                 ..Attention::new(
                     "endpoint-unhealthy",
                     format!("Endpoint `{}` is unhealthy: {detail}", endpoint.name),
