@@ -130,8 +130,8 @@ impl Node {
             if fits(&view) {
                 return view;
             }
-            let changed = tokio::time::timeout(Duration::from_secs(20), changes.changed());
-            changed.await.unwrap_or_else(|_| panic!("stuck: {view:?}"));
+            let next = tokio::time::timeout(Duration::from_secs(20), changes.changed());
+            next.await.unwrap_or_else(|_| panic!("stuck: {view:?}"));
         }
     }
 }
