@@ -46,6 +46,9 @@ async fn run(cli: Cli) -> ExitCode {
         }
         Command::Serve(args) => {
             log(args.log, &args.log_filter);
+            if let Some(collector) = &args.otlp_endpoint {
+                telemetry::install_traces(collector);
+            }
             app::serve(args).await
         }
         Command::Migrate(args) => app::migrate(args.action).await,

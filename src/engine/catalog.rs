@@ -288,18 +288,17 @@ impl Engine {
         owner.breakers.entry(NO_ENDPOINT).or_default();
         self.release_all(&mut owner);
     }
+}
 
-    /// A circuit has opened or closed: people and lists are to know.
-    pub(super) fn circuit_changed(&self, owner: &super::owner::Owner, endpoint: i32, _ns: i32) {
-        let Some(breaker) = owner.breakers.get(&endpoint) else { return };
-        let open = breaker.parks();
-        metrics::gauge!("stepwell_circuit_open", "endpoint" => endpoint.to_string())
-            .set(f64::from(u8::from(open)));
-        match breaker.circuit() {
-            super::breaker::Circuit::Open { detail, .. } => {
-                tracing::warn!(endpoint, detail, "endpoint is unhealthy: its runs are parked");
-            }
-            _ => tracing::info!(endpoint, "endpoint is healthy again: its runs resume at a ramp"),
-        }
+/// A circuit has opened or closed: people are to know.
+pub(super) fn circuit_changed(owner: &super::owner::Owner, endpoint: i32) {
+    let Some(breaker) = owner.breakers.get(&endpoint) else { return };
+    let open = breaker.parks();
+    metrics::gauge!("stepwell_circuit_open", "endpoint" => endpoint.to_string())
+        .set(f64::from(u8::from(open)));
+    if let super::breaker::Circuit::Open { detail, .. } = breaker.circuit() {
+        tracing::warn!(endpoint, detail, "endpoint is unhealthy: its runs are parked");
+    } else {
+        tracing::info!(endpoint, "endpoint is healthy again: its runs resume at a ramp");
     }
 }

@@ -143,7 +143,7 @@ async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>
             batch.clear();
             continue;
         }
-        metrics::histogram!("stepwell_lane_batch_appends").record(batch.len() as f64);
+        metrics::histogram!("stepwell_lane_batch_appends").record(super::counted(batch.len()));
         let mut parts = vec![std::mem::take(&mut batch)];
         while let Some(mut part) = parts.pop() {
             match line.get().await.append(&part).await {

@@ -149,8 +149,8 @@ impl Engine {
         }
         self.bury_dead_letters(&tick.inboxes);
         self.tell_lists().await;
-        metrics::gauge!("stepwell_lease_groups").set(self.held().len() as f64);
-        metrics::gauge!("stepwell_runs_in_memory").set(self.owner().runs.len() as f64);
+        metrics::gauge!("stepwell_lease_groups").set(super::counted(self.held().len()));
+        metrics::gauge!("stepwell_runs_in_memory").set(super::counted(self.owner().runs.len()));
     }
 
     /// Groups held now.

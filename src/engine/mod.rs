@@ -21,6 +21,8 @@ mod probe;
 mod reads;
 mod shapes;
 mod start;
+#[cfg(test)]
+mod surface_tests;
 mod timers;
 mod types;
 mod view;
@@ -42,7 +44,7 @@ pub use types::*;
 pub use watch::Changes;
 
 use crate::clock::Clock;
-use crate::machine::{Limits, NodeId, Run, RunId, Timestamp};
+use crate::machine::{Attention, Limits, NodeId, Run, RunId, Timestamp};
 use crate::outbound::Client;
 use crate::protocol::{ClusterKeys, ClusterSecret};
 use crate::store::{self, Store};
@@ -92,6 +94,11 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("address", &self.0.settings.address).finish_non_exhaustive()
     }
+}
+
+/// A count as metrics take it; exact up to four billion.
+fn counted(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
 }
 
 /// A lock that a panic elsewhere does not take away: what it protects is checked by the database.
@@ -321,8 +328,8 @@ impl Engine {
 
     /// A run as it stands. Nothing is shown that is not committed.
     pub async fn view(&self, ns: &Namespace, run: RunId) -> Result<RunView, Error> {
-        self.with_run_and_gate(Some(ns.id), run, |run, gated, parks| {
-            self.view_of(run, gated, parks)
+        self.with_run_and_gate(Some(ns.id), run, |run, gated, parked| {
+            self.view_of(run, gated, parked)
         })
         .await
     }
@@ -383,7 +390,7 @@ impl Engine {
         &self,
         ns: Option<i32>,
         id: RunId,
-        look: impl Fn(&Run, bool, bool) -> T,
+        look: impl Fn(&Run, bool, Option<Attention>) -> T,
     ) -> Result<T, Error> {
         let mut changes = self.changes(id);
         let in_memory = async {
@@ -392,13 +399,13 @@ impl Engine {
                     let owner = self.owner();
                     // A node whose lease has passed never answers from memory.
                     let holds = owner.lease_until > self.clock().mono();
-                    let Some(entry) = owner.runs.get(&id).filter(|_| holds) else { return None };
+                    let entry = owner.runs.get(&id).filter(|_| holds)?;
                     if ns.is_some_and(|ns| ns != entry.run.ns) {
                         return Some(Err(Error::RunNotFound(id)));
                     }
                     if entry.in_flight.is_none() {
-                        let parks = entry.gated && self.parks(&owner, &entry.run);
-                        return Some(Ok(look(&entry.run, entry.gated, parks)));
+                        let parked = entry.gated.then(|| self.why_parked(&owner, &entry.run));
+                        return Some(Ok(look(&entry.run, entry.gated, parked.flatten())));
                     }
                 }
                 changes.changed().await;
@@ -414,7 +421,7 @@ impl Engine {
         let mut run = Run::recover(id, loaded.ns, &loaded.rows, parked, loaded.closing)
             .map_err(|e| Error::corrupt(&e.to_string()))?;
         run.home = loaded.home;
-        Ok(look(&run, false, false))
+        Ok(look(&run, false, None))
     }
 
     fn is_ours_group(&self, group: usize) -> bool {
