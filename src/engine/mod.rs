@@ -35,7 +35,6 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use access::bootstrap_key;
 pub use catalog::Catalog;
@@ -86,7 +85,6 @@ struct Inner {
     timer_nudge: Notify,
     loads: Semaphore,
     away: AtomicBool,
-    tasks: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -155,7 +153,6 @@ impl Engine {
             timer_nudge: Notify::new(),
             loads: Semaphore::new(8),
             away: AtomicBool::new(false),
-            tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }));
         (engine, receivers)
@@ -203,17 +200,21 @@ impl Engine {
     /// Stops at once, as if the process had been killed: the others find out by the lease.
     pub fn halt(&self) {
         self.0.stop.cancel();
-        self.0.tasks.close();
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.0.stop.clone();
-        self.0.tasks.spawn(async move {
+        tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
             }
         });
+    }
+
+    /// Whether [`Engine::halt`] was called: what comes back now is nobody's business any more.
+    fn halted(&self) -> bool {
+        self.0.stop.is_cancelled()
     }
 
     // --- parts ---------------------------------------------------------------------------------
