@@ -65,7 +65,7 @@ impl Engine {
         let known = self.catalog().function(ns.id, function);
         let known = match known {
             Some(known) => Some(known),
-            None => self.fresh_catalog().await.function(ns.id, function),
+            None => self.fresh_catalog().await?.function(ns.id, function),
         };
         let function = known.ok_or_else(|| Error::FunctionNotFound(function.to_owned()))?;
         let shard = crate::machine::Shard::of_key(&ns.name, &function.name, key);
