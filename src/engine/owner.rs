@@ -589,13 +589,11 @@ impl Engine {
     pub(super) fn unrecordable(&self, sealed: &Sealed, detail: &str) {
         let mut owner = self.owner();
         let id = sealed.run;
-        let Some(entry) = owner.runs.get_mut(&id) else { return };
         tracing::error!(run.id = %id, detail, "Postgres refuses to record this run's rows");
-        let attempts = entry.run.claims;
-        owner.forget(id);
+        let Some(entry) = owner.forget(id) else { return };
         // Its rows are as they were; it is tried again when something wakes it, which is not at
         // once: what was refused once will be refused again.
-        let at = self.clock().upper() + Duration::from_secs(u64::from(attempts + 1) * 30);
+        let at = self.clock().upper() + Duration::from_secs(u64::from(entry.run.claims + 1) * 30);
         self.wake_at(&mut owner, at, Wake::Run(id));
     }
 }
