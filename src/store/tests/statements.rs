@@ -8,6 +8,7 @@ use crate::store::retention as weeks;
 const ALL: [(&str, &str); 67] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
+    ("has message", accept::HAS_MESSAGE),
     ("append lean", append::LEAN),
     ("append lean long", append::LEAN_LONG),
     ("append full", append::FULL),
