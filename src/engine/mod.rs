@@ -15,6 +15,7 @@ mod functions;
 mod history;
 mod lanes;
 mod leases;
+mod loading;
 mod messages;
 mod owner;
 mod probe;
@@ -85,6 +86,8 @@ struct Inner {
     timer_nudge: Notify,
     loads: Semaphore,
     away: AtomicBool,
+    /// The node is no member any more: nobody is kept waiting.
+    left: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -153,6 +156,7 @@ impl Engine {
             timer_nudge: Notify::new(),
             loads: Semaphore::new(8),
             away: AtomicBool::new(false),
+            left: CancellationToken::new(),
             stop: CancellationToken::new(),
         }));
         (engine, receivers)
@@ -175,26 +179,29 @@ impl Engine {
         engine
     }
 
-    /// Stops in order: opens nothing new, waits up to `grace` for what is open, hands its groups
-    /// over, leaves the cluster.
+    /// Leaves the cluster in order: opens no exchange any more, hands each group over as soon as
+    /// nothing is open in it, and after `grace` the rest. What is asked of it from then on it
+    /// answers as any node that drives nothing. To be halted afterwards.
     pub async fn leave(&self, grace: Duration) {
         self.owner().leaving = true;
         let until = self.clock().mono() + grace;
-        while self.clock().mono() < until {
-            let busy = {
-                let owner = self.owner();
-                owner.runs.values().any(|e| e.in_flight.is_some() || e.admitted.is_some())
-            };
-            if !busy {
+        loop {
+            self.hand_over(usize::MAX).await;
+            if self.held().is_empty() || self.clock().mono() >= until {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.give_up(&self.held()).await;
+        self.0.left.cancel();
+        self.drop_everything();
         if let Err(error) = self.store().leave(self.node()).await {
             tracing::warn!(%error, "cannot leave the cluster; the lease will pass by itself");
         }
-        self.halt();
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.0.left.is_cancelled()
     }
 
     /// Stops at once, as if the process had been killed: the others find out by the lease.
@@ -314,6 +321,9 @@ impl Engine {
     /// Whether this node can serve.
     pub async fn ready(&self) -> Result<(), Error> {
         self.admit()?;
+        if self.owner().leaving {
+            return Err(Error::stopping());
+        }
         if !self.lease_holds() {
             return Err(Error::busy("this node has not joined the cluster yet"));
         }
@@ -362,9 +372,10 @@ impl Engine {
                 }
             }
         };
-        match tokio::time::timeout(at_most, ended).await {
-            Ok(view) => view.map(|v: Arc<RunView>| (*v).clone()),
-            Err(_) => self.view(ns, run).await,
+        tokio::select! {
+            view = ended => view.map(|v: Arc<RunView>| (*v).clone()),
+            () = tokio::time::sleep(at_most) => self.view(ns, run).await,
+            () = self.0.left.cancelled() => self.view(ns, run).await,
         }
     }
 

@@ -7,9 +7,9 @@ use sqlx::Row as _;
 use sqlx::postgres::PgBindIterExt as _;
 use uuid::Uuid;
 
-use super::Lane;
 use super::error::Result;
 use super::wire::{Raw, Ts};
+use super::{Lane, SILENCE, heard};
 use crate::machine::{Flags, Row, RunId, Sealed};
 
 /// The journal's columns, in the order of the arrays.
@@ -285,7 +285,7 @@ impl Lane {
                 .bind(told().map(|(.., h)| h.by.as_str()).bind_iter())
                 .bind(told().map(|(.., h)| Raw(&h.data)).bind_iter());
         }
-        for row in query.fetch_all(&mut self.conn).await? {
+        for row in heard(SILENCE, query.fetch_all(&mut self.conn)).await? {
             won.insert(row.try_get::<Uuid, _>(0)?.into());
         }
         Ok(())

@@ -81,6 +81,7 @@ impl Gateway {
     pub async fn close(self) {
         self.engine.leave(Duration::from_secs(2)).await;
         self.stop.cancel();
+        self.engine.halt();
         let findings = self.db.store.audit().await.expect("the audit can be read");
         assert!(findings.is_empty(), "{findings:?}");
     }
