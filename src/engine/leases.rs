@@ -97,8 +97,9 @@ impl Engine {
         }
     }
 
-    fn beat(&self) -> NodeBeat {
-        NodeBeat { id: self.node(), address: self.address().to_owned(), ttl: LEASE }
+    pub(super) fn beat(&self) -> NodeBeat {
+        let leaving = self.owner().leaving;
+        NodeBeat { id: self.node(), address: self.address().to_owned(), ttl: LEASE, leaving }
     }
 
     async fn join(&self) -> Result<(), crate::store::Error> {
@@ -175,8 +176,7 @@ impl Engine {
         if self.owner().leaving {
             return;
         }
-        let live = tick.nodes.len().max(1);
-        let share = usize::from(GROUPS).div_ceil(live);
+        let share = usize::from(GROUPS).div_ceil(tick.staying.max(1));
         let held = self.held();
         if held.len() > share {
             self.hand_over(held.len() - share).await;
@@ -240,6 +240,8 @@ impl Engine {
             let mut owner = self.owner();
             self.bring_in(&mut owner, mail);
         }
+        metrics::histogram!("stepwell_takeover_seconds")
+            .record(self.clock().mono().saturating_sub(begun).as_secs_f64());
         tracing::info!(
             groups = groups.len(),
             hot,

@@ -86,7 +86,7 @@ struct Inner {
     timer_nudge: Notify,
     loads: Semaphore,
     away: AtomicBool,
-    /// The node is no member any more: nobody is kept waiting.
+    /// The node is no member any more.
     left: CancellationToken,
     stop: CancellationToken,
 }
@@ -185,6 +185,10 @@ impl Engine {
     pub async fn leave(&self, grace: Duration) {
         self.owner().leaving = true;
         let until = self.clock().mono() + grace;
+        // The others are to know that its share is theirs before its groups are free.
+        if let Err(error) = self.store().tick(&self.beat(), None).await {
+            tracing::warn!(%error, "cannot say that this node is leaving");
+        }
         loop {
             self.hand_over(usize::MAX).await;
             if self.held().is_empty() || self.clock().mono() >= until {
@@ -372,10 +376,9 @@ impl Engine {
                 }
             }
         };
-        tokio::select! {
-            view = ended => view.map(|v: Arc<RunView>| (*v).clone()),
-            () = tokio::time::sleep(at_most) => self.view(ns, run).await,
-            () = self.0.left.cancelled() => self.view(ns, run).await,
+        match tokio::time::timeout(at_most, ended).await {
+            Ok(view) => view.map(|v: Arc<RunView>| (*v).clone()),
+            Err(_) => self.view(ns, run).await,
         }
     }
 

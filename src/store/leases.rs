@@ -20,6 +20,8 @@ pub struct NodeBeat {
     pub address: String,
     /// How long it may be silent.
     pub ttl: Duration,
+    /// It hands over what it drives and takes nothing new.
+    pub leaving: bool,
 }
 
 /// What a node hears once a second: one snapshot.
@@ -34,6 +36,8 @@ pub struct Tick {
     pub reaped: u64,
     /// Nodes whose lease has not passed, the caller among them.
     pub nodes: Vec<(NodeId, String)>,
+    /// How many of them are to stay.
+    pub staying: usize,
     /// Owner and term of every group, in order.
     pub groups: Vec<(Option<NodeId>, i64)>,
     /// The level that all speak.
@@ -47,16 +51,17 @@ pub struct Tick {
 pub(super) const NOW: &str = "select now() as now";
 
 pub(super) const TICK: &str = "with beat as (
-  update nodes set lease_until = now() + $3, address = $2 where id = $1 returning 1),
+  update nodes set lease_until = now() + $3, address = $2, leaving = $5 where id = $1 returning 1),
 reaped as (
   delete from nodes where id <> $1 and lease_until < now() - $4::interval returning 1),
 mine as materialized (select grp from lease_groups where owner = $1),
-live as (select id, address from nodes where lease_until > now() or id = $1)
+live as (select id, address, leaving from nodes where lease_until > now() or id = $1)
 select now() as now, c.level, c.config_version,
        (select count(*) from beat) = 0 as fenced,
        (select count(*) from reaped) as reaped,
        array(select id from live order by id) as ids,
        array(select address from live order by id) as addresses,
+       (select count(*) from live where not leaving and id <> $1) + (not $5)::int as staying,
        array(select owner from lease_groups order by grp) as owners,
        array(select term from lease_groups order by grp) as terms,
        array(select i.run_id from mine g cross join lateral (
@@ -141,7 +146,8 @@ impl Store {
             .bind(node.id.uuid())
             .bind(node.address.as_str())
             .bind(interval(node.ttl))
-            .bind(reap.map(interval));
+            .bind(reap.map(interval))
+            .bind(node.leaving);
         let row = heard(PULSE_SILENCE, query.fetch_one(&self.pulse)).await?;
         let ids: Vec<Uuid> = row.try_get("ids")?;
         let addresses: Vec<String> = row.try_get("addresses")?;
@@ -149,10 +155,12 @@ impl Store {
         let terms: Vec<i64> = row.try_get("terms")?;
         let inboxes: Vec<Uuid> = row.try_get("inboxes")?;
         let reaped: i64 = row.try_get("reaped")?;
+        let staying: i64 = row.try_get("staying")?;
         Ok(Tick {
             now: wire::at(&row, "now")?,
             fenced: row.try_get("fenced")?,
             reaped: reaped.unsigned_abs(),
+            staying: usize::try_from(staying).unwrap_or(0),
             nodes: ids.into_iter().map(NodeId::from).zip(addresses).collect(),
             groups: owners.into_iter().map(|o| o.map(NodeId::from)).zip(terms).collect(),
             level: row.try_get("level")?,

@@ -183,6 +183,8 @@ pub enum Answer {
     Status(u16, Vec<(&'static str, String)>, String),
     /// 200 with these bytes.
     Raw(Vec<u8>),
+    /// 200 with this JSON, once the test says so.
+    When(Arc<tokio::sync::Notify>, Value),
     /// Nothing, ever.
     Hang,
 }
@@ -257,6 +259,10 @@ async fn answer(State(handler): State<Handler>, headers: HeaderMap, body: Bytes)
     match script(&it) {
         Answer::Json(value) => axum::Json(value).into_response(),
         Answer::Raw(bytes) => bytes.into_response(),
+        Answer::When(now, value) => {
+            now.notified().await;
+            axum::Json(value).into_response()
+        }
         Answer::Hang => std::future::pending().await,
         Answer::Status(status, headers, body) => {
             let status = StatusCode::from_u16(status).expect("a status");
