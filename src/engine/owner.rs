@@ -3,7 +3,8 @@
 //! Everything here happens under one lock and without waiting; whatever waits is a task that comes
 //! back with a cause. A run is changed only in [`Engine::pump`].
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ pub(super) struct Tenure {
 pub(super) struct Owner {
     /// Runs in memory.
     pub(super) runs: HashMap<RunId, Entry>,
-    /// Runs that are being read.
-    pub(super) loading: HashSet<RunId>,
+    /// Runs that are being read, and whether mail has come for them since.
+    pub(super) loading: HashMap<RunId, bool>,
     /// When to look at which run again. May hold moments that no longer matter.
     pub(super) timers: BTreeSet<(Timestamp, Wake)>,
     /// The groups held, by number.
@@ -119,7 +120,7 @@ impl Owner {
     pub(super) fn new() -> Self {
         Self {
             runs: HashMap::new(),
-            loading: HashSet::new(),
+            loading: HashMap::new(),
             timers: BTreeSet::new(),
             tenures: vec![None; usize::from(crate::machine::id::GROUPS)],
             breakers: HashMap::new(),
@@ -495,7 +496,7 @@ impl Engine {
     /// Puts a run that was read into memory, if it is ours and not there already.
     pub(super) fn adopt(&self, owner: &mut Owner, loaded: crate::store::Loaded) {
         let id = loaded.run;
-        owner.loading.remove(&id);
+        let mail = owner.loading.remove(&id).unwrap_or(false);
         let Some(tenure) = owner.tenure(id.shard()) else { return };
         if loaded.ended.is_some() {
             self.watchers().tell(id, None);
@@ -533,6 +534,9 @@ impl Engine {
         }
         owner.runs.insert(id, entry);
         self.pump(owner, id);
+        if mail {
+            self.fetch_mail(owner, id);
+        }
         self.watchers().tell(id, None);
     }
 
@@ -543,7 +547,13 @@ impl Engine {
             .filter(|id| {
                 owner.tenure(id.shard()).is_some()
                     && !owner.runs.contains_key(id)
-                    && owner.loading.insert(*id)
+                    && match owner.loading.entry(*id) {
+                        Slot::Occupied(_) => false,
+                        Slot::Vacant(slot) => {
+                            slot.insert(false);
+                            true
+                        }
+                    }
             })
             .collect();
         for chunk in ids.chunks(64) {

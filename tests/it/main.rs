@@ -2,10 +2,14 @@
 #![expect(unreachable_pub, reason = "one binary of tests")]
 #![expect(clippy::panic, reason = "a test that fails panics")]
 
+mod callbacks;
 mod chaos;
 mod cluster;
 mod gateway;
 mod oracle;
+mod runs;
+mod signals;
+mod steps;
 
 /// A client for the tests' own calls, to be finished with what a test needs.
 fn http_client() -> reqwest::ClientBuilder {
