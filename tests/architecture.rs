@@ -146,7 +146,7 @@ fn read(folder: &Path, src: &Path, into: &mut Vec<Source>) {
             let text = fs::read_to_string(&path).expect("a source file");
             let name = path.strip_prefix(src).expect("below src");
             assert!(
-                text.starts_with("//! ") || text.starts_with("#"),
+                text.starts_with("//! ") || text.starts_with('#'),
                 "{}: the first line does not say what the file is for",
                 name.display()
             );

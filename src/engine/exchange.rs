@@ -10,7 +10,7 @@ use super::Engine;
 use super::breaker::Health;
 use super::catalog::{Deployment, circuit_changed};
 use super::owner::Owner;
-use crate::machine::{Answer, Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
+use crate::machine::{Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
 use crate::outbound::{Failure, Reply};
 use crate::protocol::{self, CancelNotice, Invocation, Links, Pending, RunHead};
 use crate::telemetry::{self, Context, Span};
@@ -42,6 +42,8 @@ struct Ended {
     health: Health,
     /// For the history, where it failed.
     failure: Option<Bytes>,
+    /// The head of an answer that seems to be well-formed.
+    head: Bytes,
 }
 
 impl Engine {
@@ -241,7 +243,7 @@ impl Engine {
         self.exchange_ended(&ready, ended);
     }
 
-    fn exchange_ended(&self, ready: &Ready, ended: Ended) {
+    fn exchange_ended(&self, ready: &Ready, mut ended: Ended) {
         if self.halted() {
             return;
         }
@@ -251,6 +253,13 @@ impl Engine {
         // A run that has left this memory gave its place at the breaker back when it left.
         let Some(entry) = owner.runs.get_mut(&ready.run) else { return };
         let counted = entry.admitted == Some(endpoint) && entry.sent == ready.epoch;
+        if let Cause::Answered { epoch, answer, ms } = &ended.cause
+            && let Some(detail) = entry.run.malformed(answer)
+        {
+            ended.failure = Some(told_of(ready, Some(200), &detail, &ended.head, *ms));
+            let fault = Fault::Retry { detail, status: Some(200), after: None };
+            ended.cause = Cause::Faulted { epoch: *epoch, fault };
+        }
         if let Some(data) = ended.failure {
             entry.run.note(now, ready.epoch, "invocation.failed", "gateway", data);
         }
@@ -274,6 +283,7 @@ impl Engine {
             cause: Cause::Faulted { epoch, fault },
             health,
             failure,
+            head: Bytes::new(),
         };
         let reply = match reply {
             Ok(reply) => reply,
@@ -302,7 +312,12 @@ impl Engine {
         let kept = |detail: &str| Some(told_of(ready, Some(status), detail, head, ms));
         match status {
             200 => match protocol::parse_answer(&reply.body, self.answer_limits()) {
-                Ok(answer) => answered(epoch, answer, ms),
+                Ok(answer) => Ended {
+                    cause: Cause::Answered { epoch, answer, ms },
+                    health: Health::Answered,
+                    failure: None,
+                    head: reply.body.slice(..head.len()),
+                },
                 Err(error) if error.is_limit() => {
                     let detail = format!("Nothing of the answer was recorded: {error}.");
                     let attention = Attention::new("answer-limit", &*detail);
@@ -376,10 +391,6 @@ fn told_of(ready: &Ready, status: Option<u16>, detail: &str, head: &[u8], ms: i3
         "body": String::from_utf8_lossy(head),
     });
     crate::machine::to_bytes(&data)
-}
-
-fn answered(epoch: i32, answer: Answer, ms: i32) -> Ended {
-    Ended { cause: Cause::Answered { epoch, answer, ms }, health: Health::Answered, failure: None }
 }
 
 /// The endpoint's own headers, and over them those of the protocol.

@@ -317,8 +317,18 @@ impl Engine {
 
     /// Looks for parked runs that come within the horizon, as long as the node lives.
     pub(super) async fn keep_horizon(&self) {
+        let mut looked = self.clock().lower();
         loop {
-            tokio::time::sleep(HORIZON / 2).await;
+            // By the cluster's time, for that is what the horizon is about; and by this node's, for
+            // what was missed.
+            let next = looked + HORIZON / 2;
+            let reached = async {
+                while self.clock().lower() < next {
+                    self.clock().until(next).await;
+                }
+            };
+            let _ = tokio::time::timeout(HORIZON / 2, reached).await;
+            looked = self.clock().lower();
             let groups = self.held();
             self.find_parked(&groups).await;
             // Level-triggered: whatever was missed while Postgres was away is found here.

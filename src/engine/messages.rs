@@ -1,18 +1,21 @@
 //! Messages to runs: signals, callbacks, operators' acts; accepted by any node, taken by the owner.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+
 use super::start::IDEMPOTENCY_KEPT;
 use super::{
-    CallbackOutcome, CallbackSettled, Engine, Error, Idempotency, Namespace, RunView, Signalled,
-    Status,
+    CallbackOutcome, CallbackSettled, Changes, Engine, Error, Idempotency, Namespace, RunView,
+    Signalled, Status,
 };
 use crate::machine::{
     Act, Cause, DeploymentId, Message, MessageId, MessageKind, OpKind, Run, RunId, StepState,
 };
 use crate::store::{Accept, Accepted, Idem};
-use bytes::Bytes;
 
 /// How often a run that may have come and gone is looked at again.
-const AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
+const AGAIN: Duration = Duration::from_millis(100);
 
 impl Engine {
     /// Sends a signal to a run. When this returns, it is durable and has its place in the run's
@@ -126,28 +129,8 @@ impl Engine {
             _ => {}
         }
         // It is durable. Seeing it taken is a courtesy, which must not take long.
-        let taken = async {
-            loop {
-                let seen = {
-                    let owner = self.owner();
-                    owner
-                        .runs
-                        .get(&run)
-                        .is_some_and(|e| e.in_flight.is_none() && e.run.seen.contains(&id.uuid()))
-                };
-                if seen || changes.ended().is_some() {
-                    return;
-                }
-                if !self.is_ours(run) {
-                    return;
-                }
-                changes.changed().await;
-                if !self.owner().runs.contains_key(&run) {
-                    return;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), taken).await;
+        let taken = self.taken(run, id, &mut changes);
+        let _ = tokio::time::timeout(Duration::from_secs(2), taken).await;
         if let Some(view) = changes.ended() {
             return Ok((*view).clone());
         }
@@ -203,28 +186,9 @@ impl Engine {
             _ => {}
         }
         // Two that come at once: the order of the run's inbox decides, and the loser is told.
-        let decided = async {
-            while self.is_ours(run) {
-                let taken = {
-                    let owner = self.owner();
-                    let entry = owner.runs.get(&run);
-                    entry.map(|e| e.in_flight.is_none() && e.run.seen.contains(&id.uuid()))
-                };
-                let taken = match taken {
-                    Some(taken) => taken,
-                    // Not in memory: not yet, or no longer, when it has left the inbox.
-                    None => !self.store().messages(&[run]).await?.iter().any(|(_, m)| m.id == id),
-                };
-                if taken {
-                    return Ok(true);
-                }
-                // Who comes and goes between two looks is not seen coming.
-                let _ = tokio::time::timeout(AGAIN, changes.changed()).await;
-            }
-            Ok::<_, Error>(false)
-        };
-        let ours = tokio::time::timeout(std::time::Duration::from_secs(5), decided).await;
-        if !matches!(ours, Ok(Ok(true))) {
+        let decided = self.taken(run, id, &mut changes);
+        let ours = tokio::time::timeout(Duration::from_secs(5), decided).await;
+        if !matches!(ours, Ok(true)) {
             return Ok(CallbackSettled::Accepted);
         }
         match self.find_step(run, generation, step).await? {
@@ -237,9 +201,37 @@ impl Engine {
         }
     }
 
-    /// Whether this node drives the run.
-    pub(super) fn is_ours(&self, run: RunId) -> bool {
-        self.owner().tenure(run.shard()).is_some()
+    /// Returns true when the run has recorded what it makes of a message that was accepted; false if
+    /// this node cannot tell, because it does not drive the run.
+    async fn taken(&self, run: RunId, message: MessageId, changes: &mut Changes) -> bool {
+        loop {
+            if changes.ended().is_some() {
+                return true;
+            }
+            let absent = {
+                let owner = self.owner();
+                if owner.tenure(run.shard()).is_none() {
+                    return false;
+                }
+                let entry = owner.runs.get(&run);
+                if entry
+                    .is_some_and(|e| e.in_flight.is_none() && e.run.seen.contains(&message.uuid()))
+                {
+                    return true;
+                }
+                entry.is_none() && !owner.loading.contains_key(&run)
+            };
+            if absent {
+                // It has left memory: after it took the message, or before it heard of it.
+                match self.store().messages(&[run]).await {
+                    Ok(mail) if mail.iter().all(|(_, m)| m.id != message) => return true,
+                    Ok(_) => self.bring_in(&mut self.owner(), [run]),
+                    Err(_) => return false,
+                }
+            }
+            // Who comes and goes between two looks is not seen coming.
+            let _ = tokio::time::timeout(AGAIN, changes.changed()).await;
+        }
     }
 
     pub(super) fn message(&self, kind: MessageKind, name: &str, body: Bytes) -> Message {
@@ -267,7 +259,11 @@ impl Engine {
             let Accepted::At(pos) = outcome else { continue };
             metrics::counter!("stepwell_messages_accepted_total").increment(1);
             let Some(entry) = owner.runs.get_mut(&accept.run) else {
-                absent.push(accept.run);
+                // Who is reading it may have read its inbox already.
+                match owner.loading.get_mut(&accept.run) {
+                    Some(mail) => *mail = true,
+                    None => absent.push(accept.run),
+                }
                 continue;
             };
             let mut message = accept.message.clone();
@@ -315,7 +311,10 @@ impl Engine {
             Found::Open => {}
             Found::Ended => return Err(Error::RunEnded(run)),
             Found::OtherOp(op) => return Err(Error::NotACallback(step.to_owned(), op)),
-            _ => return Err(Error::BadCallback),
+            Found::OtherGeneration => return Err(Error::BadCallback),
+            Found::Settled { ok, recorded } | Found::Kept { ok, recorded } => {
+                return Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded });
+            }
         }
         let now = self.clock().upper();
         let mut owner = self.owner();

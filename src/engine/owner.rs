@@ -39,8 +39,8 @@ pub(super) struct Tenure {
 pub(super) struct Owner {
     /// Runs in memory.
     pub(super) runs: HashMap<RunId, Entry>,
-    /// Runs that are being read.
-    pub(super) loading: HashSet<RunId>,
+    /// Runs that are being read, and whether mail has come for them since.
+    pub(super) loading: HashMap<RunId, bool>,
     /// When to look at which run again. May hold moments that no longer matter.
     pub(super) timers: BTreeSet<(Timestamp, Wake)>,
     /// The groups held, by number.
@@ -127,7 +127,7 @@ impl Owner {
     pub(super) fn new() -> Self {
         Self {
             runs: HashMap::new(),
-            loading: HashSet::new(),
+            loading: HashMap::new(),
             timers: BTreeSet::new(),
             tenures: vec![None; usize::from(crate::machine::id::GROUPS)],
             breakers: HashMap::new(),
