@@ -7,7 +7,7 @@ The gateway has runs in every state; hooks.py puts their ids, and those of endpo
 most of the requests. The seed is fixed.
 """
 
-import json, os, pathlib, subprocess, sys, tempfile, time
+import json, os, pathlib, re, subprocess, sys, tempfile, time
 
 from gateway import HERE, Gateway, Process
 
@@ -68,6 +68,7 @@ def stock(gateway, handler, dead):
         "waiting": runs["waiting"],
         "callback": callbacks(handler),
         "handler": handler.url + "/",
+        "asset": sorted(set(re.findall(r"/assets/([\w.-]+)", gateway.request("GET", "/")[1].decode()))),
     }
 
 
@@ -77,22 +78,38 @@ def callbacks(handler):
     return sorted({link.rstrip("/").rsplit("/", 1)[1] for link in links if "/v1/callbacks/" in link})
 
 
+def look_at_what_was_seen(gateway, seen):
+    """Fails if an operation has never done what it is for: then nothing was tested."""
+    _, text = gateway.request("GET", "/openapi.json")
+    for path, methods in json.loads(text)["paths"].items():
+        for method in methods:
+            name = f"{method.upper()} {path}"
+            statuses = {int(key.rsplit(" ", 1)[1]): n for key, n in seen.items() if key.rsplit(" ", 1)[0] == name}
+            if os.environ.get("VERBOSE"):
+                print(f"  {name}: {statuses}")
+            if path == "/openapi.json":  # where the description itself comes from; not tried again
+                continue
+            assert any(200 <= status < 400 for status in statuses), f"{name} has never worked: {statuses}"
+
+
 def main(binary, arguments):
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as logs, Gateway(binary, logs) as gateway:
         many = [sys.executable, HERE / "many.py"]
         with Process("many", many, logs).wait_until_up() as handler, Process("dead", many, logs).wait_until_up() as dead:
-            there = pathlib.Path(logs) / "there.json"
+            there, seen = pathlib.Path(logs) / "there.json", pathlib.Path(logs) / "seen.json"
             there.write_text(json.dumps(stock(gateway, handler, dead)))
             print(f"  the gateway has runs in every state after {time.monotonic() - began:.0f} s", flush=True)
             command = [pathlib.Path(sys.executable).parent / "schemathesis", "--config-file", HERE / "schemathesis.toml",
                        "run", gateway.url + "/openapi.json", "--seed", str(SEED), *arguments]
             env = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(HERE), "OUTSIDE_THERE": str(there),
-                   "PYTHONHASHSEED": "0"}
+                   "OUTSIDE_SEEN": str(seen), "PYTHONHASHSEED": "0"}
             code = subprocess.run(command, cwd=logs, env=env).returncode
             assert gateway.process.poll() is None, "the gateway has ended"
             said = [line for line in gateway.log.read_text().splitlines() if " ERROR " in line or "panicked" in line]
             assert not said, "the gateway's log has errors:\n" + "\n".join(said[:20])
+            if not arguments:
+                look_at_what_was_seen(gateway, json.loads(seen.read_text()))
     print(f"schemathesis: {'all good' if code == 0 else 'FAILED'} in {time.monotonic() - began:.0f} s")
     return code
 
