@@ -9,10 +9,14 @@ use crate::machine::{
     Act, Cause, DeploymentId, Message, MessageId, MessageKind, OpKind, Run, RunId, StepState,
 };
 use crate::store::{Accept, Accepted, Idem};
+use std::time::Duration;
+
 use bytes::Bytes;
 
 /// How often a run that may have come and gone is looked at again.
-const AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
+const AGAIN: Duration = Duration::from_millis(100);
+/// How long the sender of a callback waits to hear whether it settled the step.
+const TO_BE_TAKEN: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Sends a signal to a run. When this returns, it is durable and has its place in the run's
@@ -146,7 +150,7 @@ impl Engine {
                 }
             }
         };
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), taken).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), taken).await;
         if let Some(view) = changes.ended() {
             return Ok((*view).clone());
         }
@@ -211,7 +215,7 @@ impl Engine {
         }
         // Two that come at once: the order of the run's inbox decides, and the loser is told.
         let decided = async {
-            while self.is_ours(run) {
+            loop {
                 let taken = {
                     let owner = self.owner();
                     let entry = owner.runs.get(&run);
@@ -219,19 +223,19 @@ impl Engine {
                 };
                 let taken = match taken {
                     Some(taken) => taken,
-                    // Not in memory: not yet, or no longer, when it has left the inbox.
+                    // Not in this memory: not yet, no longer, or another's. Once taken, it has
+                    // left the inbox.
                     None => !self.store().messages(&[run]).await?.iter().any(|(_, m)| m.id == id),
                 };
                 if taken {
-                    return Ok(true);
+                    return Ok::<_, Error>(());
                 }
                 // Who comes and goes between two looks is not seen coming.
                 let _ = tokio::time::timeout(AGAIN, changes.changed()).await;
             }
-            Ok::<_, Error>(false)
         };
-        let ours = tokio::time::timeout(std::time::Duration::from_secs(5), decided).await;
-        if !matches!(ours, Ok(Ok(true))) {
+        let decided = tokio::time::timeout(TO_BE_TAKEN, decided).await;
+        if !matches!(decided, Ok(Ok(()))) {
             return Ok(CallbackSettled::Accepted);
         }
         match self.find_step(run, generation, step).await? {
@@ -262,8 +266,7 @@ impl Engine {
         message: Message,
         idem: Option<Idem>,
     ) -> Result<Accepted, Error> {
-        self.admit()?;
-        self.lanes().accept(Accept { run, ns, message, idem }).await
+        self.accept(Accept { run, ns, message, idem }).await
     }
 
     /// A batch of messages has been decided: the runs of this node take theirs.
