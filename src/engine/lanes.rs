@@ -29,6 +29,8 @@ const BUSY_TRIES: u32 = 10;
 const LAPSED: Duration = Duration::from_millis(20);
 /// How long a caller waits for what Postgres makes of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it looks meanwhile whether Postgres is away.
+const GLANCE: Duration = Duration::from_millis(250);
 
 /// The lanes of a node.
 #[derive(Debug)]
@@ -89,35 +91,45 @@ impl Lanes {
         let _ = lane.send(sealed);
     }
 
-    /// Creates a run.
-    pub(super) async fn create(&self, new: NewRun) -> Result<CreateOutcome, Error> {
-        ask(&self.create, new).await
-    }
-
-    /// Accepts a message.
-    pub(super) async fn accept(&self, accept: Accept) -> Result<Accepted, Error> {
-        ask(&self.accept, accept).await
-    }
-
     /// Accepts a message that nobody waits for.
     pub(super) fn post(&self, accept: Accept) {
         let _ = self.accept.send(Pending { what: accept, tell: oneshot::channel().0 });
     }
 }
 
-async fn ask<T: Request>(
-    lane: &mpsc::UnboundedSender<Pending<T>>,
-    what: T,
-) -> Result<T::Outcome, Error> {
-    let (tell, told) = oneshot::channel();
-    let _ = lane.send(Pending { what, tell });
-    match tokio::time::timeout(PATIENCE, told).await {
-        Ok(Ok(outcome)) => Ok(outcome?),
-        Ok(Err(_)) => Err(Error::stopping()),
-        Err(_) => Err(Error::busy(
-            "Postgres does not answer; whether this was recorded is not known. Send it again with \
-             the same idempotency key",
-        )),
+impl Engine {
+    /// Creates a run.
+    pub(super) async fn create(&self, new: NewRun) -> Result<CreateOutcome, Error> {
+        self.ask(&self.lanes().create, new).await
+    }
+
+    /// Accepts a message.
+    pub(super) async fn accept(&self, accept: Accept) -> Result<Accepted, Error> {
+        self.ask(&self.lanes().accept, accept).await
+    }
+
+    async fn ask<T: Request>(
+        &self,
+        lane: &mpsc::UnboundedSender<Pending<T>>,
+        what: T,
+    ) -> Result<T::Outcome, Error> {
+        self.admit()?;
+        let (tell, mut told) = oneshot::channel();
+        let _ = lane.send(Pending { what, tell });
+        let until = self.clock().mono() + PATIENCE;
+        loop {
+            match tokio::time::timeout(GLANCE, &mut told).await {
+                Ok(Ok(outcome)) => return Ok(outcome?),
+                Ok(Err(_)) => return Err(Error::stopping()),
+                Err(_) if self.admit().is_err() || self.clock().mono() >= until => {
+                    return Err(Error::busy(
+                        "Postgres does not answer; whether this was recorded is not known. Send \
+                         it again with the same idempotency key",
+                    ));
+                }
+                Err(_) => {}
+            }
+        }
     }
 }
 

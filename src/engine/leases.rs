@@ -43,7 +43,9 @@ impl Engine {
             return Route::Nobody;
         };
         if owner == me {
-            return if self.lease_holds() { Route::Here } else { Route::Nobody };
+            // It may have been given up since.
+            let here = self.lease_holds() && self.owner().tenure(shard).is_some();
+            return if here { Route::Here } else { Route::Nobody };
         }
         let node = cluster.nodes.iter().find(|(id, _)| *id == owner);
         node.map_or(Route::Nobody, |(_, address)| Route::Node(address.clone()))
@@ -161,6 +163,9 @@ impl Engine {
         }
         self.bury_dead_letters(&tick.inboxes);
         self.tell_lists().await;
+        // Who waits here for what others drive, because they could not be asked, looks again.
+        let strangers = |run: RunId| self.owner().tenure(run.shard()).is_none();
+        self.watchers().tell_some(strangers);
         metrics::gauge!("stepwell_lease_groups").set(super::counted(self.held().len()));
         metrics::gauge!("stepwell_runs_in_memory").set(super::counted(self.owner().runs.len()));
     }

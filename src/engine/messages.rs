@@ -16,6 +16,8 @@ use crate::store::{Accept, Accepted, Idem};
 
 /// How often a run that may have come and gone is looked at again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long the sender of a callback waits to hear whether it settled the step.
+const TO_BE_TAKEN: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Sends a signal to a run. When this returns, it is durable and has its place in the run's
@@ -168,41 +170,40 @@ impl Engine {
             Found::OtherGeneration => return Err(Error::BadCallback),
             Found::OtherOp(op) => return Err(Error::NotACallback(step.to_owned(), op)),
             Found::Settled { ok, recorded } | Found::Kept { ok, recorded } => {
-                let same = ok == (kind == MessageKind::CallbackValue) && recorded == body;
-                return if same {
-                    Ok(CallbackSettled::Done)
-                } else {
-                    Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded })
-                };
+                return told_apart(step, kind, &body, ok, recorded);
             }
             Found::Open => {}
         }
         let message = self.message(kind, step, body.clone());
         let id = message.id;
         let mut changes = self.changes(run);
-        match self.deliver(run, ns, message, None).await? {
-            Accepted::Closing => return Err(Error::RunEnding(run)),
-            Accepted::Gone => return Err(Error::RunEnded(run)),
-            _ => {}
+        let accepted = self.deliver(run, ns, message, None).await?;
+        if matches!(accepted, Accepted::Closing | Accepted::Gone) {
+            // Another of the same may have come first, and the run have ended with it.
+            return match self.find_step(run, generation, step).await? {
+                Found::Settled { ok, recorded } | Found::Kept { ok, recorded } => {
+                    told_apart(step, kind, &body, ok, recorded)
+                }
+                _ if accepted == Accepted::Closing => Err(Error::RunEnding(run)),
+                _ => Err(Error::RunEnded(run)),
+            };
         }
         // Two that come at once: the order of the run's inbox decides, and the loser is told.
         let decided = self.taken(run, id, &mut changes);
-        let ours = tokio::time::timeout(Duration::from_secs(5), decided).await;
-        if !matches!(ours, Ok(true)) {
+        let decided = tokio::time::timeout(TO_BE_TAKEN, decided).await;
+        if !matches!(decided, Ok(true)) {
             return Ok(CallbackSettled::Accepted);
         }
         match self.find_step(run, generation, step).await? {
-            Found::Settled { ok, recorded } | Found::Kept { ok, recorded }
-                if ok != (kind == MessageKind::CallbackValue) || recorded != body =>
-            {
-                Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded })
+            Found::Settled { ok, recorded } | Found::Kept { ok, recorded } => {
+                told_apart(step, kind, &body, ok, recorded)
             }
             _ => Ok(CallbackSettled::Done),
         }
     }
 
-    /// Returns true when the run has recorded what it makes of a message that was accepted; false if
-    /// this node cannot tell, because it does not drive the run.
+    /// Returns true when the run has recorded what it makes of a message that was accepted, here
+    /// or on the node that drives it; false if this cannot be seen.
     async fn taken(&self, run: RunId, message: MessageId, changes: &mut Changes) -> bool {
         loop {
             if changes.ended().is_some() {
@@ -210,9 +211,6 @@ impl Engine {
             }
             let absent = {
                 let owner = self.owner();
-                if owner.tenure(run.shard()).is_none() {
-                    return false;
-                }
                 let entry = owner.runs.get(&run);
                 if entry
                     .is_some_and(|e| e.in_flight.is_none() && e.run.seen.contains(&message.uuid()))
@@ -222,7 +220,8 @@ impl Engine {
                 entry.is_none() && !owner.loading.contains_key(&run)
             };
             if absent {
-                // It has left memory: after it took the message, or before it heard of it.
+                // Not in this memory: not yet, no longer, or another's. Once taken, it has left the
+                // inbox.
                 match self.store().messages(&[run]).await {
                     Ok(mail) if mail.iter().all(|(_, m)| m.id != message) => return true,
                     Ok(_) => self.bring_in(&mut self.owner(), [run]),
@@ -247,8 +246,7 @@ impl Engine {
         message: Message,
         idem: Option<Idem>,
     ) -> Result<Accepted, Error> {
-        self.admit()?;
-        self.lanes().accept(Accept { run, ns, message, idem }).await
+        self.accept(Accept { run, ns, message, idem }).await
     }
 
     /// A batch of messages has been decided: the runs of this node take theirs.
@@ -361,6 +359,21 @@ impl Engine {
                 Ok(Found::Settled { ok, recorded })
             }
         }
+    }
+}
+
+/// The same outcome again is fine; another is told what is recorded.
+fn told_apart(
+    step: &str,
+    kind: MessageKind,
+    body: &Bytes,
+    ok: bool,
+    recorded: Bytes,
+) -> Result<CallbackSettled, Error> {
+    if ok == (kind == MessageKind::CallbackValue) && recorded == *body {
+        Ok(CallbackSettled::Done)
+    } else {
+        Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded })
     }
 }
 

@@ -49,7 +49,6 @@ impl Engine {
 
     /// Starts a run. When this returns, the run is durable.
     pub async fn start(&self, start: Start) -> Result<Started, Error> {
-        self.admit()?;
         for _ in 0..KEY_TRIES {
             let new = match self.new_run(&start) {
                 // Another node may have registered it a moment ago.
@@ -60,7 +59,7 @@ impl Engine {
                 new => new?,
             };
             let run = new.run;
-            match self.lanes().create(new).await? {
+            match self.create(new).await? {
                 CreateOutcome::Created => {
                     return Ok(Started::New(run));
                 }

@@ -50,8 +50,13 @@ impl Watchers {
 
     /// Everybody looks again: this node has lost or won runs.
     pub(super) fn tell_all(&self) {
+        self.tell_some(|_| true);
+    }
+
+    /// Whoever watches one of these looks again.
+    pub(super) fn tell_some(&self, which: impl Fn(RunId) -> bool) {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for sender in map.values() {
+        for (_, sender) in map.iter().filter(|(run, _)| which(**run)) {
             sender.send_modify(|state| state.commits += 1);
         }
     }

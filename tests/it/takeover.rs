@@ -55,7 +55,7 @@ impl Population {
     fn created(&self, i: u32) -> NewRun {
         // Spread over all shards.
         let shard = Shard(u16::try_from(i % 4_096).expect("there are 4096 shards"));
-        let run = RunId::on_shard(self.now, shard, (u128::from(i) << 64) | 0x5eed);
+        let run = RunId::on_shard(self.now, shard, u128::from(i));
         let created = Created {
             function: "waits".to_owned(),
             namespace: "default".to_owned(),
