@@ -3,7 +3,6 @@
 //! The rest is real: Postgres, sockets both ways, the whole stack from the router to the tables.
 //! When it is dropped by [`Gateway::close`], the audit must find nothing.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

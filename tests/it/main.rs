@@ -1,6 +1,8 @@
 //! Tests from outside: real processes, real HTTP, real Postgres.
 #![expect(unreachable_pub, reason = "one binary of tests")]
 #![expect(clippy::panic, reason = "a test that fails panics")]
+#![expect(clippy::disallowed_methods, reason = "processes are watched by the real clock")]
+#![expect(clippy::print_stderr, reason = "figures are for who runs a test by hand")]
 #![expect(clippy::pedantic, reason = "what tests count and cast is small")]
 
 mod callbacks;
