@@ -197,15 +197,15 @@ async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>
     let mut line = Line::new(engine.clone());
     let mut batch = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
-        metrics::histogram!("stepwell_lane_batch_appends").record(batch.len() as f64);
+        metrics::histogram!("stepwell_lane_batch_appends").record(super::count(batch.len()));
         let mut parts = vec![std::mem::replace(&mut batch, Vec::with_capacity(BATCH))];
         while let Some(part) = parts.pop() {
-            let lane = line.get().await;
+            let connected = line.get().await;
             let mut part = engine.in_force(part).await;
             if part.is_empty() {
                 continue;
             }
-            match lane.append(&part).await {
+            match connected.append(&part).await {
                 Ok(won) => engine.committed(&part, &won),
                 Err(error) if error.is_unavailable() => {
                     line.lost(&error).await;
@@ -215,7 +215,9 @@ async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>
                     // It goes to the end of the queue, so that it holds up nobody.
                     tracing::warn!(run.id = %part[0].run, %error, "an append has to wait");
                     tokio::time::sleep(BUSY).await;
-                    part.into_iter().for_each(|append| engine.lanes().append(append));
+                    for append in part {
+                        engine.lanes().append(append);
+                    }
                 }
                 Err(error) if part.len() == 1 => {
                     engine.unrecordable(&part[0], &error.to_string());

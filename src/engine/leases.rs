@@ -139,7 +139,9 @@ impl Engine {
             owner.lease_until = begun + LEASE;
             if std::mem::take(&mut owner.missed) {
                 let all: Vec<RunId> = owner.runs.keys().copied().collect();
-                all.into_iter().for_each(|run| self.pump(&mut owner, run));
+                for run in all {
+                    self.pump(&mut owner, run);
+                }
             }
             self.release_what_can(&mut owner);
         }
@@ -164,8 +166,8 @@ impl Engine {
         // Who waits here for what others drive, because they could not be asked, looks again.
         let strangers = |run: RunId| self.owner().tenure(run.shard()).is_none();
         self.watchers().tell_some(strangers);
-        metrics::gauge!("stepwell_lease_groups").set(self.held().len() as f64);
-        metrics::gauge!("stepwell_runs_in_memory").set(self.owner().runs.len() as f64);
+        metrics::gauge!("stepwell_lease_groups").set(super::count(self.held().len()));
+        metrics::gauge!("stepwell_runs_in_memory").set(super::count(self.owner().runs.len()));
     }
 
     /// Groups held now.

@@ -97,6 +97,11 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// A number as metrics have it.
+fn count(n: usize) -> f64 {
+    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
+}
+
 /// A lock that a panic elsewhere does not take away: what it protects is checked by the database.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -406,7 +411,7 @@ impl Engine {
                     let owner = self.owner();
                     // A node whose lease has passed never answers from memory.
                     let holds = owner.lease_until > self.clock().mono();
-                    let Some(entry) = owner.runs.get(&id).filter(|_| holds) else { return None };
+                    let entry = owner.runs.get(&id).filter(|_| holds)?;
                     if ns.is_some_and(|ns| ns != entry.run.ns) {
                         return Some(Err(Error::RunNotFound(id)));
                     }
