@@ -110,7 +110,7 @@ impl Clock {
         match self.source() {
             Source::Anchored { .. } => {
                 // An anchor may only move time by fractions of a second; look again by then.
-                let left = at.since(now).min(Duration::from_secs(3600));
+                let left = at.since(now).min(Duration::from_hours(1));
                 let _ = tokio::time::timeout(left + Duration::from_micros(200), moved).await;
             }
             Source::Manual(_) => moved.await,

@@ -1,10 +1,14 @@
 //! How a node tells about itself: logs, metrics, and traces where a collector is named.
 
+mod otlp;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+
+pub use otlp::{Context, Span, install_traces, span};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -169,7 +169,7 @@ pub(super) async fn get_endpoint(
     delete, path = "/v1/endpoints/{endpoint}", tag = "endpoints",
     params(
         ("endpoint" = String, Path, description = "Its id or name"),
-        ("runs" = Option<String>, Query, description = "`cancel`, `park` or `repin`"),
+        ("runs" = Option<String>, Query, pattern = "^(cancel|park|repin)$", description = "`cancel`, `park` or `repin`"),
         ("If-Match" = Option<String>, Header, description = "Only this version (`ETag`)"),
     ),
     responses((status = 204, description = "Deleted")),

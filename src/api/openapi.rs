@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
-use utoipa::openapi::schema::{Object, Type};
+use utoipa::openapi::request_body::RequestBody;
+use utoipa::openapi::schema::{AdditionalProperties, Object, Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
-    ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, ResponseBuilder,
+    ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder,
 };
 
 use super::catalogue::Code;
@@ -63,6 +64,14 @@ pub(super) fn finish(mut doc: OpenApi) -> OpenApi {
         SecurityScheme::Http(scheme.build())
     };
     components.add_security_scheme("api_key", bearer("An API key: `sw_…`"));
+    // What the API does not know it refuses.
+    for (name, schema) in &mut components.schemas {
+        if let RefOr::T(Schema::Object(object)) = schema
+            && name.ends_with("Request")
+        {
+            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        }
+    }
     components.add_security_scheme(
         "invocation_token",
         bearer("The `token` of an invocation, for what its own run may read"),
@@ -97,6 +106,9 @@ fn complete(path: &str, operation: &mut Operation) {
         .filter_map(|slug| Code::from_slug(slug.as_str()?))
         .collect();
     codes.extend([Code::UriTooLong, Code::HeadersTooLarge, Code::Internal]);
+    if let Some(body) = &mut operation.request_body {
+        may_be_left_out(body);
+    }
     let parameters = operation.parameters.as_deref().unwrap_or_default();
     if path.starts_with("/v1/") {
         codes.extend([Code::MalformedRequest, Code::InvalidQuery, Code::Unavailable]);
@@ -151,4 +163,16 @@ fn complete(path: &str, operation: &mut Operation) {
     }
     let slugs: Vec<&str> = codes.iter().map(|c| c.slug()).collect();
     operation.extensions = Some(ExtensionsBuilder::new().add(PROBLEMS, slugs).build());
+}
+
+/// A body that may be left out is described as one that may be null, which is not the same.
+fn may_be_left_out(body: &mut RequestBody) {
+    for content in body.content.values_mut() {
+        if let Some(RefOr::T(Schema::OneOf(either))) = &content.schema
+            && let Some(given) = either.items.iter().find(|item| matches!(item, RefOr::Ref(_)))
+        {
+            content.schema = Some(given.clone());
+            body.required = Some(Required::False);
+        }
+    }
 }

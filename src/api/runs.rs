@@ -31,7 +31,7 @@ const BATCH: usize = 200;
         ("status" = Option<Vec<String>>, Query, explode, description = "Their status; `failed`, `waiting` …"),
         ("function" = Option<Vec<String>>, Query, explode, description = "Their function"),
         ("key" = Option<Vec<String>>, Query, explode, description = "Their key"),
-        ("tag" = Option<Vec<String>>, Query, explode, description = "A tag, as `name=value`"),
+        ("tag" = Option<Vec<String>>, Query, explode, description = "A tag, as `name:value`"),
         ("deployment" = Option<Vec<String>>, Query, explode, description = "The deployment they were last invoked on"),
         ("started_after" = Option<String>, Query, description = "Created at this moment or later, RFC 3339"),
         ("started_before" = Option<String>, Query, description = "Created before this moment, RFC 3339"),
@@ -68,7 +68,7 @@ fn filter(params: &mut Params) -> RunFilter {
         functions: params.all("function", text),
         keys: params.all("key", text),
         tags: params.all("tag", |pair| {
-            let (name, value) = pair.split_once('=').ok_or("must be `name=value`")?;
+            let (name, value) = pair.split_once(':').ok_or("must be `name:value`")?;
             Ok((name.to_owned(), value.to_owned()))
         }),
         deployments: params

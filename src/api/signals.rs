@@ -177,7 +177,7 @@ pub(super) async fn list_signals(
     params(
         ("secret" = String, Path, description = "As the handler received it in `links.callback`"),
         ("step" = String, Path, description = "The step; slashes as they are or percent-encoded"),
-        ("outcome" = Option<String>, Query, description = "`value` (the default), `error` or `heartbeat`"),
+        ("outcome" = Option<String>, Query, pattern = "^(value|error|heartbeat)$", description = "`value` (the default), `error` or `heartbeat`"),
     ),
     request_body(content = serde_json::Value, content_type = "application/json", description = "The value: any JSON up to 4 MiB"),
     responses(

@@ -214,7 +214,7 @@ fn tags(f: &mut Fields<'_>) -> BTreeMap<String, String> {
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body start one run"),
         ("traceparent" = Option<String>, Header, description = "W3C trace context, carried into every invocation"),
     ),
-    request_body(content = StartRequest, content_type = "application/json"),
+    request_body(content = Option<StartRequest>, content_type = "application/json"),
     responses(
         (status = 202, description = "Started", body = RunBody, headers(
             ("Location" = String, description = "The run"),

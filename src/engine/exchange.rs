@@ -8,11 +8,12 @@ use bytes::Bytes;
 
 use super::Engine;
 use super::breaker::Health;
-use super::catalog::Deployment;
+use super::catalog::{Deployment, circuit_changed};
 use super::owner::Owner;
-use crate::machine::{Answer, Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
+use crate::machine::{Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
 use crate::outbound::{Failure, Reply};
 use crate::protocol::{self, CancelNotice, Invocation, Links, Pending, RunHead};
+use crate::telemetry::{self, Context, Span};
 
 /// How long a handler may work on one answer, less this, is its budget.
 const BUDGET_MARGIN: Duration = Duration::from_secs(5);
@@ -24,13 +25,15 @@ const KEPT_HEAD: usize = 64 << 10;
 /// An exchange that is ready to be sent.
 struct Ready {
     run: RunId,
-    ns: i32,
+    function: String,
     epoch: i32,
     invocation: InvocationId,
     deployment: Arc<Deployment>,
     body: Bytes,
     silence: Duration,
-    traceparent: String,
+    /// The span of this exchange, and the run's above it.
+    trace: Context,
+    parent: String,
 }
 
 /// What an exchange came to.
@@ -39,6 +42,8 @@ struct Ended {
     health: Health,
     /// For the history, where it failed.
     failure: Option<Bytes>,
+    /// The head of an answer that seems to be well-formed.
+    head: Bytes,
 }
 
 impl Engine {
@@ -46,8 +51,9 @@ impl Engine {
     pub(super) fn send_exchange(&self, owner: &mut Owner, id: RunId) {
         match self.prepare(owner, id) {
             Ok(ready) => {
+                // Not raced against the stop of the node, as other tasks are: this is the hot path.
                 let engine = self.clone();
-                self.spawn(async move { engine.exchange(ready).await });
+                tokio::spawn(async move { engine.exchange(ready).await });
             }
             Err((epoch, fault)) => {
                 if let Some(entry) = owner.runs.get_mut(&id) {
@@ -150,25 +156,30 @@ impl Engine {
             links: Links { base: self.public_url(), callback_secret: &callback },
             token: &token,
         });
+        let started_in = run.created.traceparent.as_deref().and_then(Context::parse);
+        let above = Context::of_run(id, started_in.as_ref());
         Ok(Ready {
             run: id,
-            ns: run.ns,
+            function: function.clone(),
             epoch,
             invocation,
             deployment,
             body: body.into(),
             silence,
-            traceparent: child_of(run.created.traceparent.as_deref()),
+            trace: above.child(crate::clock::chance()),
+            parent: above.span,
         })
     }
 
     async fn exchange(&self, ready: Ready) {
         let begun = self.clock().mono();
+        let begun_at = self.clock().upper();
         let invocation = ready.invocation.to_string();
         let endpoint = &ready.deployment.endpoint;
         let seconds = self.clock().upper().as_secs();
         let signature = protocol::sign(&invocation, seconds, &ready.body, &endpoint.secrets);
         let timestamp = seconds.to_string();
+        let traceparent = ready.trace.to_string();
         let headers = request_headers(
             &endpoint.headers,
             [
@@ -177,7 +188,7 @@ impl Engine {
                 (protocol::WEBHOOK_TIMESTAMP, &*timestamp),
                 (protocol::WEBHOOK_SIGNATURE, &*signature),
                 (protocol::PROTOCOL_HEADER, "1"),
-                ("traceparent", &*ready.traceparent),
+                ("traceparent", &*traceparent),
             ],
         );
         let sent = ready.body.len();
@@ -207,19 +218,48 @@ impl Engine {
             epoch = ready.epoch,
             duration_ms = ms,
             outcome,
-            trace = %ready.traceparent,
+            trace = traceparent,
             "invocation ended"
         );
+        telemetry::span(|| Span {
+            context: ready.trace.clone(),
+            parent: Some(ready.parent.clone()),
+            name: format!("invocation {}", ready.function),
+            client: true,
+            begun: begun_at,
+            took,
+            attributes: vec![
+                ("run.id", ready.run.to_string()),
+                ("invocation.id", invocation),
+                ("deployment.id", ready.deployment.public.to_string()),
+                ("epoch", ready.epoch.to_string()),
+                ("endpoint", endpoint.name.clone()),
+            ],
+            error: match &ended.cause {
+                Cause::Faulted { fault, .. } => Some(told(fault)),
+                _ => None,
+            },
+        });
         self.exchange_ended(&ready, ended);
     }
 
-    fn exchange_ended(&self, ready: &Ready, ended: Ended) {
+    fn exchange_ended(&self, ready: &Ready, mut ended: Ended) {
+        if self.halted() {
+            return;
+        }
         let mut owner = self.owner();
         let (past, now) = (self.clock().lower(), self.clock().upper());
         let endpoint = ready.deployment.endpoint.id;
         // A run that has left this memory gave its place at the breaker back when it left.
         let Some(entry) = owner.runs.get_mut(&ready.run) else { return };
         let counted = entry.admitted == Some(endpoint) && entry.sent == ready.epoch;
+        if let Cause::Answered { epoch, answer, ms } = &ended.cause
+            && let Some(detail) = entry.run.malformed(answer)
+        {
+            ended.failure = Some(told_of(ready, Some(200), &detail, &ended.head, *ms));
+            let fault = Fault::Retry { detail, status: Some(200), after: None };
+            ended.cause = Cause::Faulted { epoch: *epoch, fault };
+        }
         if let Some(data) = ended.failure {
             entry.run.note(now, ready.epoch, "invocation.failed", "gateway", data);
         }
@@ -229,7 +269,7 @@ impl Engine {
             if let Some(breaker) = owner.breakers.get_mut(&endpoint)
                 && breaker.ended(&ended.health, past)
             {
-                self.circuit_changed(&owner, endpoint, ready.ns);
+                circuit_changed(&owner, endpoint);
             }
         }
         self.pump(&mut owner, ready.run);
@@ -243,12 +283,13 @@ impl Engine {
             cause: Cause::Faulted { epoch, fault },
             health,
             failure,
+            head: Bytes::new(),
         };
         let reply = match reply {
             Ok(reply) => reply,
             Err(failure) => {
                 let detail = failure.to_string();
-                let kept = Some(self.failure(ready, None, &detail, &[], ms));
+                let kept = Some(told_of(ready, None, &detail, &[], ms));
                 let retry = Fault::Retry { detail: detail.clone(), status: None, after: None };
                 return match failure {
                     Failure::TooLarge(_) => {
@@ -268,10 +309,15 @@ impl Engine {
         };
         let status = reply.status;
         let head = &reply.body[..reply.body.len().min(KEPT_HEAD)];
-        let kept = |detail: &str| Some(self.failure(ready, Some(status), detail, head, ms));
+        let kept = |detail: &str| Some(told_of(ready, Some(status), detail, head, ms));
         match status {
             200 => match protocol::parse_answer(&reply.body, self.answer_limits()) {
-                Ok(answer) => answered(epoch, answer, ms),
+                Ok(answer) => Ended {
+                    cause: Cause::Answered { epoch, answer, ms },
+                    health: Health::Answered,
+                    failure: None,
+                    head: reply.body.slice(..head.len()),
+                },
                 Err(error) if error.is_limit() => {
                     let detail = format!("Nothing of the answer was recorded: {error}.");
                     let attention = Attention::new("answer-limit", &*detail);
@@ -332,30 +378,19 @@ impl Engine {
         tracing::info!(deployment.id = %deployment.public, budget, "inline budget lowered after a 413");
         true
     }
-
-    /// A failed exchange for the history.
-    fn failure(
-        &self,
-        ready: &Ready,
-        status: Option<u16>,
-        detail: &str,
-        head: &[u8],
-        ms: i32,
-    ) -> Bytes {
-        let data = serde_json::json!({
-            "invocation": ready.invocation,
-            "deployment": ready.deployment.public,
-            "status": status,
-            "detail": detail,
-            "duration_ms": ms,
-            "body": String::from_utf8_lossy(head),
-        });
-        crate::machine::to_bytes(&data)
-    }
 }
 
-fn answered(epoch: i32, answer: Answer, ms: i32) -> Ended {
-    Ended { cause: Cause::Answered { epoch, answer, ms }, health: Health::Answered, failure: None }
+/// A failed exchange for the history.
+fn told_of(ready: &Ready, status: Option<u16>, detail: &str, head: &[u8], ms: i32) -> Bytes {
+    let data = serde_json::json!({
+        "invocation": ready.invocation,
+        "deployment": ready.deployment.public,
+        "status": status,
+        "detail": detail,
+        "duration_ms": ms,
+        "body": String::from_utf8_lossy(head),
+    });
+    crate::machine::to_bytes(&data)
 }
 
 /// The endpoint's own headers, and over them those of the protocol.
@@ -371,29 +406,11 @@ pub(super) fn request_headers<'a>(
     headers
 }
 
-/// The trace context of an invocation: a new span of the trace that the start came with, or of a
-/// new trace.
-fn child_of(parent: Option<&str>) -> String {
-    let fields: Vec<&str> = parent.unwrap_or_default().split('-').collect();
-    let trace = match fields.as_slice() {
-        [_, trace, ..] if trace.len() == 32 => (*trace).to_owned(),
-        _ => format!("{:032x}", crate::clock::chance()),
-    };
-    let flags = fields.get(3).filter(|f| f.len() == 2).copied().unwrap_or("01");
-    let span = crate::clock::chance() as u64;
-    format!("00-{trace}-{span:016x}-{flags}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_invocation_is_a_span_of_the_trace_it_was_started_in() {
-        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let child = child_of(Some(parent));
-        assert!(child.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
-        assert!(!child.contains("00f067aa0ba902b7"));
-        assert_eq!(child_of(None).len(), parent.len());
+/// A fault in words.
+fn told(fault: &Fault) -> String {
+    match fault {
+        Fault::Retry { detail, .. } | Fault::Unhealthy { detail } => detail.clone(),
+        Fault::Pause(attention) => attention.detail.clone(),
+        Fault::Again => "to be repeated".to_owned(),
     }
 }

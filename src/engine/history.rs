@@ -75,7 +75,7 @@ fn merge(
     for (i, row) in rows.iter().enumerate() {
         let before = i.checked_sub(1).map(|i| &rows[i]);
         if i > 0 || row.n == 0 {
-            items.extend(answered(row, before, &rows[i..]));
+            items.extend(answered(row, before));
             items.extend(of_row(row));
         }
         upto = number(row.n, OF_ROW);
@@ -97,34 +97,17 @@ fn merge(
     (items, upto)
 }
 
-fn item(row: &Row, place: i64, what: &str, by: &str, data: &Value) -> HistoryItem {
-    HistoryItem {
-        n: number(row.n, place),
-        epoch: row.epoch,
-        at: row.at,
-        what: what.to_owned(),
-        by: by.to_owned(),
-        data: data.to_string().into(),
-    }
-}
-
-/// The end of the invocation whose answer begins with this row.
-fn answered(row: &Row, before: Option<&Row>, from_here: &[Row]) -> Option<HistoryItem> {
+/// The end of the invocation whose answer begins with this row. Says nothing of the rows that
+/// follow: they may be on another page.
+fn answered(row: &Row, before: Option<&Row>) -> Option<HistoryItem> {
     let of_answer = |r: &Row| r.flags.has(Flags::HANDLER) && r.epoch == row.epoch;
     if !of_answer(row) || before.is_some_and(of_answer) {
         return None;
     }
-    let answer = from_here.iter().take_while(|r| of_answer(r));
-    let (mut rows, mut settled, mut ms) = (0, 0, None);
-    for r in answer {
-        rows += 1;
-        settled += u32::from(r.kind.settles());
-        if r.kind.ends() {
-            ms = Some(r.ms);
-        }
-    }
-    let data = json!({"rows": rows, "settled": settled, "duration_ms": ms});
-    Some(item(row, 0, "invocation.ended", GATEWAY, &data))
+    // Only an end knows how long its exchange took; the time of a step is its own.
+    let data = json!({"outcome": "answered", "duration_ms": row.kind.ends().then_some(row.ms)});
+    let (n, what, by) = (number(row.n, 0), "invocation.ended".to_owned(), GATEWAY.to_owned());
+    Some(HistoryItem { n, epoch: row.epoch, at: row.at, what, by, data: data.to_string().into() })
 }
 
 /// A row in words; none for what only the gateway needs.
@@ -204,7 +187,12 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
             "run.waiting"
         }
         Kind::Claimed => {
-            put("detail", json!("another node has taken the run over"));
+            put(
+                "detail",
+                json!(
+                    "taken up anew from the database; epochs that were given out before are void"
+                ),
+            );
             "run.claimed"
         }
         Kind::Fault => {
@@ -385,7 +373,7 @@ mod tests {
         assert!(items.windows(2).all(|w| w[0].n < w[1].n));
         // Whoever goes on from any of them sees the same numbers again.
         let (again, _) = merge(&rows[1..], &entries[1..], false, false);
-        assert_eq!(again[..], items[5..], "the first row only tells what comes before the second");
+        assert_eq!(again[..], items[4..], "the first row only tells what comes before the second");
         let data = std::str::from_utf8(&items[8].data).expect("UTF-8");
         assert!(data.ends_with(r#""value":3544790567247868102}"#), "{data}");
     }

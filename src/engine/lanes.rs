@@ -197,7 +197,7 @@ async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>
     let mut line = Line::new(engine.clone());
     let mut batch = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
-        metrics::histogram!("stepwell_lane_batch_appends").record(super::count(batch.len()));
+        metrics::histogram!("stepwell_lane_batch_appends").record(super::counted(batch.len()));
         let mut parts = vec![std::mem::replace(&mut batch, Vec::with_capacity(BATCH))];
         while let Some(part) = parts.pop() {
             let connected = line.get().await;

@@ -166,8 +166,8 @@ impl Engine {
         // Who waits here for what others drive, because they could not be asked, looks again.
         let strangers = |run: RunId| self.owner().tenure(run.shard()).is_none();
         self.watchers().tell_some(strangers);
-        metrics::gauge!("stepwell_lease_groups").set(super::count(self.held().len()));
-        metrics::gauge!("stepwell_runs_in_memory").set(super::count(self.owner().runs.len()));
+        metrics::gauge!("stepwell_lease_groups").set(super::counted(self.held().len()));
+        metrics::gauge!("stepwell_runs_in_memory").set(super::counted(self.owner().runs.len()));
     }
 
     /// Groups held now.
@@ -322,8 +322,18 @@ impl Engine {
 
     /// Looks for parked runs that come within the horizon, as long as the node lives.
     pub(super) async fn keep_horizon(&self) {
+        let mut looked = self.clock().lower();
         loop {
-            tokio::time::sleep(HORIZON / 2).await;
+            // By the cluster's time, for that is what the horizon is about; and by this node's, for
+            // what was missed.
+            let next = looked + HORIZON / 2;
+            let reached = async {
+                while self.clock().lower() < next {
+                    self.clock().until(next).await;
+                }
+            };
+            let _ = tokio::time::timeout(HORIZON / 2, reached).await;
+            looked = self.clock().lower();
             let groups = self.held();
             self.find_parked(&groups).await;
             // Level-triggered: whatever was missed while Postgres was away is found here.

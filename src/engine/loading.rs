@@ -1,5 +1,6 @@
 //! Runs come into memory: read in pages, put together from their rows, adopted if they are ours.
 
+use std::collections::hash_map::Entry as Slot;
 use std::time::Duration;
 
 use super::Engine;
@@ -10,7 +11,7 @@ impl Engine {
     /// Puts a run that was read into memory, if it is ours and not there already.
     pub(super) fn adopt(&self, owner: &mut Owner, loaded: crate::store::Loaded) {
         let id = loaded.run;
-        owner.loading.remove(&id);
+        let mail = owner.loading.remove(&id).unwrap_or(false);
         let Some(tenure) = owner.tenure(id.shard()) else { return };
         if loaded.ended.is_some() {
             self.watchers().tell(id, None);
@@ -49,6 +50,9 @@ impl Engine {
         }
         owner.runs.insert(id, entry);
         self.pump(owner, id);
+        if mail {
+            self.fetch_mail(owner, id);
+        }
         self.watchers().tell(id, None);
     }
 
@@ -60,7 +64,13 @@ impl Engine {
                 owner.tenure(id.shard()).is_some()
                     && !owner.runs.contains_key(id)
                     && !owner.lent.contains_key(id)
-                    && owner.loading.insert(*id)
+                    && match owner.loading.entry(*id) {
+                        Slot::Occupied(_) => false,
+                        Slot::Vacant(slot) => {
+                            slot.insert(false);
+                            true
+                        }
+                    }
             })
             .collect();
         for chunk in ids.chunks(64) {
@@ -90,7 +100,10 @@ impl Engine {
                     let Owner { tenures, loading, .. } = &mut *owner;
                     part.retain(|id| {
                         let ours = tenures[usize::from(id.shard().group())].is_some();
-                        ours || !loading.remove(id)
+                        if !ours {
+                            loading.remove(id);
+                        }
+                        ours
                     });
                     if !part.is_empty() {
                         parts.push(part);

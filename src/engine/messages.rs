@@ -1,17 +1,18 @@
 //! Messages to runs: signals, callbacks, operators' acts; accepted by any node, taken by the owner.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+
 use super::start::IDEMPOTENCY_KEPT;
 use super::{
-    CallbackOutcome, CallbackSettled, Engine, Error, Idempotency, Namespace, RunView, Signalled,
-    Status,
+    CallbackOutcome, CallbackSettled, Changes, Engine, Error, Idempotency, Namespace, RunView,
+    Signalled, Status,
 };
 use crate::machine::{
     Act, Cause, DeploymentId, Message, MessageId, MessageKind, OpKind, Run, RunId, StepState,
 };
 use crate::store::{Accept, Accepted, Idem};
-use std::time::Duration;
-
-use bytes::Bytes;
 
 /// How often a run that may have come and gone is looked at again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -56,6 +57,7 @@ impl Engine {
     }
 
     /// Sends a signal to the live run of a key; none if there is none.
+    #[expect(clippy::too_many_arguments, reason = "all that an address of two parts needs")]
     pub async fn signal_key(
         &self,
         ns: &Namespace,
@@ -69,7 +71,7 @@ impl Engine {
         let known = self.catalog().function(ns.id, function);
         let known = match known {
             Some(known) => Some(known),
-            None => self.fresh_catalog().await.function(ns.id, function),
+            None => self.fresh_catalog().await?.function(ns.id, function),
         };
         let function = known.ok_or_else(|| Error::FunctionNotFound(function.to_owned()))?;
         let shard = crate::machine::Shard::of_key(&ns.name, &function.name, key);
@@ -129,27 +131,7 @@ impl Engine {
             _ => {}
         }
         // It is durable. Seeing it taken is a courtesy, which must not take long.
-        let taken = async {
-            loop {
-                let seen = {
-                    let owner = self.owner();
-                    owner
-                        .runs
-                        .get(&run)
-                        .is_some_and(|e| e.in_flight.is_none() && e.run.seen.contains(&id.uuid()))
-                };
-                if seen || changes.ended().is_some() {
-                    return;
-                }
-                if !self.is_ours(run) {
-                    return;
-                }
-                changes.changed().await;
-                if !self.owner().runs.contains_key(&run) {
-                    return;
-                }
-            }
-        };
+        let taken = self.taken(run, id, &mut changes);
         let _ = tokio::time::timeout(Duration::from_secs(2), taken).await;
         if let Some(view) = changes.ended() {
             return Ok((*view).clone());
@@ -187,70 +169,68 @@ impl Engine {
             Found::Ended => return Err(Error::RunEnded(run)),
             Found::OtherGeneration => return Err(Error::BadCallback),
             Found::OtherOp(op) => return Err(Error::NotACallback(step.to_owned(), op)),
-            Found::Settled { ok, recorded } => {
-                let same = ok == (kind == MessageKind::CallbackValue) && recorded == body;
-                return if same {
-                    Ok(CallbackSettled::Done)
-                } else {
-                    Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded })
-                };
-            }
-            Found::Kept { ok, recorded } => {
-                let same = ok == (kind == MessageKind::CallbackValue) && recorded == body;
-                return if same {
-                    Ok(CallbackSettled::Done)
-                } else {
-                    Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded })
-                };
+            Found::Settled { ok, recorded } | Found::Kept { ok, recorded } => {
+                return told_apart(step, kind, &body, ok, recorded);
             }
             Found::Open => {}
         }
         let message = self.message(kind, step, body.clone());
         let id = message.id;
         let mut changes = self.changes(run);
-        match self.deliver(run, ns, message, None).await? {
-            Accepted::Closing => return Err(Error::RunEnding(run)),
-            Accepted::Gone => return Err(Error::RunEnded(run)),
-            _ => {}
+        let accepted = self.deliver(run, ns, message, None).await?;
+        if matches!(accepted, Accepted::Closing | Accepted::Gone) {
+            // Another of the same may have come first, and the run have ended with it.
+            return match self.find_step(run, generation, step).await? {
+                Found::Settled { ok, recorded } | Found::Kept { ok, recorded } => {
+                    told_apart(step, kind, &body, ok, recorded)
+                }
+                _ if accepted == Accepted::Closing => Err(Error::RunEnding(run)),
+                _ => Err(Error::RunEnded(run)),
+            };
         }
         // Two that come at once: the order of the run's inbox decides, and the loser is told.
-        let decided = async {
-            loop {
-                let taken = {
-                    let owner = self.owner();
-                    let entry = owner.runs.get(&run);
-                    entry.map(|e| e.in_flight.is_none() && e.run.seen.contains(&id.uuid()))
-                };
-                let taken = match taken {
-                    Some(taken) => taken,
-                    // Not in this memory: not yet, no longer, or another's. Once taken, it has
-                    // left the inbox.
-                    None => !self.store().messages(&[run]).await?.iter().any(|(_, m)| m.id == id),
-                };
-                if taken {
-                    return Ok::<_, Error>(());
-                }
-                // Who comes and goes between two looks is not seen coming.
-                let _ = tokio::time::timeout(AGAIN, changes.changed()).await;
-            }
-        };
+        let decided = self.taken(run, id, &mut changes);
         let decided = tokio::time::timeout(TO_BE_TAKEN, decided).await;
-        if !matches!(decided, Ok(Ok(()))) {
+        if !matches!(decided, Ok(true)) {
             return Ok(CallbackSettled::Accepted);
         }
         match self.find_step(run, generation, step).await? {
-            Found::Settled { ok, recorded } | Found::Kept { ok, recorded }
-                if ok != (kind == MessageKind::CallbackValue) || recorded != body =>
-            {
-                Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded })
+            Found::Settled { ok, recorded } | Found::Kept { ok, recorded } => {
+                told_apart(step, kind, &body, ok, recorded)
             }
             _ => Ok(CallbackSettled::Done),
         }
     }
 
-    /// Whether this node drives the run.
-    pub(super) fn is_ours(&self, run: RunId) -> bool {
-        self.owner().tenure(run.shard()).is_some()
+    /// Returns true when the run has recorded what it makes of a message that was accepted, here
+    /// or on the node that drives it; false if this cannot be seen.
+    async fn taken(&self, run: RunId, message: MessageId, changes: &mut Changes) -> bool {
+        loop {
+            if changes.ended().is_some() {
+                return true;
+            }
+            let absent = {
+                let owner = self.owner();
+                let entry = owner.runs.get(&run);
+                if entry
+                    .is_some_and(|e| e.in_flight.is_none() && e.run.seen.contains(&message.uuid()))
+                {
+                    return true;
+                }
+                entry.is_none() && !owner.loading.contains_key(&run)
+            };
+            if absent {
+                // Not in this memory: not yet, no longer, or another's. Once taken, it has left the
+                // inbox.
+                match self.store().messages(&[run]).await {
+                    Ok(mail) if mail.iter().all(|(_, m)| m.id != message) => return true,
+                    Ok(_) => self.bring_in(&mut self.owner(), [run]),
+                    Err(_) => return false,
+                }
+            }
+            // Who comes and goes between two looks is not seen coming.
+            let _ = tokio::time::timeout(AGAIN, changes.changed()).await;
+        }
     }
 
     pub(super) fn message(&self, kind: MessageKind, name: &str, body: Bytes) -> Message {
@@ -277,7 +257,11 @@ impl Engine {
             let Accepted::At(pos) = outcome else { continue };
             metrics::counter!("stepwell_messages_accepted_total").increment(1);
             let Some(entry) = owner.runs.get_mut(&accept.run) else {
-                absent.push(accept.run);
+                // Who is reading it may have read its inbox already.
+                match owner.loading.get_mut(&accept.run) {
+                    Some(mail) => *mail = true,
+                    None => absent.push(accept.run),
+                }
                 continue;
             };
             let mut message = accept.message.clone();
@@ -325,7 +309,10 @@ impl Engine {
             Found::Open => {}
             Found::Ended => return Err(Error::RunEnded(run)),
             Found::OtherOp(op) => return Err(Error::NotACallback(step.to_owned(), op)),
-            _ => return Err(Error::BadCallback),
+            Found::OtherGeneration => return Err(Error::BadCallback),
+            Found::Settled { ok, recorded } | Found::Kept { ok, recorded } => {
+                return Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded });
+            }
         }
         let now = self.clock().upper();
         let mut owner = self.owner();
@@ -372,6 +359,21 @@ impl Engine {
                 Ok(Found::Settled { ok, recorded })
             }
         }
+    }
+}
+
+/// The same outcome again is fine; another is told what is recorded.
+fn told_apart(
+    step: &str,
+    kind: MessageKind,
+    body: &Bytes,
+    ok: bool,
+    recorded: Bytes,
+) -> Result<CallbackSettled, Error> {
+    if ok == (kind == MessageKind::CallbackValue) && recorded == *body {
+        Ok(CallbackSettled::Done)
+    } else {
+        Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded })
     }
 }
 

@@ -22,6 +22,8 @@ mod probe;
 mod reads;
 mod shapes;
 mod start;
+#[cfg(test)]
+mod surface_tests;
 mod timers;
 mod types;
 mod view;
@@ -34,7 +36,6 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use access::bootstrap_key;
 pub use catalog::Catalog;
@@ -43,7 +44,7 @@ pub use types::*;
 pub use watch::Changes;
 
 use crate::clock::Clock;
-use crate::machine::{Limits, NodeId, Run, RunId, Timestamp};
+use crate::machine::{Attention, Limits, NodeId, Run, RunId, Timestamp};
 use crate::outbound::Client;
 use crate::protocol::{ClusterKeys, ClusterSecret};
 use crate::store::{self, Store};
@@ -85,7 +86,6 @@ struct Inner {
     timer_nudge: Notify,
     loads: Semaphore,
     away: AtomicBool,
-    tasks: TaskTracker,
     /// The node is no member any more.
     left: CancellationToken,
     stop: CancellationToken,
@@ -97,9 +97,9 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// A number as metrics have it.
-fn count(n: usize) -> f64 {
-    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
+/// A count as metrics take it; exact up to four billion.
+fn counted(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
 }
 
 /// A lock that a panic elsewhere does not take away: what it protects is checked by the database.
@@ -156,7 +156,6 @@ impl Engine {
             timer_nudge: Notify::new(),
             loads: Semaphore::new(8),
             away: AtomicBool::new(false),
-            tasks: TaskTracker::new(),
             left: CancellationToken::new(),
             stop: CancellationToken::new(),
         }));
@@ -212,17 +211,21 @@ impl Engine {
     /// Stops at once, as if the process had been killed: the others find out by the lease.
     pub fn halt(&self) {
         self.0.stop.cancel();
-        self.0.tasks.close();
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.0.stop.clone();
-        self.0.tasks.spawn(async move {
+        tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
             }
         });
+    }
+
+    /// Whether [`Engine::halt`] was called: what comes back now is nobody's business any more.
+    fn halted(&self) -> bool {
+        self.0.stop.is_cancelled()
     }
 
     // --- parts ---------------------------------------------------------------------------------
@@ -340,8 +343,8 @@ impl Engine {
 
     /// A run as it stands. Nothing is shown that is not committed.
     pub async fn view(&self, ns: &Namespace, run: RunId) -> Result<RunView, Error> {
-        self.with_run_and_gate(Some(ns.id), run, |run, gated, parks| {
-            self.view_of(run, gated, parks)
+        self.with_run_and_gate(Some(ns.id), run, |run, gated, parked| {
+            self.view_of(run, gated, parked)
         })
         .await
     }
@@ -402,7 +405,7 @@ impl Engine {
         &self,
         ns: Option<i32>,
         id: RunId,
-        look: impl Fn(&Run, bool, bool) -> T,
+        look: impl Fn(&Run, bool, Option<Attention>) -> T,
     ) -> Result<T, Error> {
         let mut changes = self.changes(id);
         let in_memory = async {
@@ -416,8 +419,8 @@ impl Engine {
                         return Some(Err(Error::RunNotFound(id)));
                     }
                     if entry.in_flight.is_none() {
-                        let parks = entry.gated && self.parks(&owner, &entry.run);
-                        return Some(Ok(look(&entry.run, entry.gated, parks)));
+                        let parked = entry.gated.then(|| self.why_parked(&owner, &entry.run));
+                        return Some(Ok(look(&entry.run, entry.gated, parked.flatten())));
                     }
                 }
                 changes.changed().await;
@@ -433,7 +436,7 @@ impl Engine {
         let mut run = Run::recover(id, loaded.ns, &loaded.rows, parked, loaded.closing)
             .map_err(|e| Error::corrupt(&e.to_string()))?;
         run.home = loaded.home;
-        Ok(look(&run, false, false))
+        Ok(look(&run, false, None))
     }
 
     fn is_ours_group(&self, group: usize) -> bool {

@@ -12,6 +12,7 @@ use super::view::status_of;
 use super::{Engine, Status};
 use crate::machine::{Cause, Env, MessageKind, Policy, RunId, Sealed, Shard, Timestamp, Turn};
 use crate::machine::{Message, Run};
+use crate::telemetry::{self, Context, Span};
 
 /// A run that nothing can wake for so long leaves memory.
 pub(super) const HORIZON: Duration = Duration::from_mins(1);
@@ -38,8 +39,8 @@ pub(super) struct Tenure {
 pub(super) struct Owner {
     /// Runs in memory.
     pub(super) runs: HashMap<RunId, Entry>,
-    /// Runs that are being read.
-    pub(super) loading: HashSet<RunId>,
+    /// Runs that are being read, and whether mail has come for them since.
+    pub(super) loading: HashMap<RunId, bool>,
     /// When to look at which run again. May hold moments that no longer matter.
     pub(super) timers: BTreeSet<(Timestamp, Wake)>,
     /// The groups held, by number.
@@ -126,7 +127,7 @@ impl Owner {
     pub(super) fn new() -> Self {
         Self {
             runs: HashMap::new(),
-            loading: HashSet::new(),
+            loading: HashMap::new(),
             timers: BTreeSet::new(),
             tenures: vec![None; usize::from(crate::machine::id::GROUPS)],
             breakers: HashMap::new(),
@@ -157,6 +158,21 @@ impl Owner {
             breaker.ended(&Health::Unknown, Timestamp::default());
         }
         Some(entry)
+    }
+}
+
+/// A run from its start to its end.
+fn span_of(run: &Run, status: &str, ended: Timestamp) -> Span {
+    let started_in = run.created.traceparent.as_deref().and_then(Context::parse);
+    Span {
+        context: Context::of_run(run.id, started_in.as_ref()),
+        parent: started_in.map(|c| c.span),
+        name: format!("run {}", run.created.function),
+        client: false,
+        begun: run.created_at,
+        took: ended.since(run.created_at),
+        attributes: vec![("run.id", run.id.to_string()), ("run.status", status.to_owned())],
+        error: (status != "completed").then(|| status.to_owned()),
     }
 }
 
@@ -366,8 +382,8 @@ impl Engine {
     /// Notes how a run stands, for the lists.
     fn note_status(&self, owner: &mut Owner, id: RunId, past: Timestamp) {
         let Some(entry) = owner.runs.get(&id) else { return };
-        let parks = entry.gated && self.parks(owner, &entry.run);
-        let status = status_of(&entry.run, entry.gated, parks, past);
+        let parked = if entry.gated { self.why_parked(owner, &entry.run) } else { None };
+        let status = status_of(&entry.run, entry.gated, parked.is_some(), past);
         let Some(entry) = owner.runs.get_mut(&id) else { return };
         if status == entry.status || status.ended() {
             if status.ended() {
@@ -376,7 +392,7 @@ impl Engine {
             return;
         }
         entry.status = status;
-        let attention = super::view::attention_of(&entry.run, parks, self, status);
+        let attention = super::view::attention_of(&entry.run, parked, status, past);
         let attention = attention.map(|a| crate::machine::to_bytes(&a).to_vec());
         owner.unlisted.insert(id, Unlisted { status, since: past, attention });
     }
@@ -458,7 +474,7 @@ impl Engine {
     fn finish(&self, owner: &mut Owner, id: RunId) {
         let Some(entry) = owner.forget(id) else { return };
         owner.unlisted.remove(&id);
-        let view = self.watchers().watched(id).then(|| self.view_of(&entry.run, false, false));
+        let view = self.watchers().watched(id).then(|| self.view_of(&entry.run, false, None));
         self.watchers().tell(id, view);
         if let Turn::Ended { kind, at, .. } = &entry.run.turn {
             let status = Status::from_code(kind.code()).map_or("?", Status::word);
@@ -466,6 +482,7 @@ impl Engine {
             metrics::histogram!("stepwell_run_seconds")
                 .record(at.since(entry.run.created_at).as_secs_f64());
             tracing::debug!(run.id = %id, status, steps = entry.run.seq, "run ended");
+            telemetry::span(|| span_of(&entry.run, status, *at));
         }
         if let Some(endpoint) = entry.admitted {
             self.release(owner, endpoint);

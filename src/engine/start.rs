@@ -53,7 +53,7 @@ impl Engine {
             let new = match self.new_run(&start) {
                 // Another node may have registered it a moment ago.
                 Err(Error::FunctionNotFound(_) | Error::DeploymentNotFound(_)) => {
-                    self.fresh_catalog().await;
+                    self.fresh_catalog().await?;
                     self.new_run(&start)?
                 }
                 new => new?,

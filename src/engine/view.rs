@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::breaker::Circuit;
+use super::breaker::{Breaker, Circuit};
+use super::owner::Owner;
 use super::{Engine, RunView, Status, WaitingFor};
 use crate::machine::{Attention, Kind, Reason, Run, StepState, Timestamp, Turn};
 
@@ -26,7 +27,6 @@ pub(super) fn status_of(run: &Run, gated: bool, parks: bool, past: Timestamp) ->
         Turn::Due { .. } if gated && parks => Status::Parked,
         Turn::Due { reason: Reason::Start, not_before } if *not_before > past => Status::Scheduled,
         Turn::Due { .. } if run.faults > 0 || run.failures > 0 => Status::Retrying,
-        Turn::Due { .. } if gated => Status::Queued,
         Turn::Due { .. } => Status::Queued,
         Turn::Waiting { .. } if trying() => Status::Retrying,
         Turn::Waiting { .. } => Status::Waiting,
@@ -34,20 +34,20 @@ pub(super) fn status_of(run: &Run, gated: bool, parks: bool, past: Timestamp) ->
     }
 }
 
-/// Why a run does not move, in words; none while all is well.
+/// Why a run does not move, in words; none while all is well. `parked`: what its endpoint's health
+/// says.
 #[must_use]
 pub(super) fn attention_of(
     run: &Run,
-    parks: bool,
-    engine: &Engine,
+    parked: Option<Attention>,
     status: Status,
+    past: Timestamp,
 ) -> Option<Attention> {
     match status {
         Status::Paused => run.paused.clone(),
-        Status::Parked if parks => Some(engine.why_parked(run)),
+        Status::Parked => parked,
         Status::Retrying => {
-            let now = engine.clock().lower();
-            let next = run.next_wake(now).map(|at| at.max(now));
+            let next = run.next_wake(past).map(|at| at.max(past));
             if run.faults > 0 || run.failures > 0 {
                 let detail = run.last_fault.clone().unwrap_or_default();
                 let code = if run.faults > 0 { "invocation-failing" } else { "run-failing" };
@@ -72,9 +72,9 @@ pub(super) fn attention_of(
 
 impl Engine {
     /// A run of this memory as the API shows it.
-    pub(super) fn view_of(&self, run: &Run, gated: bool, parks: bool) -> RunView {
+    pub(super) fn view_of(&self, run: &Run, gated: bool, parked: Option<Attention>) -> RunView {
         let past = self.clock().lower();
-        let status = status_of(run, gated, parks, past);
+        let status = status_of(run, gated, parked.is_some(), past);
         let (mut output, mut error, mut ended_at) = (None, None, None);
         if let Turn::Ended { kind, body, at } = &run.turn {
             ended_at = Some(*at);
@@ -101,7 +101,7 @@ impl Engine {
             deployment: self.catalog().deployment(run.dep).map(|d| d.public),
             status,
             waiting_for,
-            attention: attention_of(run, parks, self, status),
+            attention: attention_of(run, parked, status, past),
             created_at: run.created_at,
             started_at: run.started_at,
             ended_at,
@@ -116,8 +116,12 @@ impl Engine {
         }
     }
 
-    /// What keeps a parked run from being invoked.
-    pub(super) fn why_parked(&self, run: &Run) -> Attention {
+    /// What keeps a run from being invoked, if its endpoint's health does.
+    pub(super) fn why_parked(&self, owner: &Owner, run: &Run) -> Option<Attention> {
+        self.parks(owner, run).then(|| self.parked_by(owner, run))
+    }
+
+    fn parked_by(&self, owner: &Owner, run: &Run) -> Attention {
         let catalog = self.catalog();
         let Some((_, deployment)) = catalog.deployment_for(run) else {
             return Attention::new(
@@ -129,9 +133,9 @@ impl Engine {
             );
         };
         let endpoint = &deployment.endpoint;
-        match self.circuit(endpoint.id) {
+        match owner.breakers.get(&endpoint.id).map(Breaker::circuit) {
             Some(Circuit::Open { detail, next_probe_at, .. }) => Attention {
-                next_attempt_at: Some(next_probe_at),
+                next_attempt_at: Some(*next_probe_at),
                 ..Attention::new(
                     "endpoint-unhealthy",
                     format!("Endpoint `{}` is unhealthy: {detail}", endpoint.name),

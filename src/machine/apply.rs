@@ -196,7 +196,9 @@ impl Run {
                 .due(wake)
                 .body(to_bytes(&attention))
                 .put(self, env.now);
-        } else if let Turn::Waiting { tree } = &self.turn {
+        } else if let Turn::Waiting { tree } = &self.turn
+            && !self.wants_signs_of_life()
+        {
             let body = to_bytes(tree);
             Draft::new(Kind::Waits, Flags::PARK).due(wake).body(body).put(self, env.now);
         }

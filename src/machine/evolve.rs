@@ -18,6 +18,8 @@ struct AskBody {
     name: Option<String>,
     #[serde(default, with = "super::time::duration::option")]
     heartbeat: Option<Duration>,
+    #[serde(default, with = "super::time::duration::option")]
+    timeout: Option<Duration>,
 }
 
 impl Run {
@@ -43,7 +45,8 @@ impl Run {
                 let op = row.flags.op().ok_or_else(|| bad("unknown op"))?;
                 let kept: AskBody = serde_json::from_slice(&body())
                     .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
-                let ask = AskKept { name: kept.name, heartbeat: kept.heartbeat };
+                let AskBody { name, heartbeat, timeout } = kept;
+                let ask = AskKept { name, heartbeat, timeout };
                 let state = StepState::Asked { ask, n: row.n, at: row.at, due: row.due };
                 let step = Step { op, attempts: 0, first: None, state };
                 self.pending.insert(row.n, row.step.clone());

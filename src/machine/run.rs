@@ -163,6 +163,8 @@ pub struct AskKept {
     pub name: Option<String>,
     /// A callback's longest silence.
     pub heartbeat: Option<Duration>,
+    /// A callback's longest wait, however many signs of life it gives.
+    pub timeout: Option<Duration>,
 }
 
 impl AskKept {
@@ -171,8 +173,10 @@ impl AskKept {
     pub fn of(ask: &Ask) -> Self {
         match ask {
             Ask::Sleep(_) => Self::default(),
-            Ask::Signal { name, .. } => Self { name: Some(name.clone()), heartbeat: None },
-            Ask::Callback { heartbeat, .. } => Self { name: None, heartbeat: *heartbeat },
+            Ask::Signal { name, .. } => Self { name: Some(name.clone()), ..Self::default() },
+            Ask::Callback { heartbeat, timeout } => {
+                Self { name: None, heartbeat: *heartbeat, timeout: *timeout }
+            }
         }
     }
 }
@@ -471,13 +475,24 @@ impl Run {
     /// Somebody works on this callback step still: it is not timed out for its heartbeat's length.
     /// A restart forgets this, and gives one whole heartbeat instead.
     pub fn sign_of_life(&mut self, id: &str, now: Timestamp) {
-        let heartbeat = match self.steps.get(id).map(|s| &s.state) {
-            Some(StepState::Asked { ask, .. }) => ask.heartbeat,
+        let until = match self.steps.get(id).map(|s| &s.state) {
+            Some(StepState::Asked { ask, at, .. }) => {
+                let latest = ask.timeout.map(|timeout| *at + timeout);
+                ask.heartbeat
+                    .map(|heartbeat| latest.map_or(now + heartbeat, |l| l.min(now + heartbeat)))
+            }
             _ => None,
         };
-        if let Some(heartbeat) = heartbeat {
-            self.put_off(id, now + heartbeat);
+        if let Some(until) = until {
+            self.put_off(id, until);
         }
+    }
+
+    /// Whether a pending callback wants signs of life. They are kept in memory alone, so such a
+    /// run does not leave it: loaded anew it would be given a whole heartbeat each time.
+    pub(super) fn wants_signs_of_life(&self) -> bool {
+        let mut pending = self.pending.values().filter_map(|id| self.steps.get(id));
+        pending.any(|s| matches!(&s.state, StepState::Asked { ask, .. } if ask.heartbeat.is_some()))
     }
 
     /// Gives every pending callback that wants signs of life one whole heartbeat from now.

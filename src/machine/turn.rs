@@ -31,15 +31,7 @@ impl Run {
             self.pause(&attention, env, Flags::HANDLER | Flags::END);
             return;
         }
-        if let Some(Terminal::Await(tree)) = &answer.terminal
-            && let Some(unknown) = tree
-                .steps()
-                .into_iter()
-                .find(|id| !self.knows(id) && !answer.ops.iter().any(|op| op.step() == Some(*id)))
-        {
-            let detail = format!(
-                "malformed answer: `await` names step `{unknown}`, which is neither in the journal nor asked for in this answer"
-            );
+        if let Some(detail) = self.malformed(&answer) {
             self.faulted(Fault::Retry { detail, status: Some(200), after: None }, env);
             return;
         }
@@ -51,6 +43,19 @@ impl Run {
             self.op(op, &mut did, env);
         }
         self.end_turn(terminal, ms, seen, did, first_row, env);
+    }
+
+    /// What makes an answer malformed that only the run can tell: it awaits a step that nobody
+    /// asked for.
+    #[must_use]
+    pub fn malformed(&self, answer: &Answer) -> Option<String> {
+        let Some(Terminal::Await(tree)) = &answer.terminal else { return None };
+        let asked = |id: &str| answer.ops.iter().any(|op| op.step() == Some(id));
+        let unknown = tree.steps().into_iter().find(|id| !self.knows(id) && !asked(id))?;
+        Some(format!(
+            "malformed answer: `await` names step `{unknown}`, which is neither in the journal \
+             nor asked for in this answer"
+        ))
     }
 
     fn knows(&self, id: &str) -> bool {
@@ -369,7 +374,8 @@ impl Run {
             }
             let body = to_bytes(tree);
             let wake = self.next_wake(env.past);
-            let park = wake.is_none_or(|at| at > env.now + env.horizon);
+            let far = wake.is_none_or(|at| at > env.now + env.horizon);
+            let park = far && !self.wants_signs_of_life();
             let flags = if park { Flags::HANDLER | Flags::PARK } else { Flags::HANDLER };
             Draft::new(Kind::Waits, flags).due(wake).body(body).put(self, env.now);
         }

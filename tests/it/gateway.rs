@@ -18,10 +18,14 @@ use stepwell::engine::{Caller, Engine, Namespace, Scopes, Settings};
 use stepwell::machine::{Limits, Timestamp};
 use stepwell::outbound::{Client, Guard};
 use stepwell::store::testing::TestDb;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// The signing secret of every registered handler.
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Gateway {
     pub db: TestDb,
@@ -95,7 +99,7 @@ impl Gateway {
     pub async fn eventually(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
         let begun = std::time::Instant::now();
         while !holds(self).await {
-            assert!(begun.elapsed() < Duration::from_secs(20), "never: {what}");
+            assert!(begun.elapsed() < PATIENCE, "never: {what}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -137,6 +141,60 @@ impl Gateway {
         answer
     }
 
+    /// A request that is refused: its status, its problem's code, and the problem.
+    pub async fn refused(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, String, Value) {
+        let (status, problem) = self.call(method, path, body).await;
+        assert!(status >= 400, "{method} {path}: {status} {problem}");
+        let code = problem["code"].as_str().unwrap_or_else(|| panic!("no problem: {problem}"));
+        (status, code.to_owned(), problem.clone())
+    }
+
+    /// The journal's entries, settled ones first.
+    pub async fn journal(&self, run: &str) -> Vec<Value> {
+        list(self.get(&format!("/v1/runs/{run}/journal?limit=200")).await)
+    }
+
+    /// The history's entries.
+    pub async fn history(&self, run: &str) -> Vec<Value> {
+        list(self.get(&format!("/v1/runs/{run}/history?limit=200")).await)
+    }
+
+    /// The history's entries of a type.
+    pub async fn happened(&self, run: &str, what: &str) -> Vec<Value> {
+        let mut all = self.history(run).await;
+        all.retain(|entry| entry["type"] == what);
+        all
+    }
+
+    /// Sends a signal that is accepted.
+    pub async fn signal(&self, run: &str, name: &str, payload: Value) {
+        self.post(&format!("/v1/runs/{run}/signals/{name}"), json!({"payload": payload})).await;
+    }
+
+    /// Waits until a handler was called so many times; the last of these invocations.
+    pub async fn invoked(&self, handler: &Handler, times: usize) -> Value {
+        let what = format!("invocation {times}");
+        self.eventually(&what, async |_| handler.count() >= times).await;
+        handler.invocations()[times - 1].clone()
+    }
+
+    /// Moves the clock in steps until a handler was called so many times.
+    pub async fn advance_until_invoked(&self, handler: &Handler, times: usize, by: Duration) {
+        let what = format!("invocation {times} after some time");
+        self.eventually(&what, async |g| {
+            if handler.count() < times {
+                g.advance(by);
+            }
+            handler.count() >= times
+        })
+        .await;
+    }
+
     /// Registers a handler under the name `test`, with these functions (names, or whole objects).
     pub async fn register(&self, handler: &Handler, functions: Value) -> Value {
         let functions: Vec<Value> = functions
@@ -161,16 +219,16 @@ impl Gateway {
     /// The run when it has this status.
     pub async fn status(&self, run: &str, status: &str) -> Value {
         let path = format!("/v1/runs/{run}");
-        self.eventually(&format!("{run} is {status}"), async |g| {
-            let view = g.get(&path).await;
-            assert!(
-                view["ended_at"].is_null() || view["status"] == status,
-                "{run} has ended otherwise: {view}"
-            );
-            view["status"] == status
-        })
-        .await;
-        self.get(&path).await
+        let begun = std::time::Instant::now();
+        loop {
+            let view = self.get(&path).await;
+            if view["status"] == status {
+                return view;
+            }
+            assert!(view["ended_at"].is_null(), "{run} is not {status} but has ended: {view}");
+            assert!(begun.elapsed() < PATIENCE, "{run} is never {status}: {view}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
@@ -187,6 +245,20 @@ pub enum Answer {
     When(Arc<tokio::sync::Notify>, Value),
     /// Nothing, ever.
     Hang,
+    /// Waits for a permit, then answers so.
+    Held(Arc<Semaphore>, Box<Answer>),
+}
+
+impl Answer {
+    /// Answers when `gate` has a permit for it.
+    pub fn held(gate: &Arc<Semaphore>, answer: impl Into<Self>) -> Self {
+        Self::Held(Arc::clone(gate), Box::new(answer.into()))
+    }
+
+    /// A status without a body.
+    pub fn status(status: u16) -> Self {
+        Self::Status(status, Vec::new(), String::new())
+    }
 }
 
 impl From<Value> for Answer {
@@ -245,6 +317,11 @@ impl Handler {
         self.invocations.lock().expect("no panic").clone()
     }
 
+    /// How many there were so far.
+    pub fn count(&self) -> usize {
+        self.invocations.lock().expect("no panic").len()
+    }
+
     /// Every request so far, as it came.
     pub fn requests(&self) -> Vec<(HeaderMap, Bytes)> {
         self.requests.lock().expect("no panic").clone()
@@ -256,7 +333,13 @@ async fn answer(State(handler): State<Handler>, headers: HeaderMap, body: Bytes)
     handler.requests.lock().expect("no panic").push((headers, body));
     handler.invocations.lock().expect("no panic").push(it.clone());
     let script = handler.script.lock().expect("no panic").clone();
-    match script(&it) {
+    let mut answer = script(&it);
+    while let Answer::Held(gate, then) = answer {
+        gate.acquire().await.expect("nobody closes it").forget();
+        answer = *then;
+    }
+    match answer {
+        Answer::Held(..) => unreachable!("the loop has undone them"),
         Answer::Json(value) => axum::Json(value).into_response(),
         Answer::Raw(bytes) => bytes.into_response(),
         Answer::When(now, value) => {
@@ -273,6 +356,15 @@ async fn answer(State(handler): State<Handler>, headers: HeaderMap, body: Bytes)
             }
             answer
         }
+    }
+}
+
+/// The entries of a page.
+fn list(mut page: Value) -> Vec<Value> {
+    assert!(page["next_cursor"].is_null(), "the page is the whole list: {page}");
+    match page["data"].take() {
+        Value::Array(entries) => entries,
+        other => panic!("no list: {other}"),
     }
 }
 

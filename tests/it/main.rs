@@ -2,6 +2,7 @@
 #![expect(unreachable_pub, reason = "one binary of tests")]
 #![expect(clippy::panic, reason = "a test that fails panics")]
 
+mod callbacks;
 mod chaos;
 mod cluster;
 mod ends;
@@ -11,6 +12,9 @@ mod oracle;
 mod outage;
 mod proxy;
 mod races;
+mod runs;
+mod signals;
+mod steps;
 mod takeover;
 mod two_nodes;
 mod zombie;
