@@ -299,14 +299,6 @@ impl Handler {
         handler
     }
 
-    /// Answers one after another; then hangs.
-    pub async fn answers<A: Into<Answer>>(answers: impl IntoIterator<Item = A>) -> Self {
-        let answers: VecDeque<Answer> = answers.into_iter().map(Into::into).collect();
-        let answers = Mutex::new(answers);
-        Self::serve(move |_| answers.lock().expect("no panic").pop_front().unwrap_or(Answer::Hang))
-            .await
-    }
-
     /// From now on answers by this script.
     pub fn now<A: Into<Answer>>(&self, script: impl Fn(&Value) -> A + Send + Sync + 'static) {
         *self.script.lock().expect("no panic") = Arc::new(move |it| script(it).into());

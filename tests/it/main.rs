@@ -1,6 +1,7 @@
 //! Tests from outside: real processes, real HTTP, real Postgres.
 #![expect(unreachable_pub, reason = "one binary of tests")]
 #![expect(clippy::panic, reason = "a test that fails panics")]
+#![expect(clippy::pedantic, reason = "what tests count and cast is small")]
 
 mod callbacks;
 mod chaos;
