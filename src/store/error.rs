@@ -93,9 +93,10 @@ fn of_database(db: &(dyn sqlx::error::DatabaseError + 'static)) -> Error {
     let message = db.message().to_owned();
     match code.as_ref() {
         "40001" | "40P01" | "55P03" | "57014" => Error::Busy(message),
-        // A standby after a failover, a full disk, no memory, no free slot: nothing of ours.
-        "25006" | "57P01" | "57P02" | "57P03" | "57P05" => Error::Unavailable(message),
-        c if c.starts_with("08") || c.starts_with("53") || c.starts_with("58") => {
+        // A standby after a failover, a session that was ended for its silence: nothing of ours.
+        "25006" | "25P03" | "25P04" => Error::Unavailable(message),
+        // No connection, no admission, a full disk, no memory, no free slot, a server that stops.
+        c if ["08", "28", "3D", "53", "57", "58"].iter().any(|class| c.starts_with(class)) => {
             Error::Unavailable(message)
         }
         // A row that fits no partition is a 23514 without a constraint's name.
