@@ -60,7 +60,10 @@ impl Gateway {
     async fn stop(self, drain: Duration) -> anyhow::Result<()> {
         self.engine.leave(drain).await;
         self.stop.cancel();
-        self.served.await.context("the server ended badly")??;
+        let served = self.served.await.context("the server ended badly");
+        // Last, for requests that were open need the lanes.
+        self.engine.halt();
+        served??;
         Ok(())
     }
 

@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use stepwell::cli::{self, Cli, ClientCommand, Command, KeyCommand, LogFormat};
 use stepwell::{api, app, telemetry};
 
+/// Half of what the system's allocator costs on the hot path (bench/README.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,

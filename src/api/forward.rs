@@ -113,6 +113,9 @@ async fn enter(state: &ApiState, request: Request, next: Next) -> Result<Respons
     } else {
         request
     };
+    if let Some(run) = called_back(&state.engine, request.uri().path()) {
+        return call_back(state, run, request, next).await;
+    }
     let Some(subject) = Subject::of(request.uri().path()) else {
         return Ok(next.run(request).await);
     };
@@ -137,6 +140,29 @@ async fn enter(state: &ApiState, request: Request, next: Next) -> Result<Respons
         return Err(problem);
     }
     Ok(response)
+}
+
+/// The run that a callback's address is about. The address is all that its sender has to show.
+fn called_back(engine: &Engine, path: &str) -> Option<RunId> {
+    let secret = path.strip_prefix("/v1/callbacks/")?.split('/').next()?;
+    engine.called_back(secret)
+}
+
+async fn call_back(
+    state: &ApiState,
+    run: RunId,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let Some(node) = elsewhere(&state.engine, &parts, run.shard()) else {
+        return Ok(next.run(Request::from_parts(parts, body)).await);
+    };
+    let bytes = collect(&parts, body).await?;
+    if let Some(response) = state.nodes.pass(&state.engine, &node, &parts, &bytes).await? {
+        return Ok(response);
+    }
+    Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await)
 }
 
 fn is_about_form(code: Code) -> bool {

@@ -188,6 +188,12 @@ impl Breaker {
         self.gated.drain(..room).collect()
     }
 
+    /// How many runs are kept.
+    #[must_use]
+    pub(super) fn waiting(&self) -> usize {
+        self.gated.len()
+    }
+
     /// All runs that are kept, whatever the circuit says.
     pub(super) fn take_gated(&mut self) -> VecDeque<RunId> {
         std::mem::take(&mut self.gated)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use super::{Engine, Namespace};
+use super::{Engine, Error, Namespace};
 use crate::machine::{DeploymentId, EndpointId, Policy, RetryPolicy, RetrySpec, Run, Timestamp};
 use crate::protocol::{FunctionSpec, Manifest, Secret, Versioning};
 use crate::store;
@@ -243,17 +243,12 @@ pub(super) fn header_map(headers: &BTreeMap<String, String>) -> HeaderMap {
 }
 
 impl Engine {
-    /// What is registered, including what another node registered a moment ago. Where Postgres
-    /// cannot be asked, what is known.
-    pub(super) async fn fresh_catalog(&self) -> Arc<Catalog> {
-        let known = self.catalog();
-        match self.store().config_version().await {
-            Ok(version) if version != known.version => {
-                self.reload_catalog().await;
-                self.catalog()
-            }
-            _ => known,
+    /// What is registered, including what another node registered a moment ago.
+    pub(super) async fn fresh_catalog(&self) -> Result<Arc<Catalog>, Error> {
+        if self.store().config_version().await? != self.catalog().version {
+            self.reload_catalog().await;
         }
+        Ok(self.catalog())
     }
 
     /// Reads what is registered anew, and lets runs go on that waited for it.

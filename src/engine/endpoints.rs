@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::http::{HeaderName, HeaderValue};
 use futures::StreamExt as _;
-use reqwest::header::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::catalog::{Catalog, header_map};

@@ -49,8 +49,9 @@ impl Engine {
     pub(super) fn send_exchange(&self, owner: &mut Owner, id: RunId) {
         match self.prepare(owner, id) {
             Ok(ready) => {
+                // Not raced against the stop of the node, as other tasks are: this is the hot path.
                 let engine = self.clone();
-                self.spawn(async move { engine.exchange(ready).await });
+                tokio::spawn(async move { engine.exchange(ready).await });
             }
             Err((epoch, fault)) => {
                 if let Some(entry) = owner.runs.get_mut(&id) {
@@ -241,6 +242,9 @@ impl Engine {
     }
 
     fn exchange_ended(&self, ready: &Ready, ended: Ended) {
+        if self.halted() {
+            return;
+        }
         let mut owner = self.owner();
         let (past, now) = (self.clock().lower(), self.clock().upper());
         let endpoint = ready.deployment.endpoint.id;

@@ -17,7 +17,7 @@ use crate::store;
 impl Engine {
     /// All functions that an endpoint hosts, by name.
     pub async fn functions(&self, ns: &Namespace) -> Result<Vec<FunctionView>, Error> {
-        let catalog = self.fresh_catalog().await;
+        let catalog = self.fresh_catalog().await?;
         let mut functions: Vec<FunctionView> = catalog
             .functions(ns.id)
             .filter_map(|f| function_of(&catalog, f.dep, &f.name))
@@ -32,7 +32,7 @@ impl Engine {
         ns: &Namespace,
         name: &str,
     ) -> Result<Option<FunctionView>, Error> {
-        let catalog = self.fresh_catalog().await;
+        let catalog = self.fresh_catalog().await?;
         let found = catalog.function(ns.id, name);
         let found = found.and_then(|f| function_of(&catalog, f.dep, &f.name));
         Ok(found)
@@ -40,7 +40,7 @@ impl Engine {
 
     /// All endpoints by id.
     pub async fn endpoints(&self, ns: &Namespace) -> Result<Vec<EndpointView>, Error> {
-        let catalog = self.fresh_catalog().await;
+        let catalog = self.fresh_catalog().await?;
         let of_ns = catalog.recorded.endpoints.iter().filter(|e| e.ns == ns.id);
         let mut endpoints: Vec<EndpointView> =
             of_ns.map(|e| self.endpoint_view(&catalog, e)).collect();
@@ -54,7 +54,7 @@ impl Engine {
         ns: &Namespace,
         endpoint: &EndpointRef,
     ) -> Result<Option<EndpointView>, Error> {
-        let catalog = self.fresh_catalog().await;
+        let catalog = self.fresh_catalog().await?;
         let found = endpoint_row(&catalog, ns.id, endpoint);
         let found = found.map(|e| self.endpoint_view(&catalog, e));
         Ok(found)
@@ -66,7 +66,7 @@ impl Engine {
         ns: &Namespace,
         endpoint: EndpointId,
     ) -> Result<Vec<DeploymentView>, Error> {
-        let catalog = self.fresh_catalog().await;
+        let catalog = self.fresh_catalog().await?;
         let found = endpoint_row(&catalog, ns.id, &EndpointRef::Id(endpoint));
         let views = found.map_or_else(Vec::new, |e| {
             let current = current_deployment(&catalog, e.id).map(|d| d.id);

@@ -1,15 +1,17 @@
 //! Group commit: each lane takes all that is pending, records it in one statement, and tells.
 //!
 //! There is no batching window: the commit in flight is the window. A statement that Postgres
-//! refuses is bisected, so that one poison item fails alone; a lost connection repeats the same
-//! batch on a new one, which every statement bears (a repeat loses, and the loser looks again).
+//! refuses is bisected, so that one poison item fails alone; so is one that runs into somebody's
+//! lock, so that it waits alone. A lost connection repeats the same batch on a new one, which every
+//! statement bears (a repeat loses, and the loser looks again).
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Engine;
+use super::{Engine, Error};
 use crate::machine::Sealed;
 use crate::store::{self, Accept, Accepted, CreateOutcome, Lane, NewRun};
 
@@ -19,26 +21,53 @@ const BATCH: usize = 512;
 const BULKY: usize = 1 << 20;
 /// How long to wait before a lost connection is tried again.
 const RECONNECT: Duration = Duration::from_millis(200);
+/// How long to wait before a statement that Postgres gave up is tried again.
+const BUSY: Duration = Duration::from_millis(20);
+/// How often something that waits for a lock, alone, is tried before its caller is told.
+const BUSY_TRIES: u32 = 10;
+/// How often a node whose lease has passed looks whether it holds again.
+const LAPSED: Duration = Duration::from_millis(20);
+/// How long a caller waits for what Postgres makes of a request.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The lanes of a node.
 #[derive(Debug)]
 pub(super) struct Lanes {
     append: mpsc::UnboundedSender<Arc<Sealed>>,
     bulky: mpsc::UnboundedSender<Arc<Sealed>>,
-    create: mpsc::UnboundedSender<Creation>,
-    accept: mpsc::UnboundedSender<Acceptance>,
+    create: mpsc::UnboundedSender<Pending<NewRun>>,
+    accept: mpsc::UnboundedSender<Pending<Accept>>,
 }
 
-/// A run to be created, and who waits for it.
-pub(super) struct Creation {
-    pub(super) new: NewRun,
-    pub(super) tell: oneshot::Sender<Result<CreateOutcome, store::Error>>,
+/// What callers ask a lane to record, and wait for.
+trait Request: Sized + Send + Sync + 'static {
+    /// What becomes of it.
+    type Outcome: Send;
+
+    /// Records a batch in one statement.
+    fn write(
+        lane: &mut Lane,
+        batch: &[Self],
+    ) -> impl Future<Output = store::Result<Vec<Self::Outcome>>> + Send;
+
+    /// A batch has been decided. Not `sure`: it was recorded more than once, because a connection
+    /// was lost, and anything may have happened between.
+    fn decided(
+        engine: &Engine,
+        batch: &[Self],
+        outcomes: Vec<Self::Outcome>,
+        sure: bool,
+    ) -> impl Future<Output = store::Result<Vec<Self::Outcome>>> + Send;
+
+    /// It was not recorded.
+    fn refused(&self, engine: &Engine);
 }
 
-/// A message to be accepted, and who waits for it.
-pub(super) struct Acceptance {
-    pub(super) accept: Accept,
-    pub(super) tell: oneshot::Sender<Result<Accepted, store::Error>>,
+/// A request, and who waits for it.
+#[derive(Debug)]
+struct Pending<T: Request> {
+    what: T,
+    tell: oneshot::Sender<store::Result<T::Outcome>>,
 }
 
 impl Lanes {
@@ -60,12 +89,35 @@ impl Lanes {
         let _ = lane.send(sealed);
     }
 
-    pub(super) fn create(&self, creation: Creation) {
-        let _ = self.create.send(creation);
+    /// Creates a run.
+    pub(super) async fn create(&self, new: NewRun) -> Result<CreateOutcome, Error> {
+        ask(&self.create, new).await
     }
 
-    pub(super) fn accept(&self, acceptance: Acceptance) {
-        let _ = self.accept.send(acceptance);
+    /// Accepts a message.
+    pub(super) async fn accept(&self, accept: Accept) -> Result<Accepted, Error> {
+        ask(&self.accept, accept).await
+    }
+
+    /// Accepts a message that nobody waits for.
+    pub(super) fn post(&self, accept: Accept) {
+        let _ = self.accept.send(Pending { what: accept, tell: oneshot::channel().0 });
+    }
+}
+
+async fn ask<T: Request>(
+    lane: &mpsc::UnboundedSender<Pending<T>>,
+    what: T,
+) -> Result<T::Outcome, Error> {
+    let (tell, told) = oneshot::channel();
+    let _ = lane.send(Pending { what, tell });
+    match tokio::time::timeout(PATIENCE, told).await {
+        Ok(Ok(outcome)) => Ok(outcome?),
+        Ok(Err(_)) => Err(Error::stopping()),
+        Err(_) => Err(Error::busy(
+            "Postgres does not answer; whether this was recorded is not known. Send it again with \
+             the same idempotency key",
+        )),
     }
 }
 
@@ -73,8 +125,8 @@ impl Lanes {
 pub(super) struct Receivers {
     appends: mpsc::UnboundedReceiver<Arc<Sealed>>,
     bulkies: mpsc::UnboundedReceiver<Arc<Sealed>>,
-    creates: mpsc::UnboundedReceiver<Creation>,
-    accepts: mpsc::UnboundedReceiver<Acceptance>,
+    creates: mpsc::UnboundedReceiver<Pending<NewRun>>,
+    accepts: mpsc::UnboundedReceiver<Pending<Accept>>,
 }
 
 impl Receivers {
@@ -93,6 +145,10 @@ struct Line {
 }
 
 impl Line {
+    const fn new(engine: Engine) -> Self {
+        Self { engine, lane: None }
+    }
+
     async fn get(&mut self) -> &mut Lane {
         let lane = match self.lane.take() {
             Some(lane) => lane,
@@ -117,42 +173,38 @@ impl Line {
         }
     }
 
-    /// Whether the batch is to be repeated as it is.
-    async fn lost(&mut self, error: &store::Error) -> bool {
-        if error.is_unavailable() {
-            self.lane = None;
-            tokio::time::sleep(RECONNECT).await;
-            return true;
-        }
-        if error.is_transient() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            return true;
-        }
-        false
+    /// The connection is gone, and whether it took the last batch along is not known.
+    async fn lost(&mut self, error: &store::Error) {
+        tracing::warn!(%error, "a lane lost its connection");
+        self.lane = None;
+        tokio::time::sleep(RECONNECT).await;
     }
 }
 
 async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>) {
-    let mut line = Line { engine: engine.clone(), lane: None };
+    let mut line = Line::new(engine.clone());
     let mut batch = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
-        // What a node records after its lease has passed would only be lost work: another node
-        // may have the run. The head row would refuse it in any case.
-        if !engine.lease_holds() {
-            engine.lease_passed();
-            batch.clear();
-            continue;
-        }
         metrics::histogram!("stepwell_lane_batch_appends").record(super::counted(batch.len()));
-        let mut parts = vec![std::mem::take(&mut batch)];
-        while let Some(mut part) = parts.pop() {
-            match line.get().await.append(&part).await {
+        let mut parts = vec![std::mem::replace(&mut batch, Vec::with_capacity(BATCH))];
+        while let Some(part) = parts.pop() {
+            let connected = line.get().await;
+            let mut part = engine.in_force(part).await;
+            if part.is_empty() {
+                continue;
+            }
+            match connected.append(&part).await {
                 Ok(won) => engine.committed(&part, &won),
-                Err(error) if line.lost(&error).await => {
-                    if engine.lease_holds() {
-                        parts.push(part);
-                    } else {
-                        engine.lease_passed();
+                Err(error) if error.is_unavailable() => {
+                    line.lost(&error).await;
+                    parts.push(part);
+                }
+                Err(error) if part.len() == 1 && error.is_transient() => {
+                    // It goes to the end of the queue, so that it holds up nobody.
+                    tracing::warn!(run.id = %part[0].run, %error, "an append has to wait");
+                    tokio::time::sleep(BUSY).await;
+                    for append in part {
+                        engine.lanes().append(append);
                     }
                 }
                 Err(error) if part.len() == 1 => {
@@ -161,18 +213,33 @@ async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>
                 Err(error) => {
                     tracing::warn!(%error, appends = part.len(), "Postgres refused a batch; bisecting");
                     let half = part.split_off(part.len() / 2);
-                    parts.push(half);
-                    parts.push(part);
+                    parts.extend([half, part]);
                 }
             }
         }
-        batch = Vec::with_capacity(BATCH);
     }
 }
 
-async fn creates(engine: Engine, mut queue: mpsc::UnboundedReceiver<Creation>) {
-    let mut line = Line { engine: engine.clone(), lane: None };
-    let mut waiting: Vec<Creation> = Vec::new();
+impl Engine {
+    /// What of a batch is still to be recorded: by a node whose lease holds, for runs that it has
+    /// not dropped meanwhile. What a node records after its lease has passed would only be lost
+    /// work, for another node may have the run, and then the head row refuses it.
+    async fn in_force(&self, mut batch: Vec<Arc<Sealed>>) -> Vec<Arc<Sealed>> {
+        while !self.lease_holds() {
+            tokio::time::sleep(LAPSED).await;
+        }
+        let owner = self.owner();
+        batch.retain(|sealed| {
+            let in_flight = owner.runs.get(&sealed.run).and_then(|e| e.in_flight.as_ref());
+            in_flight.is_some_and(|append| Arc::ptr_eq(append, sealed))
+        });
+        batch
+    }
+}
+
+async fn creates(engine: Engine, mut queue: mpsc::UnboundedReceiver<Pending<NewRun>>) {
+    let mut line = Line::new(engine.clone());
+    let mut waiting: Vec<Pending<NewRun>> = Vec::new();
     loop {
         if waiting.is_empty() && queue.recv_many(&mut waiting, BATCH).await == 0 {
             return;
@@ -180,76 +247,125 @@ async fn creates(engine: Engine, mut queue: mpsc::UnboundedReceiver<Creation>) {
         // No two of one batch may be after the same key: the later waits for the next batch.
         let mut keys = std::collections::HashSet::new();
         let (batch, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut waiting).into_iter().partition(|c| {
-                let run_key = c.new.key.as_ref().map(|k| (0, c.new.function_id, k.key.clone()));
-                let idem = c.new.idem.as_ref().map(|i| (1, c.new.ns, i.key.clone()));
+            std::mem::take(&mut waiting).into_iter().partition(|p| {
+                let new = &p.what;
+                let run_key = new.key.as_ref().map(|k| (0, new.function_id, k.key.clone()));
+                let idem = new.idem.as_ref().map(|i| (1, new.ns, i.key.clone()));
                 let fresh = run_key.iter().chain(&idem).all(|k| !keys.contains(k));
                 keys.extend(run_key.into_iter().chain(idem));
                 fresh
             });
         waiting = later;
-        let (news, tells): (Vec<NewRun>, Vec<_>) =
-            batch.into_iter().map(|c| (c.new, c.tell)).unzip();
-        let mut parts = vec![(news, tells)];
-        while let Some((news, mut tells)) = parts.pop() {
-            match line.get().await.create(&news).await {
-                Ok(outcomes) => {
-                    engine.created(&news, &outcomes);
-                    for (tell, outcome) in tells.into_iter().zip(outcomes) {
-                        let _ = tell.send(Ok(outcome));
-                    }
+        record(&engine, &mut line, batch).await;
+    }
+}
+
+async fn accepts(engine: Engine, mut queue: mpsc::UnboundedReceiver<Pending<Accept>>) {
+    let mut line = Line::new(engine.clone());
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        record(&engine, &mut line, std::mem::take(&mut batch)).await;
+    }
+}
+
+/// A part of a batch of requests.
+struct Part<T: Request> {
+    whats: Vec<T>,
+    tells: Vec<oneshot::Sender<store::Result<T::Outcome>>>,
+    /// A connection was lost while it was being recorded.
+    repeated: bool,
+    /// How often it was given up because of somebody's lock.
+    busy: u32,
+}
+
+async fn record<T: Request>(engine: &Engine, line: &mut Line, batch: Vec<Pending<T>>) {
+    let (whats, tells): (Vec<T>, Vec<_>) = batch.into_iter().map(|p| (p.what, p.tell)).unzip();
+    let mut parts = vec![Part { whats, tells, repeated: false, busy: 0 }];
+    while let Some(mut part) = parts.pop() {
+        let written = match T::write(line.get().await, &part.whats).await {
+            Ok(outcomes) => T::decided(engine, &part.whats, outcomes, !part.repeated).await,
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(outcomes) => {
+                for (tell, outcome) in part.tells.into_iter().zip(outcomes) {
+                    let _ = tell.send(Ok(outcome));
                 }
-                Err(error) if line.lost(&error).await => {
-                    // Who does not wait any longer is created all the same: it may have been.
-                    parts.push((news, tells));
+            }
+            // Who does not wait any longer is recorded all the same: it may have been.
+            Err(error) if error.is_unavailable() => {
+                line.lost(&error).await;
+                parts.push(Part { repeated: true, ..part });
+            }
+            Err(error) if part.whats.len() == 1 => {
+                if error.is_transient() && part.busy < BUSY_TRIES {
+                    tokio::time::sleep(BUSY).await;
+                    // Behind the others of its batch.
+                    parts.insert(0, Part { busy: part.busy + 1, ..part });
+                    continue;
                 }
-                Err(error) if news.len() == 1 => {
-                    if let Some(tell) = tells.pop() {
-                        let _ = tell.send(Err(error));
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "Postgres refused a batch of starts; bisecting");
-                    let mut news = news;
-                    let half = news.split_off(news.len() / 2);
-                    let other = tells.split_off(tells.len() / 2);
-                    parts.push((half, other));
-                    parts.push((news, tells));
-                }
+                part.whats.iter().for_each(|what| what.refused(engine));
+                part.tells.into_iter().for_each(|tell| drop(tell.send(Err(error.clone()))));
+            }
+            Err(error) => {
+                tracing::warn!(%error, requests = part.whats.len(), "Postgres refused a batch; bisecting");
+                let half = part.whats.len() / 2;
+                let (whats, tells) = (part.whats.split_off(half), part.tells.split_off(half));
+                let (repeated, busy) = (part.repeated, part.busy);
+                parts.extend([Part { whats, tells, repeated, busy }, part]);
             }
         }
     }
 }
 
-async fn accepts(engine: Engine, mut queue: mpsc::UnboundedReceiver<Acceptance>) {
-    let mut line = Line { engine: engine.clone(), lane: None };
-    let mut batch = Vec::new();
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let (messages, tells): (Vec<Accept>, Vec<_>) =
-            batch.drain(..).map(|a: Acceptance| (a.accept, a.tell)).unzip();
-        let mut parts = vec![(messages, tells)];
-        while let Some((mut messages, mut tells)) = parts.pop() {
-            match line.get().await.accept(&messages).await {
-                Ok(outcomes) => {
-                    engine.accepted(&messages, &outcomes);
-                    for (tell, outcome) in tells.into_iter().zip(outcomes) {
-                        let _ = tell.send(Ok(outcome));
-                    }
-                }
-                Err(error) if line.lost(&error).await => parts.push((messages, tells)),
-                Err(error) if messages.len() == 1 => {
-                    if let Some(tell) = tells.pop() {
-                        let _ = tell.send(Err(error));
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "Postgres refused a batch of messages; bisecting");
-                    let half = messages.split_off(messages.len() / 2);
-                    let other = tells.split_off(tells.len() / 2);
-                    parts.push((half, other));
-                    parts.push((messages, tells));
+impl Request for NewRun {
+    type Outcome = CreateOutcome;
+
+    async fn write(lane: &mut Lane, batch: &[Self]) -> store::Result<Vec<CreateOutcome>> {
+        lane.create(batch).await
+    }
+
+    async fn decided(
+        engine: &Engine,
+        batch: &[Self],
+        outcomes: Vec<CreateOutcome>,
+        sure: bool,
+    ) -> store::Result<Vec<CreateOutcome>> {
+        engine.created(batch, &outcomes, sure);
+        Ok(outcomes)
+    }
+
+    fn refused(&self, engine: &Engine) {
+        engine.owner().lent.remove(&self.run);
+    }
+}
+
+impl Request for Accept {
+    type Outcome = Accepted;
+
+    async fn write(lane: &mut Lane, batch: &[Self]) -> store::Result<Vec<Accepted>> {
+        lane.accept(batch).await
+    }
+
+    async fn decided(
+        engine: &Engine,
+        batch: &[Self],
+        mut outcomes: Vec<Accepted>,
+        sure: bool,
+    ) -> store::Result<Vec<Accepted>> {
+        engine.accepted(batch, &outcomes);
+        if !sure {
+            // What the first time accepted may have closed or ended the run since.
+            for (accept, outcome) in batch.iter().zip(&mut outcomes) {
+                if matches!(outcome, Accepted::Gone | Accepted::Closing)
+                    && engine.store().has_message(accept.run, accept.message.id).await?
+                {
+                    *outcome = Accepted::Repeat;
                 }
             }
         }
+        Ok(outcomes)
     }
+
+    fn refused(&self, _: &Engine) {}
 }

@@ -53,7 +53,7 @@ impl Engine {
     pub(super) async fn keep_lease(&self) {
         let mut unbroken_since: Option<Duration> = None;
         let mut joined = false;
-        loop {
+        while !self.has_left() {
             let begun = self.clock().mono();
             if !joined {
                 match self.join().await {
@@ -97,8 +97,9 @@ impl Engine {
         }
     }
 
-    fn beat(&self) -> NodeBeat {
-        NodeBeat { id: self.node(), address: self.address().to_owned(), ttl: LEASE }
+    pub(super) fn beat(&self) -> NodeBeat {
+        let leaving = self.owner().leaving;
+        NodeBeat { id: self.node(), address: self.address().to_owned(), ttl: LEASE, leaving }
     }
 
     async fn join(&self) -> Result<(), crate::store::Error> {
@@ -113,9 +114,8 @@ impl Engine {
         self.postgres_away(false);
         let me = self.node();
         let lost: Vec<u8> = {
-            let mut owner = self.owner();
+            let owner = self.owner();
             let had_lapsed = owner.lease_until <= begun && owner.lease_until > Duration::ZERO;
-            owner.lease_until = begun + LEASE;
             if had_lapsed {
                 tracing::warn!("the lease had passed; it holds again");
             }
@@ -130,6 +130,18 @@ impl Engine {
         if !lost.is_empty() {
             tracing::warn!(groups = lost.len(), "lease groups went to other nodes");
             self.drop_groups(&lost);
+        }
+        {
+            // Only now: what is left is this node's still.
+            let mut owner = self.owner();
+            owner.lease_until = begun + LEASE;
+            if std::mem::take(&mut owner.missed) {
+                let all: Vec<RunId> = owner.runs.keys().copied().collect();
+                for run in all {
+                    self.pump(&mut owner, run);
+                }
+            }
+            self.release_what_can(&mut owner);
         }
         {
             let mut cluster = self.cluster();
@@ -164,8 +176,7 @@ impl Engine {
         if self.owner().leaving {
             return;
         }
-        let live = tick.nodes.len().max(1);
-        let share = usize::from(GROUPS).div_ceil(live);
+        let share = usize::from(GROUPS).div_ceil(tick.staying.max(1));
         let held = self.held();
         if held.len() > share {
             self.hand_over(held.len() - share).await;
@@ -190,14 +201,13 @@ impl Engine {
         }
         match self.store().claim(self.node(), &free).await {
             Ok(won) if won.is_empty() => {}
-            Ok(won) => self.take_over(&won, tick.now).await,
+            Ok(won) => self.take_over(&won, tick.now),
             Err(error) => tracing::warn!(%error, "cannot claim lease groups"),
         }
     }
 
-    /// These groups are this node's now: reads what is hot, what is due soon, what has mail.
-    async fn take_over(&self, won: &[(i16, i64)], since: Timestamp) {
-        let begun = self.clock().mono();
+    /// These groups are this node's now.
+    fn take_over(&self, won: &[(i16, i64)], since: Timestamp) {
         let groups: Vec<i16> = won.iter().map(|(g, _)| *g).collect();
         {
             let mut owner = self.owner();
@@ -215,6 +225,14 @@ impl Engine {
                 }
             }
         }
+        // The next heartbeat does not wait for this.
+        let engine = self.clone();
+        self.spawn(async move { engine.look_around(groups).await });
+    }
+
+    /// Finds what is to be driven in new groups: what is hot, what is due soon, what has mail.
+    async fn look_around(&self, groups: Vec<i16>) {
+        let begun = self.clock().mono();
         let hot = self.find_hot(&groups).await;
         let parked = self.find_parked(&groups).await;
         let mail = self.store().inbox_heads(&groups, 100_000).await.unwrap_or_default();
@@ -222,6 +240,8 @@ impl Engine {
             let mut owner = self.owner();
             self.bring_in(&mut owner, mail);
         }
+        metrics::histogram!("stepwell_takeover_seconds")
+            .record(self.clock().mono().saturating_sub(begun).as_secs_f64());
         tracing::info!(
             groups = groups.len(),
             hot,
@@ -242,7 +262,11 @@ impl Engine {
                     Err(error) => {
                         tracing::warn!(%error, "cannot read hot runs; trying again");
                         tokio::time::sleep(Duration::from_millis(200)).await;
-                        continue;
+                        let held = self.held();
+                        if some.iter().any(|group| held.contains(group)) {
+                            continue;
+                        }
+                        break;
                     }
                 };
                 count += page.len();
@@ -303,7 +327,7 @@ impl Engine {
     }
 
     /// Gives up to `count` groups to nodes that have less; only such where nothing is open.
-    async fn hand_over(&self, count: usize) {
+    pub(super) async fn hand_over(&self, count: usize) {
         let groups: Vec<i16> = {
             let owner = self.owner();
             let busy: std::collections::HashSet<u8> = owner
@@ -345,7 +369,7 @@ impl Engine {
         self.watchers().tell_all();
     }
 
-    fn drop_everything(&self) {
+    pub(super) fn drop_everything(&self) {
         let all: Vec<u8> = (0..=u8::MAX).collect();
         self.drop_groups(&all);
         self.owner().lease_until = Duration::ZERO;
@@ -355,12 +379,6 @@ impl Engine {
     #[must_use]
     pub(super) fn lease_holds(&self) -> bool {
         self.owner().lease_until > self.clock().mono()
-    }
-
-    /// An append came after the lease had passed: the runs may be another node's by now.
-    pub(super) fn lease_passed(&self) {
-        tracing::warn!("the lease has passed; this node records nothing and drops its runs");
-        self.drop_everything();
     }
 
     /// What is in the inbox of runs that have ended goes to their history.

@@ -1,9 +1,5 @@
 //! Messages to runs: signals, callbacks, operators' acts; accepted by any node, taken by the owner.
 
-use bytes::Bytes;
-use tokio::sync::oneshot;
-
-use super::lanes::Acceptance;
 use super::start::IDEMPOTENCY_KEPT;
 use super::{
     CallbackOutcome, CallbackSettled, Engine, Error, Idempotency, Namespace, RunView, Signalled,
@@ -13,6 +9,10 @@ use crate::machine::{
     Act, Cause, DeploymentId, Message, MessageId, MessageKind, OpKind, Run, RunId, StepState,
 };
 use crate::store::{Accept, Accepted, Idem};
+use bytes::Bytes;
+
+/// How often a run that may have come and gone is looked at again.
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl Engine {
     /// Sends a signal to a run. When this returns, it is durable and has its place in the run's
@@ -27,6 +27,7 @@ impl Engine {
         by: &str,
     ) -> Result<Signalled, Error> {
         let _ = by;
+        self.admit()?;
         // Who may not see the run may not signal it either.
         let untaken =
             self.with_run(ns, run, |run| run.inbox().map(|(_, c)| c).sum::<usize>()).await?;
@@ -65,7 +66,7 @@ impl Engine {
         let known = self.catalog().function(ns.id, function);
         let known = match known {
             Some(known) => Some(known),
-            None => self.fresh_catalog().await.function(ns.id, function),
+            None => self.fresh_catalog().await?.function(ns.id, function),
         };
         let function = known.ok_or_else(|| Error::FunctionNotFound(function.to_owned()))?;
         let shard = crate::machine::Shard::of_key(&ns.name, &function.name, key);
@@ -153,6 +154,12 @@ impl Engine {
         self.view(ns, run).await
     }
 
+    /// The run that a callback's secret is of.
+    #[must_use]
+    pub fn called_back(&self, secret: &str) -> Option<RunId> {
+        self.keys().parse_callback_secret(secret).ok().map(|(run, _)| run)
+    }
+
     /// Settles a callback step from outside, or keeps what came before the step was asked for.
     pub async fn settle(
         &self,
@@ -198,20 +205,26 @@ impl Engine {
         // Two that come at once: the order of the run's inbox decides, and the loser is told.
         let decided = async {
             while self.is_ours(run) {
-                let taken = self
-                    .owner()
-                    .runs
-                    .get(&run)
-                    .is_none_or(|e| e.in_flight.is_none() && e.run.seen.contains(&id.uuid()));
+                let taken = {
+                    let owner = self.owner();
+                    let entry = owner.runs.get(&run);
+                    entry.map(|e| e.in_flight.is_none() && e.run.seen.contains(&id.uuid()))
+                };
+                let taken = match taken {
+                    Some(taken) => taken,
+                    // Not in memory: not yet, or no longer, when it has left the inbox.
+                    None => !self.store().messages(&[run]).await?.iter().any(|(_, m)| m.id == id),
+                };
                 if taken {
-                    return true;
+                    return Ok(true);
                 }
-                changes.changed().await;
+                // Who comes and goes between two looks is not seen coming.
+                let _ = tokio::time::timeout(AGAIN, changes.changed()).await;
             }
-            false
+            Ok::<_, Error>(false)
         };
         let ours = tokio::time::timeout(std::time::Duration::from_secs(5), decided).await;
-        if !matches!(ours, Ok(true)) {
+        if !matches!(ours, Ok(Ok(true))) {
             return Ok(CallbackSettled::Accepted);
         }
         match self.find_step(run, generation, step).await? {
@@ -243,11 +256,7 @@ impl Engine {
         idem: Option<Idem>,
     ) -> Result<Accepted, Error> {
         self.admit()?;
-        let (tell, told) = oneshot::channel();
-        let accept = Accept { run, ns, message, idem };
-        self.lanes().accept(Acceptance { accept, tell });
-        let accepted = told.await.map_err(|_| Error::stopping())?.map_err(Error::from)?;
-        Ok(accepted)
+        self.lanes().accept(Accept { run, ns, message, idem }).await
     }
 
     /// A batch of messages has been decided: the runs of this node take theirs.

@@ -15,6 +15,7 @@ mod functions;
 mod history;
 mod lanes;
 mod leases;
+mod loading;
 mod messages;
 mod owner;
 mod probe;
@@ -35,7 +36,6 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use access::bootstrap_key;
 pub use catalog::Catalog;
@@ -86,7 +86,8 @@ struct Inner {
     timer_nudge: Notify,
     loads: Semaphore,
     away: AtomicBool,
-    tasks: TaskTracker,
+    /// The node is no member any more.
+    left: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -155,7 +156,7 @@ impl Engine {
             timer_nudge: Notify::new(),
             loads: Semaphore::new(8),
             away: AtomicBool::new(false),
-            tasks: TaskTracker::new(),
+            left: CancellationToken::new(),
             stop: CancellationToken::new(),
         }));
         (engine, receivers)
@@ -178,42 +179,53 @@ impl Engine {
         engine
     }
 
-    /// Stops in order: opens nothing new, waits up to `grace` for what is open, hands its groups
-    /// over, leaves the cluster.
+    /// Leaves the cluster in order: opens no exchange any more, hands each group over as soon as
+    /// nothing is open in it, and after `grace` the rest. What is asked of it from then on it
+    /// answers as any node that drives nothing. To be halted afterwards.
     pub async fn leave(&self, grace: Duration) {
         self.owner().leaving = true;
         let until = self.clock().mono() + grace;
-        while self.clock().mono() < until {
-            let busy = {
-                let owner = self.owner();
-                owner.runs.values().any(|e| e.in_flight.is_some() || e.admitted.is_some())
-            };
-            if !busy {
+        // The others are to know that its share is theirs before its groups are free.
+        if let Err(error) = self.store().tick(&self.beat(), None).await {
+            tracing::warn!(%error, "cannot say that this node is leaving");
+        }
+        loop {
+            self.hand_over(usize::MAX).await;
+            if self.held().is_empty() || self.clock().mono() >= until {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.give_up(&self.held()).await;
+        self.0.left.cancel();
+        self.drop_everything();
         if let Err(error) = self.store().leave(self.node()).await {
             tracing::warn!(%error, "cannot leave the cluster; the lease will pass by itself");
         }
-        self.halt();
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.0.left.is_cancelled()
     }
 
     /// Stops at once, as if the process had been killed: the others find out by the lease.
     pub fn halt(&self) {
         self.0.stop.cancel();
-        self.0.tasks.close();
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.0.stop.clone();
-        self.0.tasks.spawn(async move {
+        tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
             }
         });
+    }
+
+    /// Whether [`Engine::halt`] was called: what comes back now is nobody's business any more.
+    fn halted(&self) -> bool {
+        self.0.stop.is_cancelled()
     }
 
     // --- parts ---------------------------------------------------------------------------------
@@ -313,6 +325,9 @@ impl Engine {
     /// Whether this node can serve.
     pub async fn ready(&self) -> Result<(), Error> {
         self.admit()?;
+        if self.owner().leaving {
+            return Err(Error::stopping());
+        }
         if !self.lease_holds() {
             return Err(Error::busy("this node has not joined the cluster yet"));
         }

@@ -55,6 +55,14 @@ pub(super) struct Owner {
     pub(super) lease_until: Duration,
     /// No new exchanges: the node is leaving.
     pub(super) leaving: bool,
+    /// Something was to be done for a run, and the lease had passed.
+    pub(super) missed: bool,
+    /// Runs that are being created, with their first epoch lent to this memory, and the term in
+    /// which it was: nobody else reads them in meanwhile.
+    pub(super) lent: HashMap<RunId, i32>,
+    /// Runs that were dropped with an append that may be recorded yet: what was issued of their
+    /// epochs is not known.
+    pub(super) unsure: HashSet<RunId>,
 }
 
 /// A status that lists do not show yet.
@@ -127,6 +135,9 @@ impl Owner {
             budgets: HashMap::new(),
             lease_until: Duration::ZERO,
             leaving: false,
+            missed: false,
+            lent: HashMap::new(),
+            unsure: HashSet::new(),
         }
     }
 
@@ -168,6 +179,12 @@ fn span_of(run: &Run, status: &str, ended: Timestamp) -> Span {
 impl Engine {
     /// Applies what has happened to a run, records what follows, and lets it go on.
     pub(super) fn pump(&self, owner: &mut Owner, id: RunId) {
+        if owner.lease_until <= self.clock().mono() {
+            // Another node may drive it by now. The tick that renews the lease looks at it again,
+            // the tick that says whose it is drops it.
+            owner.missed = true;
+            return;
+        }
         let Some(entry) = owner.runs.get_mut(&id) else { return };
         if entry.in_flight.is_some() || entry.telling {
             return;
@@ -282,18 +299,36 @@ impl Engine {
     /// Gates of this endpoint may have opened: its runs try again.
     pub(super) fn release(&self, owner: &mut Owner, endpoint: i32) {
         let past = self.clock().lower();
-        let Some(breaker) = owner.breakers.get_mut(&endpoint) else { return };
-        let runs = breaker.released(past);
-        for id in runs {
-            if let Some(entry) = owner.runs.get_mut(&id) {
-                entry.gated = false;
-                self.pump(owner, id);
+        // Some of them do not want an exchange any more, or are not here: then there is room for
+        // others. Whoever is kept back again is at the end of the queue.
+        let mut left = owner.breakers.get(&endpoint).map_or(0, Breaker::waiting);
+        while left > 0
+            && let Some(breaker) = owner.breakers.get_mut(&endpoint)
+        {
+            let runs = breaker.released(past);
+            if runs.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(runs.len());
+            for id in runs {
+                if let Some(entry) = owner.runs.get_mut(&id) {
+                    entry.gated = false;
+                    self.pump(owner, id);
+                }
             }
         }
         if let Some(breaker) = owner.breakers.get(&endpoint)
             && let Some(at) = breaker.next_wake()
         {
             self.wake_at(owner, at, Wake::Breaker(endpoint));
+        }
+    }
+
+    /// Every breaker is looked at: what kept a run back may have gone with another run.
+    pub(super) fn release_what_can(&self, owner: &mut Owner) {
+        let endpoints: Vec<i32> = owner.breakers.keys().copied().collect();
+        for endpoint in endpoints.into_iter().filter(|e| *e != super::catalog::NO_ENDPOINT) {
+            self.release(owner, endpoint);
         }
     }
 
@@ -490,112 +525,5 @@ impl Engine {
             owner.forget(id);
             self.adopt(&mut owner, loaded);
         }
-    }
-
-    /// Puts a run that was read into memory, if it is ours and not there already.
-    pub(super) fn adopt(&self, owner: &mut Owner, loaded: crate::store::Loaded) {
-        let id = loaded.run;
-        owner.loading.remove(&id);
-        let Some(tenure) = owner.tenure(id.shard()) else { return };
-        if loaded.ended.is_some() {
-            self.watchers().tell(id, None);
-            return;
-        }
-        if owner.runs.contains_key(&id) {
-            if let Some(entry) = owner.runs.get_mut(&id) {
-                entry.queue.push_back(Cause::Drained(loaded.messages));
-            }
-            self.pump(owner, id);
-            return;
-        }
-        let run =
-            Run::recover(id, loaded.ns, &loaded.rows, loaded.parked.is_some(), loaded.closing);
-        let mut run = match run {
-            Ok(run) => run,
-            Err(error) => {
-                tracing::error!(run.id = %id, %error, "journal cannot be read; the run stays as it is");
-                return;
-            }
-        };
-        run.home = loaded.home;
-        run.drained = loaded.inbox;
-        // How long a callback was silent before is not known: it gets one whole heartbeat.
-        run.renew_heartbeats(self.clock().upper());
-        // What this owner parked in this term it may go on with: it knows the last epoch.
-        let margin = Duration::from_secs(5);
-        if loaded.rows.len() > 1 && loaded.parked.is_some() && run.last_at > tenure.since + margin {
-            run.fresh = false;
-        }
-        let policy = self.catalog().policy_for(&run);
-        let mut entry = Entry::new(run, policy);
-        if !loaded.messages.is_empty() {
-            entry.queue.push_back(Cause::Drained(loaded.messages));
-        }
-        owner.runs.insert(id, entry);
-        self.pump(owner, id);
-        self.watchers().tell(id, None);
-    }
-
-    /// Reads runs into memory, if they are this node's and not there.
-    pub(super) fn bring_in(&self, owner: &mut Owner, ids: impl IntoIterator<Item = RunId>) {
-        let ids: Vec<RunId> = ids
-            .into_iter()
-            .filter(|id| {
-                owner.tenure(id.shard()).is_some()
-                    && !owner.runs.contains_key(id)
-                    && owner.loading.insert(*id)
-            })
-            .collect();
-        for chunk in ids.chunks(64) {
-            let (engine, chunk) = (self.clone(), chunk.to_vec());
-            self.spawn(async move { engine.read_in(chunk).await });
-        }
-    }
-
-    async fn read_in(&self, ids: Vec<RunId>) {
-        let _permit = self.loads().acquire().await;
-        let mut tries = 0;
-        loop {
-            match self.store().load(&ids).await {
-                Ok(loaded) => {
-                    let mut owner = self.owner();
-                    for run in loaded {
-                        self.adopt(&mut owner, run);
-                    }
-                    for id in &ids {
-                        owner.loading.remove(id);
-                    }
-                    return;
-                }
-                Err(error) if tries < 20 => {
-                    tries += 1;
-                    tracing::warn!(%error, "cannot read runs yet");
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-                Err(error) => {
-                    // The poll finds them again: their rows say that they are hot or have mail.
-                    tracing::error!(%error, "runs could not be read");
-                    let mut owner = self.owner();
-                    for id in &ids {
-                        owner.loading.remove(id);
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Postgres refuses to record an append of this run: it is set aside, alone.
-    pub(super) fn unrecordable(&self, sealed: &Sealed, detail: &str) {
-        let mut owner = self.owner();
-        let id = sealed.run;
-        let Some(entry) = owner.runs.get_mut(&id) else { return };
-        tracing::error!(run.id = %id, detail, "Postgres refuses to record this run's rows");
-        let attempts = entry.run.claims;
-        owner.forget(id);
-        // Its rows are as they were; it is tried again when something wakes it, which is not at
-        // once: what was refused once will be refused again.
-        let at = self.clock().upper() + Duration::from_secs(u64::from(attempts + 1) * 30);
-        self.wake_at(&mut owner, at, Wake::Run(id));
     }
 }

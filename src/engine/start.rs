@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
-use super::lanes::Creation;
 use super::owner::{Entry, HORIZON};
 use super::{Engine, Error, IfClosed, IfRunning, Start, Started, Status};
 use crate::machine::{
     Act, Created, Flags, Kind, Message, MessageId, MessageKind, Row, Run, RunId, Shard, to_bytes,
 };
-use crate::store::{self, CreateOutcome, Idem, NewKey, NewRun};
+use crate::store::{self, Accept, CreateOutcome, Idem, NewKey, NewRun};
 
 /// How long an idempotency key is remembered after its request.
 pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(7 * 24);
@@ -57,16 +54,13 @@ impl Engine {
             let new = match self.new_run(&start) {
                 // Another node may have registered it a moment ago.
                 Err(Error::FunctionNotFound(_) | Error::DeploymentNotFound(_)) => {
-                    self.fresh_catalog().await;
+                    self.fresh_catalog().await?;
                     self.new_run(&start)?
                 }
                 new => new?,
             };
             let run = new.run;
-            let (tell, told) = oneshot::channel();
-            self.lanes().create(Creation { new, tell });
-            let outcome = told.await.map_err(|_| Error::stopping())?;
-            match outcome.map_err(Error::from)? {
+            match self.lanes().create(new).await? {
                 CreateOutcome::Created => {
                     return Ok(Started::New(run));
                 }
@@ -165,8 +159,8 @@ impl Engine {
             traceparent: start.traceparent.clone(),
             by: start.by.clone(),
         };
-        let ours = self.owner().tenure(shard).is_some();
         let hot = start_at.is_none_or(|at| at <= now + HORIZON);
+        let ours = hot && self.lend(run);
         let mut messages = Vec::new();
         let mut message = |kind, name: String, body| {
             let id = MessageId::new(now, crate::clock::chance());
@@ -191,7 +185,7 @@ impl Engine {
                 flags: Flags::default(),
                 seq: 0,
                 // An owner that goes on from memory has the first epoch lent by this row.
-                epoch: i32::from(hot && ours),
+                epoch: i32::from(ours),
                 cp: 0,
                 ms: 0,
                 dep: deployment.id,
@@ -224,19 +218,40 @@ impl Engine {
         })
     }
 
-    /// A batch of starts has been decided: those of this node go on from memory.
-    pub(super) fn created(&self, news: &[NewRun], outcomes: &[CreateOutcome]) {
+    /// Lends the first epoch of a new run to this memory, if this node is to drive it.
+    fn lend(&self, run: RunId) -> bool {
+        let mut owner = self.owner();
+        let holds = owner.lease_until > self.clock().mono();
+        let Some(tenure) = owner.tenure(run.shard()).filter(|_| holds) else { return false };
+        owner.lent.insert(run, tenure.term);
+        true
+    }
+
+    /// A batch of starts has been decided: those of this node go on from memory. Not `sure`: they
+    /// may have been there for a while.
+    pub(super) fn created(&self, news: &[NewRun], outcomes: &[CreateOutcome], sure: bool) {
         let mut owner = self.owner();
         for (new, outcome) in news.iter().zip(outcomes) {
+            let lent = owner.lent.remove(&new.run);
             if *outcome != CreateOutcome::Created {
                 continue;
             }
             metrics::counter!("stepwell_runs_started_total").increment(1);
-            if new.wake_at.is_some() || owner.tenure(new.run.shard()).is_none() {
+            if new.wake_at.is_some() {
                 continue;
             }
-            if new.row.epoch == 0 || !new.messages.is_empty() {
-                // Nothing was lent to this memory, or mail has come with it: read it.
+            let Some(tenure) = owner.tenure(new.run.shard()) else {
+                if lent.is_some() {
+                    // Its group went to another node meanwhile, which may have looked for hot runs
+                    // before this one was there.
+                    let message = self.message(MessageKind::New, "", bytes::Bytes::new());
+                    self.lanes().post(Accept { run: new.run, ns: new.ns, message, idem: None });
+                }
+                continue;
+            };
+            if !sure || lent != Some(tenure.term) || !new.messages.is_empty() {
+                // Nothing was lent to this memory, or another may have driven it since, or mail has
+                // come with it: it is read.
                 self.bring_in(&mut owner, [new.run]);
                 continue;
             }

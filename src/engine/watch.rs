@@ -26,7 +26,7 @@ impl Watchers {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = map.entry(run).or_default().subscribe();
         drop(map);
-        Changes { run, seen, all: self.clone() }
+        Changes { run, seen: Some(seen), all: self.clone() }
     }
 
     /// Whether anybody watches this run.
@@ -56,9 +56,12 @@ impl Watchers {
         }
     }
 
-    fn leave(&self, run: RunId) {
+    /// The last watcher of a run takes its entry along: under the lock, so that of two who leave at
+    /// once one is the last.
+    fn leave(&self, run: RunId, seen: Option<watch::Receiver<State>>) {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if map.get(&run).is_some_and(|sender| sender.receiver_count() <= 1) {
+        drop(seen);
+        if map.get(&run).is_some_and(|sender| sender.receiver_count() == 0) {
             map.remove(&run);
         }
     }
@@ -68,14 +71,16 @@ impl Watchers {
 #[derive(Debug)]
 pub struct Changes {
     run: RunId,
-    seen: watch::Receiver<State>,
+    /// There until this is dropped.
+    seen: Option<watch::Receiver<State>>,
     all: Watchers,
 }
 
 impl Changes {
     /// Returns when something of the run was committed since the last call.
     pub async fn changed(&mut self) {
-        if self.seen.changed().await.is_err() {
+        let Some(seen) = &mut self.seen else { return std::future::pending().await };
+        if seen.changed().await.is_err() {
             // The sender lives as long as there is a receiver.
             std::future::pending::<()>().await;
         }
@@ -84,12 +89,12 @@ impl Changes {
     /// The run, if its end was committed here while it was watched.
     #[must_use]
     pub fn ended(&self) -> Option<Arc<RunView>> {
-        self.seen.borrow().ended.clone()
+        self.seen.as_ref()?.borrow().ended.clone()
     }
 }
 
 impl Drop for Changes {
     fn drop(&mut self) {
-        self.all.leave(self.run);
+        self.all.leave(self.run, self.seen.take());
     }
 }

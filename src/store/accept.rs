@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::error::{Error, Result};
 use super::wire::{Raw, Ts};
-use super::{Idem, Lane, Store};
+use super::{Idem, Lane, SILENCE, Store, heard};
 use crate::machine::{Message, MessageId, RunId};
 
 /// A message for a run.
@@ -91,6 +91,14 @@ union all select 2::int2, null, msg_id, null, ord, same from seen where not expi
 pub(super) const DISCARD: &str = "delete from inbox i using unnest($3::int4[]) as p(pos)
  where i.shard = $1 and i.run_id = $2 and i.pos = p.pos";
 
+/// Whether a message was accepted, whatever has become of it.
+pub(super) const HAS_MESSAGE: &str =
+    "select exists (select from inbox where shard = $1 and run_id = $2 and msg_id = $3)
+    or exists (select from journal where shard = $1 and run_id = $2 and ref = $3)
+    or exists (select from journal_long where shard = $1 and run_id = $2 and ref = $3)
+    or exists (select from history where shard = $1 and run_id = $2 and what = 'message.untaken'
+       and convert_from(substr(data, 2), 'UTF8')::jsonb ->> 'id' = $3::text)";
+
 /// How often a batch that met a concurrent request with the same idempotency key is tried.
 const TRIES: u32 = 5;
 
@@ -114,7 +122,7 @@ impl Lane {
     async fn accept_once(&mut self, batch: &[Accept]) -> Result<Vec<Accepted>> {
         let all = || batch.iter();
         let idem = || batch.iter().map(|a| a.idem.as_ref());
-        let rows = sqlx::query(ACCEPT)
+        let query = sqlx::query(ACCEPT)
             .bind(all().map(|a| a.run.shard().column()).bind_iter())
             .bind(all().map(|a| a.run.uuid()).bind_iter())
             .bind(all().map(|a| a.message.id.uuid()).bind_iter())
@@ -125,9 +133,8 @@ impl Lane {
             .bind(idem().map(|i| i.map(|i| i.key.as_str())).bind_iter())
             .bind(idem().map(|i| i.map(|i| i.hash.as_slice())).bind_iter())
             .bind(idem().map(|i| i.map(|i| Ts(i.expires_at))).bind_iter())
-            .bind(all().map(|a| a.ns).bind_iter())
-            .fetch_all(&mut self.conn)
-            .await?;
+            .bind(all().map(|a| a.ns).bind_iter());
+        let rows = heard(SILENCE, query.fetch_all(&mut self.conn)).await?;
         let mut closing: HashMap<Uuid, bool> = HashMap::new();
         let mut taken: HashMap<(Uuid, Uuid), i32> = HashMap::new();
         let mut seen: HashMap<i64, Accepted> = HashMap::new();
@@ -168,6 +175,15 @@ impl Lane {
 }
 
 impl Store {
+    /// Whether a message was accepted, whatever has become of it.
+    pub async fn has_message(&self, run: RunId, message: MessageId) -> Result<bool> {
+        let query = sqlx::query_scalar(HAS_MESSAGE)
+            .bind(run.shard().column())
+            .bind(run.uuid())
+            .bind(message.uuid());
+        Ok(query.fetch_one(&self.pool).await?)
+    }
+
     /// Takes messages out of a run's inbox that repeat what it drained before.
     pub async fn discard(&self, run: RunId, positions: &[i32]) -> Result<()> {
         sqlx::query(DISCARD)

@@ -7,9 +7,9 @@ use sqlx::Row as _;
 use sqlx::postgres::PgBindIterExt as _;
 use uuid::Uuid;
 
-use super::Lane;
 use super::error::Result;
 use super::wire::{Raw, Ts};
+use super::{Lane, SILENCE, heard};
 use crate::machine::{Flags, Row, RunId, Sealed};
 
 /// The journal's columns, in the order of the arrays.
@@ -39,6 +39,28 @@ rest as (
   select ", columns!(), " from u
    where n > first and (run_id in (select run_id from head)) is true order by shard, run_id, n)
 select run_id from head"
+        )
+    };
+}
+
+/// For batches of plain appends of one row each, which is what steps are: nothing to look up.
+macro_rules! single {
+    ($journal:literal) => {
+        concat!(
+            "insert into ",
+            $journal,
+            " (",
+            columns!(),
+            ")
+select ",
+            columns!(),
+            "
+  from unnest($1::int2[],$2::uuid[],$3::int4[],$4::int4[],$5::int2[],$6::int2[],$7::int4[],
+      $8::int4[],$9::int4[],$10::int4[],$11::int4[],$12::int4[],$13::timestamptz[],
+      $14::timestamptz[],$15::uuid[],$16::text[],$17::bytea[])
+    as t(shard,run_id,first,n,kind,flags,seq,epoch,cp,ms,dep,ns,at,due,ref,step,body)
+ order by shard, run_id
+on conflict (shard, run_id, n) do nothing returning run_id"
         )
     };
 }
@@ -143,6 +165,8 @@ select run_id from head"
     };
 }
 
+pub(super) const SINGLE: &str = single!("journal");
+pub(super) const SINGLE_LONG: &str = single!("journal_long");
 pub(super) const LEAN: &str = lean!("journal");
 pub(super) const LEAN_LONG: &str = lean!("journal_long");
 pub(super) const FULL: &str = full!("journal");
@@ -194,11 +218,14 @@ impl Lane {
                 continue;
             }
             let plain = here.iter().all(|s| is_plain(s));
-            let sql = match (plain, home) {
-                (true, 0) => LEAN,
-                (true, _) => LEAN_LONG,
-                (false, 0) => FULL,
-                (false, _) => FULL_LONG,
+            let single = plain && here.iter().all(|s| s.append.rows.len() == 1);
+            let sql = match (single, plain, home) {
+                (true, _, 0) => SINGLE,
+                (true, _, _) => SINGLE_LONG,
+                (false, true, 0) => LEAN,
+                (false, true, _) => LEAN_LONG,
+                (false, false, 0) => FULL,
+                (false, false, _) => FULL_LONG,
             };
             self.append_with(sql, plain, &here, &mut won).await?;
         }
@@ -285,7 +312,7 @@ impl Lane {
                 .bind(told().map(|(.., h)| h.by.as_str()).bind_iter())
                 .bind(told().map(|(.., h)| Raw(&h.data)).bind_iter());
         }
-        for row in query.fetch_all(&mut self.conn).await? {
+        for row in heard(SILENCE, query.fetch_all(&mut self.conn)).await? {
             won.insert(row.try_get::<Uuid, _>(0)?.into());
         }
         Ok(())

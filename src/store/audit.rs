@@ -187,8 +187,7 @@ impl Store {
 
     async fn check(&self, rules: &[(&'static str, &'static str)]) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
-        let mut tx =
-            self.pool.begin_with("begin isolation level repeatable read read only").await?;
+        let mut tx = self.begin(super::SNAPSHOT).await?;
         sqlx::query("set local statement_timeout = '5min'").execute(&mut *tx).await?;
         for (rule, sql) in rules {
             for row in sqlx::query(*sql).fetch_all(&mut *tx).await? {

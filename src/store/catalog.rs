@@ -104,7 +104,6 @@ pub struct EndpointChange {
     pub disabled: Option<bool>,
 }
 
-const SNAPSHOT: &str = "begin isolation level repeatable read read only";
 pub(super) const VERSION: &str = "select config_version from cluster";
 pub(super) const NAMESPACES: &str = "select id, name from namespaces order by id";
 pub(super) const ENDPOINTS: &str = "select id, public_id, ns, name, url, headers::text as headers,
@@ -192,7 +191,7 @@ impl Store {
 
     /// Everything that is registered, in one snapshot.
     pub async fn load_catalog(&self) -> Result<Catalog> {
-        let mut tx = self.pool.begin_with(SNAPSHOT).await?;
+        let mut tx = self.begin(super::SNAPSHOT).await?;
         let version = sqlx::query_scalar(VERSION).fetch_one(&mut *tx).await?;
         let mut secrets: HashMap<i32, Vec<String>> = HashMap::new();
         for row in sqlx::query(SECRETS).fetch_all(&mut *tx).await? {
@@ -230,7 +229,7 @@ impl Store {
         if_match: Option<i32>,
         change: &EndpointChange,
     ) -> Result<Option<i32>> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin("begin").await?;
         let version = sqlx::query_scalar(UPDATE)
             .bind(endpoint.uuid())
             .bind(ns)
@@ -262,7 +261,7 @@ impl Store {
         endpoint: EndpointId,
         if_match: Option<i32>,
     ) -> Result<bool> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin("begin").await?;
         let id: Option<i32> = sqlx::query_scalar(DELETE)
             .bind(endpoint.uuid())
             .bind(ns)
@@ -287,7 +286,7 @@ impl Store {
     ) -> Result<bool> {
         // Infinity is what marks the current secret.
         debug_assert!(old_until < INFINITY, "the old secret must expire");
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin("begin").await?;
         let id: Option<i32> = sqlx::query_scalar(LOCK)
             .bind(endpoint.uuid())
             .bind(ns)

@@ -6,9 +6,9 @@ use sqlx::Row as _;
 use sqlx::postgres::PgBindIterExt as _;
 use uuid::Uuid;
 
-use super::Lane;
 use super::error::{Error, Result};
 use super::wire::{MINUS_INFINITY, Raw, Ts};
+use super::{Lane, SILENCE, heard};
 use crate::machine::{Message, MessageId, Row, RunId, Shard, Timestamp};
 
 /// What may happen to a run key whose run has ended.
@@ -243,7 +243,7 @@ impl Lane {
         let messages =
             || all().flat_map(|r| r.messages.iter().zip(1i32..).map(move |(m, pos)| (r, m, pos)));
         let inbox = |r: &NewRun| i32::try_from(r.messages.len()).unwrap_or(i32::MAX);
-        let rows = sqlx::query(if keyed { CREATE_KEYED } else { CREATE })
+        let query = sqlx::query(if keyed { CREATE_KEYED } else { CREATE })
             .bind(all().map(|r| r.run.shard().column()).bind_iter())
             .bind(all().map(|r| r.run.uuid()).bind_iter())
             .bind(all().map(|r| r.ns).bind_iter())
@@ -274,9 +274,8 @@ impl Lane {
             .bind(messages().map(|(_, m, _)| m.kind as i16).bind_iter())
             .bind(messages().map(|(_, m, _)| m.name.as_str()).bind_iter())
             .bind(messages().map(|(_, m, _)| Raw(&m.body)).bind_iter())
-            .bind(messages().map(|(_, m, _)| Ts(m.at)).bind_iter())
-            .fetch_all(&mut self.conn)
-            .await?;
+            .bind(messages().map(|(_, m, _)| Ts(m.at)).bind_iter());
+        let rows = heard(SILENCE, query.fetch_all(&mut self.conn)).await?;
         let mut told = HashMap::with_capacity(rows.len());
         for row in rows {
             let run: RunId = row.try_get::<Uuid, _>("run_id")?.into();

@@ -59,6 +59,11 @@ impl Error {
         matches!(self, Self::Conflict { .. } | Self::Refused { .. })
     }
 
+    /// Nothing was heard for so long that the connection is as good as lost.
+    pub(super) fn silent() -> Self {
+        Self::Unavailable("Postgres does not answer".to_owned())
+    }
+
     /// A column that does not hold what it should.
     pub(super) fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt(what.into())

@@ -162,8 +162,7 @@ impl Store {
         limit: i64,
         entries: i64,
     ) -> Result<Happened> {
-        let mut tx =
-            self.pool.begin_with("begin isolation level repeatable read read only").await?;
+        let mut tx = self.begin(super::SNAPSHOT).await?;
         let rows = sqlx::query(if home == 0 { FROM } else { FROM_LONG })
             .bind(run.shard().column())
             .bind(run.uuid())
@@ -207,8 +206,7 @@ impl Store {
 
     /// The run's signals in the order of their acceptance; one that a step took has its `step`.
     pub async fn signals(&self, run: RunId, home: i16) -> Result<Vec<SignalRow>> {
-        let mut tx =
-            self.pool.begin_with("begin isolation level repeatable read read only").await?;
+        let mut tx = self.begin(super::SNAPSHOT).await?;
         let recorded = sqlx::query(if home == 0 { SIGNALS } else { SIGNALS_LONG })
             .bind(run.shard().column())
             .bind(run.uuid())

@@ -7,9 +7,8 @@ use sqlx::postgres::PgBindIterExt as _;
 use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
-use super::Store;
 use super::error::{Error, Result};
-use super::wire;
+use super::{PULSE_SILENCE, Store, heard, wire};
 use crate::machine::{NodeId, RunId, Timestamp};
 
 /// What a node says of itself once a second.
@@ -21,6 +20,8 @@ pub struct NodeBeat {
     pub address: String,
     /// How long it may be silent.
     pub ttl: Duration,
+    /// It hands over what it drives and takes nothing new.
+    pub leaving: bool,
 }
 
 /// What a node hears once a second: one snapshot.
@@ -35,6 +36,8 @@ pub struct Tick {
     pub reaped: u64,
     /// Nodes whose lease has not passed, the caller among them.
     pub nodes: Vec<(NodeId, String)>,
+    /// How many of them are to stay.
+    pub staying: usize,
     /// Owner and term of every group, in order.
     pub groups: Vec<(Option<NodeId>, i64)>,
     /// The level that all speak.
@@ -48,16 +51,17 @@ pub struct Tick {
 pub(super) const NOW: &str = "select now() as now";
 
 pub(super) const TICK: &str = "with beat as (
-  update nodes set lease_until = now() + $3, address = $2 where id = $1 returning 1),
+  update nodes set lease_until = now() + $3, address = $2, leaving = $5 where id = $1 returning 1),
 reaped as (
   delete from nodes where id <> $1 and lease_until < now() - $4::interval returning 1),
 mine as materialized (select grp from lease_groups where owner = $1),
-live as (select id, address from nodes where lease_until > now() or id = $1)
+live as (select id, address, leaving from nodes where lease_until > now() or id = $1)
 select now() as now, c.level, c.config_version,
        (select count(*) from beat) = 0 as fenced,
        (select count(*) from reaped) as reaped,
        array(select id from live order by id) as ids,
        array(select address from live order by id) as addresses,
+       (select count(*) from live where not leaving and id <> $1) + (not $5)::int as staying,
        array(select owner from lease_groups order by grp) as owners,
        array(select term from lease_groups order by grp) as terms,
        array(select i.run_id from mine g cross join lateral (
@@ -66,12 +70,14 @@ select now() as now, c.level, c.config_version,
                 order by shard, run_id limit 1000) i limit 1000) as inboxes
   from cluster c";
 
-/// `me` is locked against the reaper. A group is taken only in the term that the caller saw.
+/// `me` is locked against the reaper. A group is taken only in the term that the caller saw; also
+/// one that it owns and has dropped from memory: in a new term, for it knows no epochs any more.
 pub(super) const CLAIM: &str = "with me as (select id from nodes where id = $1 for key share),
 free as (
   select g.grp from lease_groups g
     join unnest($2::int2[], $3::int8[]) as w(grp, term) on g.grp = w.grp and g.term = w.term
-   where (g.owner is null or not exists (select from nodes n where n.id = g.owner))
+   where (g.owner is null or g.owner = $1
+          or not exists (select from nodes n where n.id = g.owner))
      and exists (select from me)
    order by g.grp for update of g)
 update lease_groups g set owner = $1, term = g.term + 1, claimed_at = now()
@@ -80,9 +86,11 @@ update lease_groups g set owner = $1, term = g.term + 1, claimed_at = now()
 pub(super) const RELEASE: &str =
     "update lease_groups set owner = null where owner = $1 and grp = any($2::int2[])";
 
+/// A repeat of one whose answer was lost changes nothing.
 pub(super) const JOIN: &str =
     "insert into nodes (id, address, level, lease_until) select $1, $2, $3, now() + $4
-  from cluster where level <= $3";
+  from cluster where level <= $3
+  on conflict (id) do update set lease_until = excluded.lease_until";
 
 pub(super) const LEAVE: &str = "with freed as (
   update lease_groups set owner = null where owner = $1)
@@ -104,25 +112,25 @@ fn interval(d: Duration) -> PgInterval {
 impl Store {
     /// Postgres' time.
     pub async fn now(&self) -> Result<Timestamp> {
-        wire::at(&sqlx::query(NOW).fetch_one(&self.pool).await?, "now")
+        let row = heard(PULSE_SILENCE, sqlx::query(NOW).fetch_one(&self.pulse)).await?;
+        wire::at(&row, "now")
     }
 
     /// The cluster's secret: 32 bytes, the root of tokens and callback addresses.
     pub async fn cluster_secret(&self) -> Result<[u8; 32]> {
-        let secret: Vec<u8> = sqlx::query_scalar(SECRET).fetch_one(&self.pool).await?;
+        let secret: Vec<u8> = sqlx::query_scalar(SECRET).fetch_one(&self.pulse).await?;
         secret.try_into().map_err(|_| Error::corrupt("the cluster's secret is not 32 bytes long"))
     }
 
     /// Makes the node a member. Refused where the cluster speaks a level that this version does
     /// not know.
     pub async fn join(&self, node: &NodeBeat) -> Result<()> {
-        let done = sqlx::query(JOIN)
+        let query = sqlx::query(JOIN)
             .bind(node.id.uuid())
             .bind(node.address.as_str())
             .bind(LEVEL)
-            .bind(interval(node.ttl))
-            .execute(&self.pool)
-            .await?;
+            .bind(interval(node.ttl));
+        let done = heard(PULSE_SILENCE, query.execute(&self.pulse)).await?;
         match done.rows_affected() {
             1 => Ok(()),
             _ => Err(Error::Migration(format!(
@@ -134,23 +142,25 @@ impl Store {
     /// Renews the node's lease and tells how the cluster stands. With `reap`, removes nodes whose
     /// lease passed longer ago than that.
     pub async fn tick(&self, node: &NodeBeat, reap: Option<Duration>) -> Result<Tick> {
-        let row = sqlx::query(TICK)
+        let query = sqlx::query(TICK)
             .bind(node.id.uuid())
             .bind(node.address.as_str())
             .bind(interval(node.ttl))
             .bind(reap.map(interval))
-            .fetch_one(&self.pool)
-            .await?;
+            .bind(node.leaving);
+        let row = heard(PULSE_SILENCE, query.fetch_one(&self.pulse)).await?;
         let ids: Vec<Uuid> = row.try_get("ids")?;
         let addresses: Vec<String> = row.try_get("addresses")?;
         let owners: Vec<Option<Uuid>> = row.try_get("owners")?;
         let terms: Vec<i64> = row.try_get("terms")?;
         let inboxes: Vec<Uuid> = row.try_get("inboxes")?;
         let reaped: i64 = row.try_get("reaped")?;
+        let staying: i64 = row.try_get("staying")?;
         Ok(Tick {
             now: wire::at(&row, "now")?,
             fenced: row.try_get("fenced")?,
             reaped: reaped.unsigned_abs(),
+            staying: usize::try_from(staying).unwrap_or(0),
             nodes: ids.into_iter().map(NodeId::from).zip(addresses).collect(),
             groups: owners.into_iter().map(|o| o.map(NodeId::from)).zip(terms).collect(),
             level: row.try_get("level")?,
@@ -160,27 +170,28 @@ impl Store {
     }
 
     /// Takes free groups, each given with the term in which the caller saw it free. Returns those
-    /// that it has now, with their new terms. A group is free if nobody owns it or its owner is
-    /// no member any more.
+    /// that it has now, with their new terms. A group is free if nobody owns it, if the caller
+    /// does, or if its owner is no member any more.
     pub async fn claim(&self, node: NodeId, groups: &[(i16, i64)]) -> Result<Vec<(i16, i64)>> {
-        let rows = sqlx::query(CLAIM)
+        let query = sqlx::query(CLAIM)
             .bind(node.uuid())
             .bind(groups.iter().map(|g| g.0).bind_iter())
-            .bind(groups.iter().map(|g| g.1).bind_iter())
-            .fetch_all(&self.pool)
-            .await?;
+            .bind(groups.iter().map(|g| g.1).bind_iter());
+        let rows = heard(PULSE_SILENCE, query.fetch_all(&self.pulse)).await?;
         rows.iter().map(|row| Ok((row.try_get("grp")?, row.try_get("term")?))).collect()
     }
 
     /// Gives groups back; those of others are left alone.
     pub async fn release(&self, node: NodeId, groups: &[i16]) -> Result<()> {
-        sqlx::query(RELEASE).bind(node.uuid()).bind(groups).execute(&self.pool).await?;
+        let query = sqlx::query(RELEASE).bind(node.uuid()).bind(groups);
+        heard(PULSE_SILENCE, query.execute(&self.pulse)).await?;
         Ok(())
     }
 
     /// Gives all groups back and ends the membership.
     pub async fn leave(&self, node: NodeId) -> Result<()> {
-        sqlx::query(LEAVE).bind(node.uuid()).execute(&self.pool).await?;
+        let query = sqlx::query(LEAVE).bind(node.uuid());
+        heard(PULSE_SILENCE, query.execute(&self.pulse)).await?;
         Ok(())
     }
 }

@@ -48,8 +48,6 @@ pub struct Loaded {
     pub messages: Vec<Message>,
 }
 
-const SNAPSHOT: &str = "begin isolation level repeatable read read only";
-
 pub(super) const STANDING: &str =
     "with u as (select * from unnest($1::int2[], $2::uuid[]) as t(shard, run_id))
 select a.run_id, a.ns, a.fn, a.home, a.generation, a.base_n, a.inbox, a.closing, a.wake_at,
@@ -87,7 +85,7 @@ impl Store {
     /// Reads runs, live and ended ones, in one snapshot. Unknown ones are left out; the order is
     /// that of `runs`.
     pub async fn load(&self, runs: &[RunId]) -> Result<Vec<Loaded>> {
-        let mut tx = self.pool.begin_with(SNAPSHOT).await?;
+        let mut tx = self.begin(super::SNAPSHOT).await?;
         let standing = sqlx::query(STANDING)
             .bind(runs.iter().map(|r| r.shard().column()).bind_iter())
             .bind(runs.iter().map(|r| r.uuid()).bind_iter())

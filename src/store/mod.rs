@@ -25,11 +25,13 @@ pub mod testing;
 mod tests;
 mod wire;
 
+use std::future::Future;
 use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{Postgres, Transaction};
 
 pub use accept::{Accept, Accepted};
 pub use audit::Finding;
@@ -48,10 +50,13 @@ pub use register::{Registered, Registration};
 pub use retention::Dropped;
 pub use takeover::Projection;
 
-/// A pool of connections to one database: for reads, configuration and the tick.
+/// Connections to one database.
 #[derive(Debug, Clone)]
 pub struct Store {
+    /// For reads and configuration.
     pool: PgPool,
+    /// For the node's heartbeat and its leases: no read, however slow, may keep it waiting.
+    pulse: PgPool,
     options: PgConnectOptions,
 }
 
@@ -61,11 +66,32 @@ pub struct Lane {
     conn: PgConnection,
 }
 
+/// Begins a transaction that sees one moment.
+const SNAPSHOT: &str = "begin isolation level repeatable read read only";
+/// Connections of the pulse.
+const PULSE: u32 = 2;
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a lane waits for Postgres, which gives every statement up after half of this: then the
+/// connection is as good as lost, even if nobody has closed it.
+const SILENCE: Duration = Duration::from_secs(10);
+/// The same for a heartbeat, which is worth nothing later.
+const PULSE_SILENCE: Duration = Duration::from_secs(2);
+
+/// What comes of a statement, or that nothing was heard of it for too long.
+async fn heard<T>(
+    within: Duration,
+    statement: impl Future<Output = std::result::Result<T, sqlx::Error>>,
+) -> Result<T> {
+    let told = tokio::time::timeout(within, statement).await;
+    Ok(told.map_err(|_| Error::silent())??)
+}
+
 /// The schema that holds everything, so that users can keep their own tables in the database.
 const SCHEMA: &str = "stepwell";
 
 impl Store {
-    /// Connects. `max_connections` bounds the pool; lanes come on top of it.
+    /// Connects. `max_connections` bounds the pool; lanes and two for the pulse come on top of it.
     pub async fn connect(url: &str, max_connections: u32) -> Result<Self> {
         let options = PgConnectOptions::from_str(url)?
             .application_name("stepwell")
@@ -82,10 +108,14 @@ impl Store {
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
-            .acquire_timeout(Duration::from_secs(5))
+            .acquire_timeout(CONNECT)
             .connect_with(options.clone())
             .await?;
-        Ok(Self { pool, options })
+        let pulse = PgPoolOptions::new()
+            .max_connections(PULSE)
+            .acquire_timeout(Duration::from_secs(2))
+            .connect_lazy_with(options.clone().application_name("stepwell pulse"));
+        Ok(Self { pool, pulse, options })
     }
 
     /// A store of a database that never answers.
@@ -95,7 +125,16 @@ impl Store {
         let pool = PgPoolOptions::new()
             .acquire_timeout(Duration::from_millis(50))
             .connect_lazy_with(options.clone());
-        Self { pool, options }
+        Self { pulse: pool.clone(), pool, options }
+    }
+
+    /// Begins a transaction. The beginning is a task of its own, which nobody who stops waiting can
+    /// cut in two: the connection would go back to the pool inside a transaction that nobody ends,
+    /// and swallow what others record on it.
+    async fn begin(&self, statement: &'static str) -> Result<Transaction<'static, Postgres>> {
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+        Ok(begun.await.map_err(|e| Error::Unavailable(e.to_string()))??)
     }
 
     /// A new lane. Its plans are made once, for any batch, and use indexes only.
@@ -107,11 +146,14 @@ impl Store {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
         ]);
-        Ok(Lane { conn: options.connect().await? })
+        let connecting = tokio::time::timeout(CONNECT, options.connect());
+        let conn = connecting.await.map_err(|_| Error::silent())??;
+        Ok(Lane { conn })
     }
 
     /// Closes the pool, waiting for what is under way.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.pulse.close().await;
     }
 }

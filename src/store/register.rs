@@ -91,7 +91,7 @@ impl Store {
             .chain_update([0])
             .chain_update(&new.manifest)
             .finalize();
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin("begin").await?;
         // First, so that concurrent registrations follow one another.
         sqlx::query(BUMP).execute(&mut *tx).await?;
         let row = sqlx::query(ENDPOINT)

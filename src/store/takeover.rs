@@ -41,6 +41,7 @@ pub(super) const INBOX_HEADS: &str =
 
 /// Messages of runs that are no longer live: after a terminate nobody will take them. Their moment
 /// is after the end, one microsecond apart, so that who follows the history sees them come last.
+/// Word of a new run, and what repeats a message that was taken, go without a trace.
 pub(super) const BURY: &str =
     "with u as (select * from unnest($1::int2[], $2::uuid[]) as t(shard, run_id)),
 gone as (
@@ -53,7 +54,11 @@ select g.shard, g.run_id, g.ns, greatest(now(), d.ended_at) + g.pos * interval '
        least(g.pos, 32767)::int2, 0, 'message.untaken', 'gateway',
        '\\x00'::bytea || convert_to(jsonb_build_object('id', msg_id, 'kind', kind, 'name', name,
          'accepted_at', at, 'payload', convert_from(substr(body, 2), 'UTF8'))::text, 'UTF8')
-  from gone g left join run_done d using (shard, run_id) on conflict do nothing";
+  from gone g left join run_done d using (shard, run_id)
+ where g.kind > 0
+   and not exists (select from journal j
+                    where j.shard = g.shard and j.run_id = g.run_id and j.ref = g.msg_id)
+on conflict do nothing";
 
 pub(super) const PROJECT: &str = "update run_active a
    set status = u.status, status_at = u.at, attention = u.attention

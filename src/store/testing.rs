@@ -55,6 +55,17 @@ impl TestDb {
     }
 }
 
+impl TestDb {
+    /// Removes every node, as if all had been silent for long enough.
+    ///
+    /// # Panics
+    /// If the database is gone.
+    pub async fn forget_nodes(&self) {
+        let gone = sqlx::query("delete from nodes").execute(&self.store.pool).await;
+        gone.expect("the database is there");
+    }
+}
+
 impl Drop for TestDb {
     fn drop(&mut self) {
         let Some(server) = SERVER.get() else { return };

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stepwell::engine::Scopes;
+use stepwell::machine::Row;
 use stepwell::store::testing::TestDb;
 
 /// One node: a process.
@@ -62,9 +63,17 @@ impl Node {
     }
 
     /// Waits for the process to end by itself.
-    pub fn wait(&mut self) -> std::process::ExitStatus {
-        let mut child = self.child.take().expect("it runs");
-        child.wait().expect("it is our child")
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
+        let begun = Instant::now();
+        loop {
+            let child = self.child.as_mut().expect("it was started");
+            if let Some(status) = child.try_wait().expect("it is our child") {
+                self.child = None;
+                return status;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(40), "{} does not end", self.url);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
@@ -85,9 +94,15 @@ pub struct Cluster {
 impl Cluster {
     pub async fn start(nodes: usize) -> Self {
         let db = TestDb::new().await;
+        let url = db.url.clone();
+        Self::on(db, &url, nodes).await
+    }
+
+    /// The nodes reach the database at `url`, such as through a proxy.
+    pub async fn on(db: TestDb, url: &str, nodes: usize) -> Self {
         let key = stepwell::engine::bootstrap_key(&db.store, "test", Scopes::ALL).await;
         let (_, key) = key.expect("a key can be made");
-        let mut nodes: Vec<Node> = (0..nodes).map(|_| Node::new(&db.url)).collect();
+        let mut nodes: Vec<Node> = (0..nodes).map(|_| Node::new(url)).collect();
         for node in &mut nodes {
             node.start();
         }
@@ -158,6 +173,68 @@ impl Cluster {
         let body = json!({"name": "test", "url": url, "functions": functions, "discover": false});
         let (status, answer) = self.call(0, "POST", "/v1/endpoints", Some(&body)).await;
         assert_eq!(status, 201, "{answer}");
+    }
+
+    /// Waits until every group is driven, and no node drives more than its share.
+    pub async fn balanced(&self) {
+        let share = 256_usize.div_ceil(self.nodes.len());
+        self.eventually("every node has its share", async || {
+            let mut all = 0;
+            for node in 0..self.nodes.len() {
+                let groups = self.metric(node, "stepwell_lease_groups").await as usize;
+                if groups > share {
+                    return false;
+                }
+                all += groups;
+            }
+            all == 256
+        })
+        .await;
+    }
+
+    /// A metric of a node, summed up; 0 if it has none.
+    pub async fn metric(&self, node: usize, name: &str) -> f64 {
+        let sent = self.http.get(format!("{}/metrics", self.nodes[node].url)).send().await;
+        let text = sent.expect("the node answers").text().await.expect("text");
+        let of = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?
+        };
+        text.lines().filter_map(of).sum()
+    }
+
+    /// Waits for a condition that something in the background will bring about.
+    pub async fn eventually(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let begun = Instant::now();
+        while !holds().await {
+            assert!(begun.elapsed() < Duration::from_secs(30), "never: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The run when it has this status, asked at a node.
+    pub async fn status(&self, node: usize, run: &str, status: &str) -> Value {
+        let path = format!("/v1/runs/{run}");
+        self.eventually(&format!("{run} is {status}"), async || {
+            let view = self.try_call(node, "GET", &path, None, None).await;
+            view.is_some_and(|(_, view)| view["status"] == status)
+        })
+        .await;
+        self.call(node, "GET", &path, None).await.1
+    }
+
+    /// Starts a run at a node; its id.
+    pub async fn run(&self, node: usize, function: &str, body: &Value) -> String {
+        let path = format!("/v1/functions/{function}/runs");
+        let (status, run) = self.call(node, "POST", &path, Some(body)).await;
+        assert_eq!(status, 202, "{run}");
+        run["id"].as_str().unwrap_or_else(|| panic!("no id in {run}")).to_owned()
+    }
+
+    /// The rows of a run's journal.
+    pub async fn rows(&self, run: &str) -> Vec<Row> {
+        let id = run.parse().expect("the gateway's own id");
+        self.db.store.rows_after(id, 0, -1, 10_000).await.expect("the journal can be read")
     }
 
     /// The broken invariants of the data.

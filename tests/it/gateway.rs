@@ -81,6 +81,7 @@ impl Gateway {
     pub async fn close(self) {
         self.engine.leave(Duration::from_secs(2)).await;
         self.stop.cancel();
+        self.engine.halt();
         let findings = self.db.store.audit().await.expect("the audit can be read");
         assert!(findings.is_empty(), "{findings:?}");
     }
@@ -182,6 +183,8 @@ pub enum Answer {
     Status(u16, Vec<(&'static str, String)>, String),
     /// 200 with these bytes.
     Raw(Vec<u8>),
+    /// 200 with this JSON, once the test says so.
+    When(Arc<tokio::sync::Notify>, Value),
     /// Nothing, ever.
     Hang,
 }
@@ -256,6 +259,10 @@ async fn answer(State(handler): State<Handler>, headers: HeaderMap, body: Bytes)
     match script(&it) {
         Answer::Json(value) => axum::Json(value).into_response(),
         Answer::Raw(bytes) => bytes.into_response(),
+        Answer::When(now, value) => {
+            now.notified().await;
+            axum::Json(value).into_response()
+        }
         Answer::Hang => std::future::pending().await,
         Answer::Status(status, headers, body) => {
             let status = StatusCode::from_u16(status).expect("a status");

@@ -4,8 +4,16 @@
 
 mod chaos;
 mod cluster;
+mod ends;
 mod gateway;
+mod load;
 mod oracle;
+mod outage;
+mod proxy;
+mod races;
+mod takeover;
+mod two_nodes;
+mod zombie;
 
 /// A client for the tests' own calls, to be finished with what a test needs.
 fn http_client() -> reqwest::ClientBuilder {

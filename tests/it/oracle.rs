@@ -24,13 +24,63 @@ pub struct Execution {
     pub value: u64,
 }
 
+/// The law of prefixes: all journals ever shown of a run are prefixes of one another.
 #[derive(Debug, Default)]
-pub struct Seen {
-    executions: Vec<Execution>,
+pub struct Prefixes {
     /// By run, the settled steps of the longest journal shown so far, in order of `seq`.
     journals: HashMap<String, Vec<(i64, String, String)>>,
     epochs: HashMap<String, Vec<i64>>,
-    faults: Vec<String>,
+    pub faults: Vec<String>,
+}
+
+impl Prefixes {
+    /// An invocation shows this.
+    pub fn show(&mut self, it: &Value) {
+        let run = it["run"]["id"].as_str().unwrap_or("?").to_owned();
+        let steps = it["steps"].as_object().cloned().unwrap_or_default();
+        let mut shown: Vec<(i64, String, String)> = steps
+            .iter()
+            .filter_map(|(id, s)| {
+                let outcome = format!("{:?}{:?}", s.get("value"), s.get("error"));
+                Some((s.get("seq")?.as_i64()?, id.clone(), outcome))
+            })
+            .collect();
+        shown.sort();
+        for (i, (seq, id, _)) in shown.iter().enumerate() {
+            if *seq != i as i64 + 1 {
+                self.faults.push(format!("{run}: seq {seq} of {id} at place {}", i + 1));
+            }
+        }
+        let epoch = it["invocation"]["epoch"].as_i64().unwrap_or(-1);
+        let epochs = self.epochs.entry(run.clone()).or_default();
+        if epochs.contains(&epoch) {
+            self.faults.push(format!("{run}: epoch {epoch} in two exchanges"));
+        } else {
+            epochs.push(epoch);
+        }
+        // Invocations may overlap for a moment when a node was taken for dead, so an older one may
+        // arrive later.
+        let longest = self.journals.entry(run.clone()).or_default();
+        let common = longest.len().min(shown.len());
+        if longest[..common] != shown[..common] {
+            let fault = format!("{run}: {shown:?} and {longest:?} are no prefixes of one another");
+            self.faults.push(fault);
+        } else if shown.len() > longest.len() {
+            self.journals.insert(run, shown);
+        }
+    }
+
+    /// The steps of the longest journal shown of a run, in order.
+    pub fn longest(&self, run: &str) -> Vec<String> {
+        let longest = self.journals.get(run).map(Vec::as_slice).unwrap_or_default();
+        longest.iter().map(|(_, id, _)| id.clone()).collect()
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Seen {
+    executions: Vec<Execution>,
+    prefixes: Prefixes,
     invocations: u64,
 }
 
@@ -63,44 +113,15 @@ impl Oracle {
 
     /// What was wrong with what the gateway showed.
     pub fn faults(&self) -> Vec<String> {
-        self.seen.lock().expect("no panic").faults.clone()
+        self.seen.lock().expect("no panic").prefixes.faults.clone()
     }
 
     fn look(&self, it: &Value) -> Value {
         let run = it["run"]["id"].as_str().unwrap_or("?").to_owned();
         let steps = it["steps"].as_object().cloned().unwrap_or_default();
-        let mut shown: Vec<(i64, String, String)> = steps
-            .iter()
-            .filter_map(|(id, s)| {
-                let outcome = format!("{:?}{:?}", s.get("value"), s.get("error"));
-                Some((s.get("seq")?.as_i64()?, id.clone(), outcome))
-            })
-            .collect();
-        shown.sort();
         let mut seen = self.seen.lock().expect("no panic");
         seen.invocations += 1;
-        for (i, (seq, id, _)) in shown.iter().enumerate() {
-            if *seq != i as i64 + 1 {
-                seen.faults.push(format!("{run}: seq {seq} of {id} at place {}", i + 1));
-            }
-        }
-        let epoch = it["invocation"]["epoch"].as_i64().unwrap_or(-1);
-        let epochs = seen.epochs.entry(run.clone()).or_default();
-        if epochs.contains(&epoch) {
-            seen.faults.push(format!("{run}: epoch {epoch} in two exchanges"));
-        } else {
-            epochs.push(epoch);
-        }
-        // All journals of a run are prefixes of one another. Invocations may overlap for a moment
-        // when a node was taken for dead, so an older one may arrive later.
-        let longest = seen.journals.entry(run.clone()).or_default();
-        let common = longest.len().min(shown.len());
-        if longest[..common] != shown[..common] {
-            let fault = format!("{run}: {shown:?} and {longest:?} are no prefixes of one another");
-            seen.faults.push(fault);
-        } else if shown.len() > longest.len() {
-            seen.journals.insert(run.clone(), shown);
-        }
+        seen.prefixes.show(it);
         let settled = |id: &str| steps.get(id).is_some_and(|s| s.get("seq").is_some());
         let Some(next) = STEPS.iter().find(|id| !settled(id)) else {
             return json!({"result": {"steps": STEPS.len()}});

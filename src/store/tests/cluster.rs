@@ -5,7 +5,7 @@ use crate::machine::NodeId;
 
 fn node(b: &mut Bench, ttl: Duration) -> NodeBeat {
     let id = NodeId::new(b.now, b.chance());
-    NodeBeat { id, address: format!("http://127.0.0.1:{}", 8000 + b.chance % 1000), ttl }
+    NodeBeat { id, address: format!("http://127.0.0.1:{}", 8000 + b.chance % 1000), ttl, leaving: false }
 }
 
 const TTL: Duration = Duration::from_mins(1);

@@ -5,9 +5,12 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 67] = [
+const ALL: [(&str, &str); 70] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
+    ("has message", accept::HAS_MESSAGE),
+    ("append single", append::SINGLE),
+    ("append single long", append::SINGLE_LONG),
     ("append lean", append::LEAN),
     ("append lean long", append::LEAN_LONG),
     ("append full", append::FULL),

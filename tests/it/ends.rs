@@ -1,0 +1,101 @@
+//! A signal that meets the end of its run is in the run's history, or it was refused.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use serde_json::json;
+use serde_json::value::RawValue;
+use stepwell::engine::{Error, IfClosed, IfRunning, Namespace, Start};
+use stepwell::machine::{Kind, RunId};
+
+use crate::gateway::{Gateway, Handler, settled};
+
+/// How often a signal and an end meet.
+const ENDS: usize = 10_000;
+
+fn start() -> Start {
+    Start {
+        namespace: Namespace { id: 1, name: "default".to_owned() },
+        function: "ends".to_owned(),
+        input: RawValue::NULL.to_owned(),
+        key: None,
+        if_running: IfRunning::default(),
+        if_closed: IfClosed::default(),
+        start_at: None,
+        tags: BTreeMap::new(),
+        run_timeout: None,
+        invocation_timeout: None,
+        retry: None,
+        deployment: None,
+        signal: None,
+        idempotency: None,
+        by: "test".to_owned(),
+        traceparent: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_at_the_end_is_in_the_history_or_was_refused_ten_thousand_times() {
+    // Some take one more step on their way, so that ends come at different moments.
+    let handler = Handler::serve(|it| {
+        let odd = it["run"]["id"].as_str().is_some_and(|id| id.as_bytes()[id.len() - 1] % 2 == 1);
+        if odd && !settled(it, "one") {
+            json!({"ops": [{"op": "run", "id": "one", "value": 1}]})
+        } else {
+            json!({"result": null})
+        }
+    })
+    .await;
+    let gateway = Gateway::start().await;
+    gateway.register(&handler, json!(["ends"])).await;
+    let (accepted, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let begun = std::time::Instant::now();
+    let one = async |i: usize| {
+        let run = gateway.engine.start(start()).await.expect("it starts").run();
+        let mut sent = Vec::new();
+        for n in 0..2 {
+            for _ in 0..(i * 7 + n * 13) % 40 {
+                tokio::task::yield_now().await;
+            }
+            let payload = format!("\"{i}-{n}\"");
+            let ns = Namespace { id: 1, name: "default".to_owned() };
+            let body = Bytes::from(payload.clone());
+            match gateway.engine.signal(&ns, run, "late", body, None, "test").await {
+                Ok(_) => {
+                    accepted.fetch_add(1, Ordering::Relaxed);
+                    sent.push(payload);
+                }
+                Err(Error::RunEnded(_) | Error::RunEnding(_)) => {
+                    refused.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => panic!("{run}: {error}"),
+            }
+        }
+        (run, sent)
+    };
+    let sent: Vec<(RunId, Vec<String>)> =
+        futures::stream::iter(0..ENDS / 2).map(one).buffer_unordered(64).collect().await;
+    let (accepted, refused) = (accepted.into_inner(), refused.into_inner());
+    eprintln!("{ENDS} signals in {:?}: {accepted} accepted, {refused} refused", begun.elapsed());
+    assert!(accepted > ENDS / 20, "hardly any met a live run: {accepted}");
+    assert!(refused > ENDS / 20, "hardly any met an end: {refused}");
+    for (run, sent) in sent {
+        gateway
+            .eventually("it ends", async |g| {
+                let ended = g.db.store.load(&[run]).await.expect("it can be read");
+                ended[0].ended.is_some()
+            })
+            .await;
+        let rows = gateway.db.store.rows_after(run, 0, -1, 1_000).await.expect("its journal");
+        let kept: Vec<String> = rows
+            .iter()
+            .filter(|r| r.kind == Kind::Arrived && r.step == "late")
+            .map(|r| String::from_utf8_lossy(r.body.as_deref().unwrap_or_default()).into_owned())
+            .collect();
+        assert_eq!(kept, sent, "{run}: {rows:#?}");
+        assert_eq!(rows.last().map(|r| r.kind), Some(Kind::Completed), "{run}");
+    }
+    gateway.close().await;
+}
