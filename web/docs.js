@@ -1,16 +1,6 @@
 // Renders /openapi.json, as text only.
 
-const $ = (id) => document.getElementById(id);
-
-function el(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [k, v] of Object.entries(attributes)) node.setAttribute(k, v);
-  node.append(...children.filter((c) => c !== null && c !== undefined));
-  return node;
-}
-
-/** Text with `code` in it. */
-const prose = (text) => (text ?? "").split("`").map((part, i) => (i % 2 ? el("code", {}, part) : part));
+import { $, el, prose } from "./dom.js";
 
 const named = (ref) => ref.split("/").pop();
 

@@ -16,8 +16,10 @@ const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-
                    connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 
 /// Files that pages load.
-const ASSETS: [(&str, &str, &str); 4] = [
+const ASSETS: [(&str, &str, &str); 6] = [
     ("app.js", "text/javascript; charset=utf-8", include_str!("../../web/app.js")),
+    ("dom.js", "text/javascript; charset=utf-8", include_str!("../../web/dom.js")),
+    ("json.js", "text/javascript; charset=utf-8", include_str!("../../web/json.js")),
     ("docs.js", "text/javascript; charset=utf-8", include_str!("../../web/docs.js")),
     ("style.css", "text/css; charset=utf-8", include_str!("../../web/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("../../web/icon.svg")),
@@ -175,7 +177,10 @@ fn page(title: &str, body: &str) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>{title} · Stepwell</title><link rel=\"icon\" href=\"/assets/icon.svg\">\
          <link rel=\"stylesheet\" href=\"/assets/style.css\">\
-         <body class=\"text\"><main>{body}</main></body></html>"
+         <body class=\"text\"><header><strong>Stepwell</strong><nav aria-label=\"Pages\">\
+         <a href=\"/\">Runs</a> <a href=\"/docs\">API</a> \
+         <a href=\"/problems\" aria-current=\"page\">Problems</a></nav></header>\
+         <main>{body}</main></body></html>"
     )
 }
 
