@@ -17,9 +17,10 @@ run: ## `stepwell dev` in release mode, with data in .stepwell
 	cargo run --release --quiet -- dev --port $(PORT)
 
 test: check ## everything that .ci/run wants: checks, all tests, examples and demo
-	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test --lib --bins --tests; fi
+	cargo test --lib --bins --tests
 	cargo test --doc --quiet
 	cargo build --release
+	tests/outside/run.sh target/release/stepwell
 	PORT=18484 scripts/test-examples.sh target/release/stepwell
 	PORT=18494 DATA_DIR=.stepwell-test CI=true python3 scripts/demo.py
 

@@ -21,6 +21,9 @@ has cc || missing+=(gcc libc6-dev)
 if [[ ${1:-} == test ]]; then
   has go || missing+=(golang-go)
   has php || missing+=(php-cli)
+  has npm || missing+=(npm)
+  has chromium || missing+=(chromium)
+  python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 fi
 
 if ((${#missing[@]})); then

@@ -29,3 +29,11 @@ fi
 "$python" webhooks.py "$binary"
 "$python" api.py "$binary" >"$kept/api.log" 2>&1 || { cat "$kept/api.log" >&2; exit 1; }
 tail -n 1 "$kept/api.log"
+
+cd browser
+if ! cmp --silent package-lock.json node_modules/installed.json; then
+  echo "Installing browser/package-lock.json"
+  quietly npm ci --no-audit --no-fund
+  cp package-lock.json node_modules/installed.json
+fi
+STEPWELL=$binary node --test
