@@ -2,12 +2,18 @@
 #![expect(unreachable_pub, reason = "one binary of tests")]
 #![expect(clippy::panic, reason = "a test that fails panics")]
 
+mod acts;
+mod auth;
 mod callbacks;
 mod chaos;
 mod cluster;
+mod endpoints;
 mod ends;
+mod faults;
 mod gateway;
+mod idempotency;
 mod load;
+mod metrics;
 mod oracle;
 mod outage;
 mod proxy;
@@ -17,6 +23,7 @@ mod signals;
 mod steps;
 mod takeover;
 mod two_nodes;
+mod watching;
 mod zombie;
 
 /// A client for the tests' own calls, to be finished with what a test needs.
