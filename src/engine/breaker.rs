@@ -73,6 +73,8 @@ pub(super) enum Health {
     Suspicious(String),
     /// 401, 403, 404, 410 or a TLS failure.
     Unhealthy(String),
+    /// No answer came. It may be the run's fault: it opens no circuit, and closes none.
+    Silent(String),
     /// Says nothing about the endpoint.
     Unknown,
 }
@@ -112,6 +114,10 @@ impl Breaker {
     pub(super) fn ended(&mut self, health: &Health, now: Timestamp) -> bool {
         self.open = self.open.saturating_sub(1);
         let (fatal, detail) = match health {
+            Health::Silent(detail) => {
+                self.probe_failed(detail, now);
+                return false;
+            }
             Health::Unknown => {
                 if let Circuit::Open { probing, .. } = &mut self.circuit {
                     *probing = false;
@@ -133,13 +139,8 @@ impl Breaker {
         };
         self.failures += 1;
         match &mut self.circuit {
-            Circuit::Open { detail: was, next_probe_at, wait, probing, .. } => {
-                if *probing {
-                    *wait = (*wait * 2).min(LONGEST_WAIT);
-                    *next_probe_at = now + *wait;
-                    *probing = false;
-                    was.clone_from(detail);
-                }
+            Circuit::Open { .. } => {
+                self.probe_failed(detail, now);
                 false
             }
             Circuit::Closed if fatal || self.failures >= OPEN_AFTER => {
@@ -153,6 +154,18 @@ impl Breaker {
                 true
             }
             Circuit::Closed | Circuit::Disabled => false,
+        }
+    }
+
+    /// If a probe is under way, it has failed: the next one goes out later.
+    fn probe_failed(&mut self, why: &str, now: Timestamp) {
+        if let Circuit::Open { detail, next_probe_at, wait, probing, .. } = &mut self.circuit
+            && *probing
+        {
+            *wait = (*wait * 2).min(LONGEST_WAIT);
+            *next_probe_at = now + *wait;
+            *probing = false;
+            why.clone_into(detail);
         }
     }
 

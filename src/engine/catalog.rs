@@ -28,10 +28,25 @@ pub struct Endpoint {
     pub name: String,
     /// Extra headers of every invocation.
     pub headers: HeaderMap,
-    /// Live signing secrets.
-    pub secrets: Vec<Secret>,
+    /// Signing secrets, the newest first.
+    secrets: Vec<Secret>,
+    /// When all but the newest cease to sign.
+    old_until: Option<Timestamp>,
     /// No invocation is sent.
     pub disabled: bool,
+}
+
+impl Endpoint {
+    /// The secrets that sign at a moment.
+    #[must_use]
+    pub fn signing(&self, now: Timestamp) -> &[Secret] {
+        let newest = self.secrets.len().min(1);
+        if self.old_until.is_some_and(|at| at <= now) {
+            &self.secrets[..newest]
+        } else {
+            &self.secrets
+        }
+    }
 }
 
 /// A deployment, as far as invocations need it.
@@ -116,6 +131,7 @@ impl Catalog {
                     name: e.name.clone(),
                     headers: header_map(&e.headers),
                     secrets,
+                    old_until: e.old_until,
                     disabled: e.disabled,
                 };
                 (e.id, Arc::new(endpoint))

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use super::Engine;
-use super::breaker::Health;
+use super::breaker::{Breaker, Health};
 use super::catalog::{Deployment, circuit_changed};
 use super::owner::Owner;
 use crate::machine::{Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
@@ -177,7 +177,8 @@ impl Engine {
         let invocation = ready.invocation.to_string();
         let endpoint = &ready.deployment.endpoint;
         let seconds = self.clock().upper().as_secs();
-        let signature = protocol::sign(&invocation, seconds, &ready.body, &endpoint.secrets);
+        let signature =
+            protocol::sign(&invocation, seconds, &ready.body, endpoint.signing(begun_at));
         let timestamp = seconds.to_string();
         let traceparent = ready.trace.to_string();
         let headers = request_headers(
@@ -263,14 +264,18 @@ impl Engine {
         if let Some(data) = ended.failure {
             entry.run.note(now, ready.epoch, "invocation.failed", "gateway", data);
         }
-        entry.queue.push_back(ended.cause);
         if counted {
             entry.admitted = None;
-            if let Some(breaker) = owner.breakers.get_mut(&endpoint)
-                && breaker.ended(&ended.health, past)
-            {
-                circuit_changed(&owner, endpoint);
-            }
+        }
+        if counted
+            && let Some(breaker) = owner.breakers.get_mut(&endpoint)
+            && breaker.ended(&ended.health, past)
+        {
+            circuit_changed(&owner, endpoint);
+        }
+        let parks = owner.breakers.get(&endpoint).is_some_and(Breaker::parks);
+        if let Some(entry) = owner.runs.get_mut(&ready.run) {
+            entry.queue.push_back(if parks { unburnt(ended.cause) } else { ended.cause });
         }
         self.pump(&mut owner, ready.run);
         self.release(&mut owner, endpoint);
@@ -303,7 +308,7 @@ impl Engine {
                         kept,
                     ),
                     _ if failure.is_connect() => fault(retry, Health::Suspicious(detail), kept),
-                    _ => fault(retry, Health::Unknown, kept),
+                    _ => fault(retry, Health::Silent(detail), kept),
                 };
             }
         };
@@ -391,6 +396,16 @@ fn told_of(ready: &Ready, status: Option<u16>, detail: &str, head: &[u8], ms: i3
         "body": String::from_utf8_lossy(head),
     });
     crate::machine::to_bytes(&data)
+}
+
+/// While the circuit is open, a failure is the endpoint's and costs its run no attempt.
+fn unburnt(cause: Cause) -> Cause {
+    match cause {
+        Cause::Faulted { epoch, fault: Fault::Retry { detail, .. } } => {
+            Cause::Faulted { epoch, fault: Fault::Unhealthy { detail } }
+        }
+        other => other,
+    }
 }
 
 /// The endpoint's own headers, and over them those of the protocol.

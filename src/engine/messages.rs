@@ -116,7 +116,10 @@ impl Engine {
                 return Err(refused("only a paused run can be resumed"));
             }
             MessageKind::RetryNow
-                if !matches!(view.status, Status::Retrying | Status::Parked | Status::Queued) =>
+                if !matches!(
+                    view.status,
+                    Status::Retrying | Status::Parked | Status::Queued | Status::Scheduled
+                ) =>
             {
                 return Err(refused("nothing of it waits for another attempt"));
             }

@@ -525,7 +525,7 @@ impl Run {
     /// Notes something for the history that is no row.
     pub fn note(&mut self, at: Timestamp, epoch: i32, what: &str, by: &str, data: Bytes) {
         self.next.history.push(HistoryEntry {
-            at,
+            at: at.max(self.last_at),
             epoch,
             what: what.to_owned(),
             by: by.to_owned(),

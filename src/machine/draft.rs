@@ -61,7 +61,8 @@ impl Draft {
         self.0.seq = run.seq + i32::from(self.0.kind.settles());
         self.0.epoch = run.epoch.max(run.row_epoch);
         self.0.dep = run.dep;
-        self.0.at = at;
+        // A clock that was set right may go back a little; time along a journal does not.
+        self.0.at = at.max(run.last_at);
         // What this module writes it can read: a row that could not be evolved would be a bug
         // here, and the property tests replay every row ever recorded.
         let read = run.evolve(&self.0);

@@ -300,6 +300,8 @@ pub struct Run {
     pub started_at: Option<Timestamp>,
     /// When the last row was recorded.
     pub last_at: Timestamp,
+    /// The time of the last log lines, as far as is known.
+    pub last_log: Timestamp,
     /// Rows that wait for the next append.
     pub next: Append,
     /// Until when the database leaves a parked run alone; none: for ever.
@@ -401,6 +403,7 @@ impl Run {
             custom_status: None,
             started_at: None,
             last_at: row.at,
+            last_log: NEVER_YET,
             next: Append::default(),
             alarm: created.start_at.into_iter().chain(row.due).min(),
             looked: NEVER_YET,
@@ -433,6 +436,8 @@ impl Run {
         }
         run.started_at = rest.iter().find(|r| r.flags.has(Flags::HANDLER)).map(|r| r.at);
         run.epoch = run.row_epoch;
+        // Its log is not read: the last lines came with a row.
+        run.last_log = run.last_at;
         // Whoever had an epoch may have used it before anything else was recorded.
         run.invoked = run.row_epoch > 0;
         if let Turn::Waiting { tree } = &run.turn

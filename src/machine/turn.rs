@@ -1,6 +1,7 @@
 //! What a handler's answer means for its run.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -197,7 +198,11 @@ impl Run {
                 }
             }
             Op::Log { level, message, fields } => {
-                self.next.logs.push(LogLine { at: env.now, level, message, fields });
+                // Lines are known by their time and their place within one append.
+                if self.next.logs.is_empty() {
+                    self.last_log = env.now.max(self.last_log + Duration::from_micros(1));
+                }
+                self.next.logs.push(LogLine { at: self.last_log, level, message, fields });
             }
         }
     }

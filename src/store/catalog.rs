@@ -42,6 +42,8 @@ pub struct Endpoint {
     pub version: i32,
     /// Live signing secrets (`whsec_…`), the newest first.
     pub secrets: Vec<String>,
+    /// When all but the newest of them cease to sign; none: there is but one.
+    pub old_until: Option<Timestamp>,
     /// When it was registered first.
     pub created_at: Timestamp,
     /// When it was changed last.
@@ -108,7 +110,7 @@ pub(super) const VERSION: &str = "select config_version from cluster";
 pub(super) const NAMESPACES: &str = "select id, name from namespaces order by id";
 pub(super) const ENDPOINTS: &str = "select id, public_id, ns, name, url, headers::text as headers,
        disabled, version, created_at, updated_at from endpoints where deleted_at is null order by id";
-pub(super) const SECRETS: &str = "select endpoint_id, secret from secrets
+pub(super) const SECRETS: &str = "select endpoint_id, secret, expires_at from secrets
  where expires_at > now() order by endpoint_id, id desc";
 pub(super) const DEPLOYMENTS: &str = "select id, public_id, endpoint_id, url, manifest, created_at
   from deployments order by id";
@@ -143,8 +145,12 @@ pub(super) fn headers_json(headers: &BTreeMap<String, String>) -> String {
     serde_json::to_string(headers).expect("a map of strings is JSON")
 }
 
-fn endpoint(row: &PgRow, secrets: &mut HashMap<i32, Vec<String>>) -> Result<Endpoint> {
+/// The secrets of an endpoint, the newest first, and when the old ones expire.
+type Secrets = HashMap<i32, (Vec<String>, Option<Timestamp>)>;
+
+fn endpoint(row: &PgRow, secrets: &mut Secrets) -> Result<Endpoint> {
     let id = row.try_get("id")?;
+    let (secrets, old_until) = secrets.remove(&id).unwrap_or_default();
     let headers: &str = row.try_get("headers")?;
     Ok(Endpoint {
         id,
@@ -156,7 +162,8 @@ fn endpoint(row: &PgRow, secrets: &mut HashMap<i32, Vec<String>>) -> Result<Endp
             .map_err(|e| Error::corrupt(format!("headers of endpoint {id}: {e}")))?,
         disabled: row.try_get("disabled")?,
         version: row.try_get("version")?,
-        secrets: secrets.remove(&id).unwrap_or_default(),
+        secrets,
+        old_until,
         created_at: wire::at(row, "created_at")?,
         updated_at: wire::at(row, "updated_at")?,
     })
@@ -193,12 +200,16 @@ impl Store {
     pub async fn load_catalog(&self) -> Result<Catalog> {
         let mut tx = self.begin(super::SNAPSHOT).await?;
         let version = sqlx::query_scalar(VERSION).fetch_one(&mut *tx).await?;
-        let mut secrets: HashMap<i32, Vec<String>> = HashMap::new();
+        let mut secrets = Secrets::new();
         for row in sqlx::query(SECRETS).fetch_all(&mut *tx).await? {
             let secret = wire::body(&row, "secret")?.unwrap_or_default();
             let secret = String::from_utf8(secret.into())
                 .map_err(|_| Error::corrupt("a signing secret is not text"))?;
-            secrets.entry(row.try_get("endpoint_id")?).or_default().push(secret);
+            let (of_it, old_until) = secrets.entry(row.try_get("endpoint_id")?).or_default();
+            if !of_it.is_empty() {
+                *old_until = Some(wire::at(&row, "expires_at")?);
+            }
+            of_it.push(secret);
         }
         let endpoints = sqlx::query(ENDPOINTS).fetch_all(&mut *tx).await?;
         let deployments = sqlx::query(DEPLOYMENTS).fetch_all(&mut *tx).await?;

@@ -32,6 +32,8 @@ pub struct Gateway {
     pub engine: Engine,
     pub url: String,
     pub http: reqwest::Client,
+    /// Where the clock stood at first.
+    begun: Timestamp,
     stop: CancellationToken,
 }
 
@@ -44,13 +46,24 @@ impl Gateway {
         Self::on(TestDb::new().await, limits).await
     }
 
+    /// A gateway that asks everybody for an API key.
+    pub async fn closed() -> Self {
+        let db = TestDb::new().await;
+        let clock = standing(&db).await;
+        Self::set_up(db, Limits::default(), clock, false).await
+    }
+
     /// A gateway on this database, such as one that another gateway has left.
     pub async fn on(db: TestDb, limits: Limits) -> Self {
-        let clock = Clock::manual("2026-11-23T09:00:00Z".parse().expect("a time"));
+        let clock = standing(&db).await;
         Self::at(db, limits, clock).await
     }
 
     pub async fn at(db: TestDb, limits: Limits, clock: Clock) -> Self {
+        Self::set_up(db, limits, clock, true).await
+    }
+
+    async fn set_up(db: TestDb, limits: Limits, clock: Clock, open_on_loopback: bool) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         let settings = Settings {
@@ -63,12 +76,16 @@ impl Gateway {
         let engine = Engine::begin(db.store.clone(), clock.clone(), client, settings).await;
         let engine = engine.expect("the database is there");
         let stop = CancellationToken::new();
-        let namespace = Namespace { id: 1, name: "default".to_owned() };
-        let caller = Caller { namespace, by: "local".to_owned(), scopes: Scopes::ALL };
-        let state = ApiState::new(engine.clone(), stop.clone()).without_keys_on_loopback(caller);
+        let mut state = ApiState::new(engine.clone(), stop.clone());
+        if open_on_loopback {
+            let namespace = Namespace { id: 1, name: "default".to_owned() };
+            let caller = Caller { namespace, by: "local".to_owned(), scopes: Scopes::ALL };
+            state = state.without_keys_on_loopback(caller);
+        }
         tokio::spawn(api::serve(listener, api::router(state), stop.clone()));
         let http = crate::http_client().no_proxy().build().expect("a client can be made");
-        let gateway = Self { db, clock, engine, url, http, stop };
+        let begun = clock.lower();
+        let gateway = Self { db, clock, engine, url, http, begun, stop };
         gateway.eventually("the gateway is ready", async |g| g.engine.ready().await.is_ok()).await;
         gateway
     }
@@ -87,6 +104,11 @@ impl Gateway {
         self.engine.halt();
         let findings = self.db.store.audit().await.expect("the audit can be read");
         assert!(findings.is_empty(), "{findings:?}");
+    }
+
+    /// So many seconds after the clock's beginning, as the API writes it.
+    pub fn moment(&self, seconds: u64) -> String {
+        (self.begun + Duration::from_secs(seconds)).to_string()
     }
 
     /// Moves the clock. What becomes due happens in the background; wait for what it leads to.
@@ -155,7 +177,16 @@ impl Gateway {
 
     /// The journal's entries, settled ones first.
     pub async fn journal(&self, run: &str) -> Vec<Value> {
-        list(self.get(&format!("/v1/runs/{run}/journal?limit=200")).await)
+        let (mut entries, mut after) = (Vec::new(), "0".to_owned());
+        loop {
+            let mut page = self.get(&format!("/v1/runs/{run}/journal?after={after}")).await;
+            let Value::Array(some) = page["data"].take() else { panic!("no list: {page}") };
+            entries.extend(some);
+            match page["next_cursor"].as_str() {
+                Some(next) => next.clone_into(&mut after),
+                None => return entries,
+            }
+        }
     }
 
     /// The history's entries.
@@ -231,6 +262,13 @@ impl Gateway {
     }
 }
 
+/// A clock that stands at a whole second near the database's time, which is what some columns
+/// are compared with.
+async fn standing(db: &TestDb) -> Clock {
+    let now = db.store.now().await.expect("the database is there");
+    Clock::manual(Timestamp::from_micros(now.as_secs() * 1_000_000))
+}
+
 /// What a handler answers.
 #[derive(Debug, Clone)]
 pub enum Answer {
@@ -245,7 +283,7 @@ pub enum Answer {
     /// Nothing, ever.
     Hang,
     /// Waits for a permit, then answers so.
-    Held(Arc<Semaphore>, Box<Answer>),
+    Held(Arc<Semaphore>, Box<Self>),
 }
 
 impl Answer {

@@ -5,12 +5,18 @@
 #![expect(clippy::print_stderr, reason = "figures are for who runs a test by hand")]
 #![expect(clippy::pedantic, reason = "what tests count and cast is small")]
 
+mod acts;
+mod auth;
 mod callbacks;
 mod chaos;
 mod cluster;
+mod endpoints;
 mod ends;
+mod faults;
 mod gateway;
+mod idempotency;
 mod load;
+mod metrics;
 mod oracle;
 mod outage;
 mod proxy;
@@ -20,6 +26,7 @@ mod signals;
 mod steps;
 mod takeover;
 mod two_nodes;
+mod watching;
 mod zombie;
 
 /// A client for the tests' own calls, to be finished with what a test needs.

@@ -267,13 +267,14 @@ async fn trees_wait_for_what_they_say() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sleeps_fire_when_due_in_order_and_once() {
     let g = Gateway::start().await;
-    let handler = Handler::serve(|it| {
+    let until = g.moment(600);
+    let handler = Handler::serve(move |it| {
         if ["short", "long", "until"].iter().all(|s| settled(it, s)) {
             return json!({"result": it["steps"]});
         }
         json!({"ops": [
             {"op": "sleep", "id": "long", "for": "P1D"},
-            {"op": "sleep", "id": "until", "until": "2026-11-23T09:10:00Z"},
+            {"op": "sleep", "id": "until", "until": until},
             {"op": "sleep", "id": "short", "for": "5s"},
         ], "await": {"all": ["short", "long", "until"]}})
     })
