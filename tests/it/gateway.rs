@@ -3,6 +3,7 @@
 //! The rest is real: Postgres, sockets both ways, the whole stack from the router to the tables.
 //! When it is dropped by [`Gateway::close`], the audit must find nothing.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -334,6 +335,14 @@ impl Handler {
             .with_state(handler.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         handler
+    }
+
+    /// Answers one after another; then hangs.
+    pub async fn answers<A: Into<Answer>>(answers: impl IntoIterator<Item = A>) -> Self {
+        let answers: VecDeque<Answer> = answers.into_iter().map(Into::into).collect();
+        let answers = Mutex::new(answers);
+        Self::serve(move |_| answers.lock().expect("no panic").pop_front().unwrap_or(Answer::Hang))
+            .await
     }
 
     /// From now on answers by this script.
