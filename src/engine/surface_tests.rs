@@ -326,6 +326,7 @@ async fn messages_that_a_terminate_leaves_come_last_in_the_history() {
     engine.halt();
 }
 
+// P8.4, P8.8
 #[tokio::test]
 async fn registrations_are_probed_checked_and_idempotent() {
     let node = node().await;

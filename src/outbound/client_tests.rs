@@ -212,6 +212,7 @@ async fn redirects_are_not_followed() {
     assert_eq!(canary.connections(), 0);
 }
 
+// P3.32
 #[tokio::test]
 async fn silence_is_bounded_and_length_is_not() {
     let post = async |server: &Server, silence| {

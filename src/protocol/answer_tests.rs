@@ -42,6 +42,7 @@ fn payloads_are_slices_of_the_body_byte_for_byte() {
     assert_eq!(&result[..], br#"[ 1 ,"\u00e4"]"#);
 }
 
+// P5.4
 #[test]
 fn null_is_a_value_and_nothing_is_null() {
     for json in [
@@ -61,6 +62,7 @@ fn null_is_a_value_and_nothing_is_null() {
     assert!(bad_op(r#"{"op":"run","id":"a","error":null}"#).contains("must be an object"));
 }
 
+// P5.4, P5.5, P5.6, P5.9, P5.10, P5.12, P5.21, P5.22, P5.30
 #[test]
 fn every_op_is_read() {
     let run = op(
@@ -110,6 +112,7 @@ fn an_error_that_was_shown_may_be_passed_on() {
     assert_eq!((error.kind.as_str(), error.message.as_str()), ("Error", ""));
 }
 
+// P3.1
 #[test]
 fn an_answer_ends_in_one_way() {
     assert!(matches!(taken(r#"{"yield":true}"#).terminal, Some(Terminal::Yield)));
@@ -145,6 +148,7 @@ fn an_answer_ends_in_one_way() {
     assert!(said.to_string().contains("UTF-8"));
 }
 
+// P2.25, P5.1
 #[test]
 fn errors_name_op_step_and_field() {
     let said = malformed(
@@ -208,6 +212,7 @@ fn a_step_is_reported_once_an_answer() {
     taken(r#"{"ops":[{"op":"status","value":1},{"op":"status","value":1}]}"#);
 }
 
+// P3.29, P3.31
 #[test]
 fn limits_are_told_from_malformed_answers_and_name_the_step() {
     let limits = Limits { value_bytes: 200, ..Limits::default() };

@@ -387,6 +387,7 @@ mod tests {
         format!(r#"{{"protocol": [1, 1], "functions": [{{"name": "ok"}}, {function}]}}"#)
     }
 
+    // P4.1, P8.1
     #[test]
     fn the_protocols_example_is_read_and_kept() {
         let manifest = Manifest::parse(FULL.as_bytes()).expect("a manifest");
@@ -402,6 +403,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&again).expect("JSON"), stored);
     }
 
+    // P4.2, P8.3, P8.12
     #[test]
     fn what_is_left_out_has_the_default() {
         let short = Manifest::parse(br#"{"protocol":[1,3],"functions":[{"name":"f"}]}"#);
@@ -414,6 +416,7 @@ mod tests {
         assert_eq!(said.content_hash(), short.content_hash());
     }
 
+    // P8.5, P8.8
     #[test]
     fn the_hash_is_of_the_content_and_not_of_its_form() {
         let hash = |json: &str| Manifest::parse(json.as_bytes()).expect(json).content_hash();

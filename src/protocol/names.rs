@@ -66,6 +66,7 @@ pub fn valid_tag(name: &str, value: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    // P2.25, P5.1, P5.2
     #[test]
     fn step_ids_are_readable_and_safe_in_an_address() {
         for good in ["charge", "map/3/resize", "name#2", "größe", "...", "a/.b", "constructor"] {

@@ -334,6 +334,7 @@ mod tests {
         serde_json::from_slice(&write_invocation(it)).expect("valid JSON")
     }
 
+    // P2.6, P2.7, P2.10
     #[test]
     fn the_smallest_invocation() {
         let tags = BTreeMap::new();
@@ -366,6 +367,7 @@ mod tests {
         assert!(text.contains("{\"order\":  3544790567247868102}"), "input as it came: {text}");
     }
 
+    // P2.8, P2.11, P2.12, P2.27, P3.35, P5.32
     #[test]
     fn steps_settled_and_pending() {
         let tags = BTreeMap::from([("cu\u{1}".to_owned(), "c\\7".to_owned())]);
@@ -421,6 +423,7 @@ mod tests {
         assert_eq!(read(&only_settled)["steps"].as_object().map(serde_json::Map::len), Some(3));
     }
 
+    // P2.6, P8.1
     #[test]
     fn discovery_is_json() {
         let got: Value = serde_json::from_slice(&write_discover()).expect("valid JSON");

@@ -133,6 +133,7 @@ mod tests {
         verify(ID, &AT.to_string(), header, body, secrets, now).is_ok()
     }
 
+    // P2.2
     #[test]
     fn the_specifications_own_example() {
         let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a secret");
@@ -157,6 +158,7 @@ mod tests {
         assert!(!verified(&header.replace("v1,", "v2,"), BODY, &secrets, AT));
     }
 
+    // P2.2
     #[test]
     fn rotation_works_with_either_secret() {
         let (old, new) = (Secret::generate(), Secret::generate());

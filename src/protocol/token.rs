@@ -356,6 +356,7 @@ mod tests {
         })
     }
 
+    // P2.17
     #[test]
     fn a_token_is_good_for_its_run_and_epoch_until_it_expires() {
         let expires = NOW + std::time::Duration::from_mins(1);
@@ -376,6 +377,7 @@ mod tests {
         }
     }
 
+    // P2.24
     #[test]
     fn a_callback_secret_holds_run_and_generation() {
         let secret = keys().callback_secret(run(2), 3);

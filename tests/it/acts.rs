@@ -93,6 +93,7 @@ async fn terminate_ends_a_run_in_every_state_at_once() {
     g.close().await;
 }
 
+// P3.36, P3.37
 #[tokio::test(flavor = "multi_thread")]
 async fn cancel_ends_a_run_in_every_state_after_the_handler_had_its_say() {
     let g = Gateway::start().await;
@@ -127,6 +128,7 @@ async fn cancel_ends_a_run_in_every_state_after_the_handler_had_its_say() {
     g.close().await;
 }
 
+// P3.35, P3.36
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_run_compensates_until_its_deadline() {
     let g = Gateway::start().await;
@@ -162,6 +164,7 @@ async fn a_cancelled_run_compensates_until_its_deadline() {
     g.close().await;
 }
 
+// P3.16, P9.3
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_did_not_see_the_cancel_is_refused_and_noted() {
     let g = Gateway::start().await;
@@ -197,6 +200,7 @@ async fn an_answer_that_did_not_see_the_cancel_is_refused_and_noted() {
     g.close().await;
 }
 
+// P9.4
 #[tokio::test(flavor = "multi_thread")]
 async fn cancel_and_completion_race_to_one_end() {
     let g = Gateway::start().await;
@@ -244,6 +248,7 @@ async fn cancel_and_completion_race_to_one_end() {
     g.close().await;
 }
 
+// P9.5
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_run_rests_in_every_state_and_goes_on_where_it_was() {
     let g = Gateway::start().await;
@@ -323,6 +328,7 @@ async fn a_paused_run_takes_signals_and_its_open_exchange_may_finish() {
     g.close().await;
 }
 
+// P5.44
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_run_resumes_on_another_deployment_and_stays_there() {
     let g = Gateway::start().await;

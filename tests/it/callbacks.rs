@@ -58,6 +58,7 @@ async fn setup() -> (Gateway, Handler) {
     (g, handler)
 }
 
+// P2.18, P2.19, P5.12
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_takes_one_outcome_and_knows_it_again() {
     let (g, handler) = setup().await;
@@ -84,6 +85,7 @@ async fn a_callback_takes_one_outcome_and_knows_it_again() {
     g.close().await;
 }
 
+// P9.1
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_at_once_one_wins_and_the_others_are_told() {
     let (g, handler) = setup().await;
@@ -100,6 +102,7 @@ async fn of_many_at_once_one_wins_and_the_others_are_told() {
     g.close().await;
 }
 
+// P2.23
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_before_the_ask_is_kept_and_not_shown() {
     let g = Gateway::start().await;
@@ -138,6 +141,7 @@ async fn what_comes_before_the_ask_is_kept_and_not_shown() {
     g.close().await;
 }
 
+// P5.37
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_that_does_not_come_times_out_and_stays_so() {
     let (g, handler) = setup().await;
@@ -153,6 +157,7 @@ async fn a_callback_that_does_not_come_times_out_and_stays_so() {
     g.close().await;
 }
 
+// P2.20, P5.12
 #[tokio::test(flavor = "multi_thread")]
 async fn signs_of_life_keep_a_callback_open_and_silence_ends_it() {
     let (g, handler) = setup().await;
@@ -179,6 +184,7 @@ async fn signs_of_life_keep_a_callback_open_and_silence_ends_it() {
     g.close().await;
 }
 
+// P2.21, P2.22
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_addresses_and_wrong_steps_are_refused() {
     let (g, handler) = setup().await;
@@ -213,6 +219,7 @@ async fn forged_addresses_and_wrong_steps_are_refused() {
     g.close().await;
 }
 
+// P2.18, P2.26, P5.2
 #[tokio::test(flavor = "multi_thread")]
 async fn step_ids_with_slashes_and_more_are_addressed_raw_or_encoded() {
     let (g, handler) = setup().await;

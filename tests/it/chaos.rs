@@ -13,6 +13,7 @@ fn rounds() -> usize {
     rounds.unwrap_or(6)
 }
 
+// P9.1, P9.2, P9.3, P9.4, P9.5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_lose_nothing_and_repeat_nothing() {
     let oracle = Oracle { lost_answers: 30, ..Oracle::default() };

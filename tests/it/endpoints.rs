@@ -36,6 +36,7 @@ fn stage<'a>(probe: &'a Value, name: &str) -> &'a Value {
     stages.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no {name} in {probe}"))
 }
 
+// P8.1
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registration_asks_the_handler_and_shows_its_secret_once() {
     let g = Gateway::start().await;
@@ -156,6 +157,7 @@ async fn every_way_a_probe_fails_comes_with_a_fix_in_words() {
     g.close().await;
 }
 
+// P8.9
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_with_live_runs_is_not_dropped_unless_forced() {
     let g = Gateway::start().await;
@@ -178,6 +180,7 @@ async fn a_function_with_live_runs_is_not_dropped_unless_forced() {
     g.close().await;
 }
 
+// P8.5, P8.6, P8.7
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_go_on_with_the_newest_deployment_or_stay_where_they_began() {
     let g = Gateway::start().await;
@@ -265,6 +268,7 @@ fn signed(handler: &Handler, secret: &str) -> bool {
     text("webhook-signature").split(' ').any(|s| s == expected)
 }
 
+// P2.2
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_secret_signs_beside_the_old_one_for_a_day() {
     let g = Gateway::start().await;
@@ -299,6 +303,7 @@ async fn a_rotated_secret_signs_beside_the_old_one_for_a_day() {
     g.close().await;
 }
 
+// P2.1
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_of_the_endpoint_go_with_every_invocation_and_are_not_shown() {
     let g = Gateway::start().await;

@@ -37,6 +37,7 @@ fn start() -> Start {
     }
 }
 
+// P3.16, P3.18, P9.4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_at_the_end_is_in_the_history_or_was_refused_ten_thousand_times() {
     // Some take one more step on their way, so that ends come at different moments.

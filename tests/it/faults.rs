@@ -13,6 +13,7 @@ fn with_retry_after(status: u16, after: &str) -> Answer {
     Answer::Status(status, vec![("retry-after", after.to_owned())], "busy".to_owned())
 }
 
+// P3.23, P3.24
 #[tokio::test(flavor = "multi_thread")]
 async fn statuses_that_may_pass_are_retried_with_a_growing_delay() {
     let g = Gateway::start().await;
@@ -47,6 +48,7 @@ async fn statuses_that_may_pass_are_retried_with_a_growing_delay() {
     g.close().await;
 }
 
+// P3.23
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_is_honoured_and_clamped() {
     for (header, seconds) in
@@ -74,6 +76,7 @@ async fn retry_after_is_honoured_and_clamped() {
     }
 }
 
+// P3.25, P9.5
 #[tokio::test(flavor = "multi_thread")]
 async fn used_up_invocations_pause_the_run_and_never_fail_it() {
     let g = Gateway::start().await;
@@ -93,6 +96,7 @@ async fn used_up_invocations_pause_the_run_and_never_fail_it() {
     g.close().await;
 }
 
+// P3.27
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unhealthy_answer_parks_all_runs_at_once_and_burns_nothing() {
     let g = Gateway::start().await;
@@ -139,6 +143,7 @@ async fn an_unhealthy_answer_parks_all_runs_at_once_and_burns_nothing() {
     g.close().await;
 }
 
+// P3.26
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_errors_open_the_circuit_after_five_and_outlast_any_policy() {
     let g = Gateway::start().await;
@@ -189,6 +194,7 @@ async fn connection_errors_open_the_circuit_after_five_and_outlast_any_policy() 
     g.close().await;
 }
 
+// P3.26, P3.27
 #[tokio::test(flavor = "multi_thread")]
 async fn gateway_like_statuses_open_the_circuit_and_a_ramp_closes_it() {
     let g = Gateway::start().await;
@@ -317,6 +323,7 @@ async fn register_paged(g: &Gateway, handler: &Handler, more: Value) {
     g.post("/v1/endpoints", body).await;
 }
 
+// P3.28
 #[tokio::test(flavor = "multi_thread")]
 async fn a_413_lowers_the_inline_budget_and_at_the_floor_the_run_is_paused() {
     let g = Gateway::start().await;
@@ -335,6 +342,7 @@ async fn a_413_lowers_the_inline_budget_and_at_the_floor_the_run_is_paused() {
     g.close().await;
 }
 
+// P2.14, P2.17, P2.28
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_over_the_budget_is_paged_for_who_can() {
     let g = Gateway::start().await;
@@ -384,6 +392,7 @@ async fn a_journal_over_the_budget_is_paged_for_who_can() {
     g.close().await;
 }
 
+// P2.29
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_outgrows_a_deployment_without_pages_is_paused() {
     let g = Gateway::start().await;
@@ -403,6 +412,7 @@ async fn a_run_that_outgrows_a_deployment_without_pages_is_paused() {
     g.close().await;
 }
 
+// P2.17, P2.27
 #[tokio::test(flavor = "multi_thread")]
 async fn a_big_value_is_a_ref_that_the_handler_fetches() {
     let g = Gateway::start().await;
@@ -451,6 +461,7 @@ async fn a_big_value_is_a_ref_that_the_handler_fetches() {
     g.close().await;
 }
 
+// P3.29, P3.31
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_over_a_limit_records_nothing_and_pauses_with_the_step_named() {
     let limits = Limits { value_bytes: 10_000, journal_bytes: 25_000, steps: 12, untaken: 10 };
@@ -506,6 +517,7 @@ async fn what_is_over_a_limit_records_nothing_and_pauses_with_the_step_named() {
     g.close().await;
 }
 
+// P9.6
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisonous_handler_harms_only_its_own_runs() {
     let g = Gateway::start().await;
@@ -539,6 +551,7 @@ async fn a_poisonous_handler_harms_only_its_own_runs() {
     g.close().await;
 }
 
+// P2.4, P2.9, P2.10, P2.16, P4.3
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_repeats_the_exchange_with_the_same_keys_for_the_outside_world() {
     let g = Gateway::start().await;

@@ -58,6 +58,7 @@ async fn counters_grow_with_what_happens() {
     g.close().await;
 }
 
+// P2.5
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trace_of_the_start_is_carried_to_every_invocation() {
     let g = Gateway::start().await;

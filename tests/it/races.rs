@@ -128,6 +128,7 @@ async fn gateway_on(db: TestDb) -> Gateway {
     Gateway::at(db, Limits::default(), Clock::system()).await
 }
 
+// P2.13, P2.14, P5.36
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sleep_and_a_callback_have_one_order_and_three_attempts_are_three_under_kills() {
     let racer = Racer::default();
@@ -210,6 +211,7 @@ async fn the_same_with_processes() {
     assert_eq!(cluster.audit().await, Vec::<String>::new());
 }
 
+// P9.4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancel_and_an_end_have_one_winner() {
     let handler = Handler::serve(|it| {

@@ -345,6 +345,7 @@ async fn a_run_ends_at_its_deadline_whatever_it_does() {
     g.close().await;
 }
 
+// P3.32, P3.23, P9.3
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_that_is_silent_too_long_is_repeated_with_a_new_epoch() {
     let g = Gateway::start().await;

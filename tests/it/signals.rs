@@ -22,6 +22,7 @@ fn taking(count: usize) -> impl Fn(&Value) -> Value {
     }
 }
 
+// P2.8, P3.20, P5.10, P5.24, P9.4
 #[tokio::test(flavor = "multi_thread")]
 async fn early_and_late_signals_are_taken_in_order_and_once() {
     let g = Gateway::start().await;
@@ -63,6 +64,7 @@ async fn early_and_late_signals_are_taken_in_order_and_once() {
     g.close().await;
 }
 
+// P5.10, P9.4
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_concurrent_signals_are_each_taken_once_in_the_order_listed() {
     const N: usize = 100;
@@ -82,6 +84,7 @@ async fn a_hundred_concurrent_signals_are_each_taken_once_in_the_order_listed() 
     g.close().await;
 }
 
+// P5.37
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_that_does_not_come_settles_as_timed_out() {
     let g = Gateway::start().await;
@@ -119,6 +122,7 @@ async fn a_signal_that_does_not_come_settles_as_timed_out() {
     g.close().await;
 }
 
+// P3.16, P3.17, P3.18
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_has_not_seen_a_signal_is_refused_twice_and_then_stands() {
     let g = Gateway::start().await;
@@ -152,6 +156,7 @@ async fn an_end_that_has_not_seen_a_signal_is_refused_twice_and_then_stands() {
     g.close().await;
 }
 
+// P3.16, P3.20, P9.4
 #[tokio::test(flavor = "multi_thread")]
 async fn no_accepted_signal_is_lost_at_the_end() {
     let g = Gateway::start().await;

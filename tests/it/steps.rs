@@ -13,6 +13,7 @@ fn entry<'a>(journal: &'a [Value], id: &str) -> &'a Value {
     journal.iter().find(|e| e["id"] == id).unwrap_or_else(|| panic!("no {id} in {journal:?}"))
 }
 
+// P2.11, P3.2, P3.11, P5.4, P5.41, P9.1
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_is_recorded_once_and_its_first_outcome_wins() {
     let g = Gateway::start().await;
@@ -42,6 +43,7 @@ async fn a_step_is_recorded_once_and_its_first_outcome_wins() {
     g.close().await;
 }
 
+// P5.31, P5.33, P5.34, P5.36
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gateway_keeps_a_steps_retry_policy() {
     let g = Gateway::start().await;
@@ -87,6 +89,7 @@ async fn the_gateway_keeps_a_steps_retry_policy() {
     g.close().await;
 }
 
+// P2.12, P5.30, P5.32
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_attempt_is_shown_as_pending_and_after_ms_replaces_the_delay() {
     let g = Gateway::start().await;
@@ -122,6 +125,7 @@ async fn a_waiting_attempt_is_shown_as_pending_and_after_ms_replaces_the_delay()
     g.close().await;
 }
 
+// P5.31, P8.2
 #[tokio::test(flavor = "multi_thread")]
 async fn the_policy_of_function_and_run_holds_where_the_op_has_none() {
     let g = Gateway::start().await;
@@ -153,6 +157,7 @@ async fn the_policy_of_function_and_run_holds_where_the_op_has_none() {
     g.close().await;
 }
 
+// P5.30
 #[tokio::test(flavor = "multi_thread")]
 async fn never_settles_at_once_and_pause_asks_for_a_person() {
     let g = Gateway::start().await;
@@ -183,6 +188,7 @@ async fn never_settles_at_once_and_pause_asks_for_a_person() {
     g.close().await;
 }
 
+// P5.6, P5.7, P9.2
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_was_begun_runs_at_most_once() {
     let g = Gateway::start().await;
@@ -214,6 +220,7 @@ async fn a_step_that_was_begun_runs_at_most_once() {
     g.close().await;
 }
 
+// P3.4, P3.5, P3.6, P3.7, P3.14, P3.15
 #[tokio::test(flavor = "multi_thread")]
 async fn trees_wait_for_what_they_say() {
     let g = Gateway::start().await;
@@ -264,6 +271,7 @@ async fn trees_wait_for_what_they_say() {
     g.close().await;
 }
 
+// P2.13, P3.15, P5.9
 #[tokio::test(flavor = "multi_thread")]
 async fn sleeps_fire_when_due_in_order_and_once() {
     let g = Gateway::start().await;
@@ -294,6 +302,7 @@ async fn sleeps_fire_when_due_in_order_and_once() {
     g.close().await;
 }
 
+// P3.11, P3.12
 #[tokio::test(flavor = "multi_thread")]
 async fn asking_again_for_what_is_pending_is_no_reason_to_invoke() {
     let g = Gateway::start().await;
@@ -323,6 +332,7 @@ async fn asking_again_for_what_is_pending_is_no_reason_to_invoke() {
     g.close().await;
 }
 
+// P3.9, P3.13
 #[tokio::test(flavor = "multi_thread")]
 async fn three_answers_without_progress_pause_the_run() {
     let g = Gateway::start().await;
@@ -351,6 +361,7 @@ async fn three_answers_without_progress_pause_the_run() {
     g.close().await;
 }
 
+// P5.42, P5.43, P5.44
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mismatch_records_nothing_and_says_what_was_expected() {
     let g = Gateway::start().await;
@@ -387,6 +398,7 @@ async fn a_mismatch_records_nothing_and_says_what_was_expected() {
     g.close().await;
 }
 
+// P5.3
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_may_be_inserted_removed_and_reordered_between_invocations() {
     let g = Gateway::start().await;
@@ -416,6 +428,7 @@ async fn steps_may_be_inserted_removed_and_reordered_between_invocations() {
     g.close().await;
 }
 
+// P3.1, P3.8, P3.23, P3.24, P3.25, P5.1
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_malformed_is_named_retried_and_then_paused_never_failed() {
     let g = Gateway::start().await;
@@ -471,6 +484,7 @@ async fn what_is_malformed_is_named_retried_and_then_paused_never_failed() {
     g.close().await;
 }
 
+// P3.3, P5.35, P8.2
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_level_error_follows_the_runs_policy() {
     let g = Gateway::start().await;

@@ -247,6 +247,7 @@ async fn the_history_says_what_happened_when_and_by_whom() {
     g.close().await;
 }
 
+// P5.21, P5.22
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_handler_says_about_its_run_is_shown_and_found() {
     let (g, handler, run) = talking().await;

@@ -27,6 +27,7 @@ fn goes_on(it: &Value) -> Answer {
     json!({"ops": [{"op": "signal", "id": "go", "name": "go"}], "await": "go"}).into()
 }
 
+// P9.3
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_stopped_owner_had_in_its_lane_is_not_written() {
     let release = Arc::new(Notify::new());

@@ -408,6 +408,7 @@ fn starts() -> impl Strategy<Value = (Started, f64)> {
 }
 
 proptest! {
+    // P9.1, P9.3, P9.4, P9.5
     #[test]
     fn no_handler_breaks_a_law(start in starts(), events in events(50)) {
         let w = world(start);

@@ -8,6 +8,7 @@ use crate::machine::*;
 
 // --- section 3: the answer ---
 
+// P5.41
 #[test]
 fn a_plain_run_is_one_row_a_step_and_one_for_the_end() {
     let mut w = invoked();
@@ -18,6 +19,7 @@ fn a_plain_run_is_one_row_a_step_and_one_for_the_end() {
     assert_eq!(w.sent.iter().map(|s| s.epoch).collect::<Vec<_>>(), [1, 2]);
 }
 
+// P3.15
 #[test]
 fn what_settles_together_is_shown_together() {
     let mut w = invoked();
@@ -27,6 +29,7 @@ fn what_settles_together_is_shown_together() {
     assert_eq!((settled(&w, "x"), settled(&w, "y")), (Some(true), Some(true)));
 }
 
+// P3.5, P3.6, P3.7
 #[test]
 fn trees_go_on_when_the_protocol_says() {
     // (tree, invoked after a value, invoked after a failure)
@@ -61,6 +64,7 @@ fn a_tree_that_failed_by_time_out_goes_on_even_if_it_was_due_before_the_await() 
     assert_eq!(w.sent.len(), 3);
 }
 
+// P3.8
 #[test]
 fn an_await_of_an_unknown_step_is_malformed_and_named() {
     let mut w = invoked();
@@ -70,6 +74,7 @@ fn an_await_of_an_unknown_step_is_malformed_and_named() {
     assert_eq!(w.run.faults, 1);
 }
 
+// P3.11
 #[test]
 fn without_a_terminal_field_a_settled_step_yields_and_pending_ones_are_awaited() {
     let mut w = invoked();
@@ -90,6 +95,7 @@ fn an_ask_that_a_buffered_signal_settles_at_once_counts_as_settled() {
     assert_eq!(w.sent.len(), 2, "the handler has something new to see");
 }
 
+// P3.13
 #[test]
 fn three_answers_without_progress_pause_and_one_with_progress_begins_anew() {
     let mut w = invoked();
@@ -132,6 +138,7 @@ fn a_turn_that_only_logs_is_recorded_and_is_no_progress() {
     assert_eq!(w.attention(), Some("no-progress"));
 }
 
+// P5.21
 #[test]
 fn status_and_tags_are_recorded_once_and_shown_in_lists() {
     let mut w = invoked();
@@ -148,6 +155,7 @@ fn status_and_tags_are_recorded_once_and_shown_in_lists() {
 
 // --- section 3: exchanges that fail ---
 
+// P3.25
 #[test]
 fn failed_exchanges_back_off_then_pause_and_a_resume_begins_anew() {
     let mut w = World::new();
@@ -195,6 +203,7 @@ fn a_run_that_backs_off_past_its_deadline_is_woken_for_the_deadline() {
     assert!(matches!(w.db.wake, Wake::At(t) if t <= deadline), "{:?}", w.db.wake);
 }
 
+// P3.27, P3.28
 #[test]
 fn unhealthy_endpoints_and_smaller_bodies_cost_no_attempt() {
     let mut w = invoked();
@@ -215,6 +224,7 @@ fn an_exchange_that_cannot_be_cured_pauses() {
     assert_eq!(w.recovered().paused, w.run.paused);
 }
 
+// P9.3
 #[test]
 fn a_stale_epoch_changes_nothing() {
     let mut w = invoked();

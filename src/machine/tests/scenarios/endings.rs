@@ -8,6 +8,7 @@ use crate::machine::*;
 
 // --- section 3: the end ---
 
+// P3.17
 #[test]
 fn a_signal_during_the_exchange_refuses_the_end_and_is_shown() {
     let mut w = invoked();
@@ -33,6 +34,7 @@ fn a_gate_lost_to_a_signal_keeps_the_answer_and_invokes_again() {
     assert_eq!(w.since(4), [Kind::Asked, Kind::Done, Kind::Completed]);
 }
 
+// P3.19
 #[test]
 fn a_gate_lost_to_a_late_callback_does_not_hold_the_end_up() {
     let mut w = invoked();
@@ -93,6 +95,7 @@ fn a_deadline_that_loses_the_gate_ends_the_run_all_the_same() {
     assert_eq!(w.kinds(), rows);
 }
 
+// P3.18
 #[test]
 fn after_two_refused_ends_messages_are_refused_and_the_third_end_stands() {
     let mut w = invoked();
@@ -188,6 +191,7 @@ fn a_second_cancel_is_late_and_moves_no_deadline() {
     assert_eq!(w.since(3), [Kind::Cancelled], "the deadline ends it");
 }
 
+// P3.37
 #[test]
 fn a_run_that_was_never_invoked_is_cancelled_at_once_also_by_a_new_owner() {
     for recover in [false, true] {

@@ -8,6 +8,7 @@ use crate::machine::*;
 
 // --- section 5: messages ---
 
+// P5.10
 #[test]
 fn signals_are_taken_oldest_first_and_each_once() {
     let mut w = invoked();
@@ -50,6 +51,7 @@ fn what_is_due_by_one_clock_and_not_by_the_other_is_not_due() {
     assert_eq!((w.sent.len(), settled(&w, "nap")), (3, Some(true)));
 }
 
+// P2.23
 #[test]
 fn an_early_callback_is_kept_value_and_error_alike_also_over_a_crash() {
     for (kind, ok) in [(MessageKind::CallbackValue, true), (MessageKind::CallbackError, false)] {
@@ -63,6 +65,7 @@ fn an_early_callback_is_kept_value_and_error_alike_also_over_a_crash() {
     }
 }
 
+// P3.19, P5.38
 #[test]
 fn a_second_callback_is_late() {
     let mut w = invoked();
@@ -73,6 +76,7 @@ fn a_second_callback_is_late() {
     assert_eq!(settled(&w, "c"), Some(true));
 }
 
+// P5.38
 #[test]
 fn a_callback_after_its_time_out_is_late() {
     let mut w = invoked();
@@ -96,6 +100,7 @@ fn a_sign_of_life_puts_a_callback_s_time_out_off() {
     assert_eq!(settled(&w, "c"), Some(false));
 }
 
+// P9.4
 #[test]
 fn messages_that_were_accepted_before_a_crash_are_drained_by_the_next_owner() {
     let mut w = invoked();

@@ -4,6 +4,7 @@ use super::{invoked, settled};
 use crate::machine::tests::fixtures::*;
 use crate::machine::*;
 
+// P5.36
 #[test]
 fn three_attempts_are_three_whatever_crashes() {
     let mut w = World::new();
@@ -44,6 +45,7 @@ fn a_step_that_asks_for_a_person_pauses_and_is_tried_again_after_the_resume() {
     assert!(w.run.ended());
 }
 
+// P5.33
 #[test]
 fn a_due_attempt_invokes_whatever_the_tree_says() {
     let mut w = invoked();
@@ -79,6 +81,7 @@ fn a_due_attempt_that_is_awaited_and_never_made_is_no_progress() {
     assert_eq!(w.attention(), Some("no-progress"));
 }
 
+// P5.5, P5.6, P5.7
 #[test]
 fn an_at_most_once_step_runs_in_the_epoch_after_its_start_and_in_no_later_one() {
     let mut w = invoked();
@@ -105,6 +108,7 @@ fn a_begun_step_that_is_awaited_and_not_reported_is_interrupted() {
     assert_eq!(w.sent.len(), 3);
 }
 
+// P5.42, P5.43
 #[test]
 fn a_mismatch_records_nothing_and_says_what_was_expected() {
     let mut w = invoked();
@@ -118,6 +122,7 @@ fn a_mismatch_records_nothing_and_says_what_was_expected() {
     assert_eq!(w.run.custom_status, None);
 }
 
+// P5.42
 #[test]
 fn one_answer_may_not_use_one_id_for_two_kinds() {
     let mut w = invoked();
@@ -125,6 +130,7 @@ fn one_answer_may_not_use_one_id_for_two_kinds() {
     assert_eq!((w.attention(), w.since(1)), (Some("mismatch"), vec![Kind::Paused]));
 }
 
+// P3.31
 #[test]
 fn limits_record_nothing_and_name_the_step() {
     let big = || StepError { message: "x".repeat(200), ..error(Again::Never) };

@@ -34,6 +34,7 @@ fn a_resume_does_not_start_a_delayed_run_early_and_retry_now_does() {
     assert_eq!(w.db.wake, Wake::Hot);
 }
 
+// P3.33
 #[test]
 fn epochs_are_cleared_by_a_new_owner_and_need_a_row_when_room_runs_out() {
     let mut w = invoked();
