@@ -13,7 +13,7 @@ use crate::cli::{Database, DevArgs, DoctorArgs, KeyCreate, MigrateAction, ServeA
 use crate::clock::Clock;
 use crate::dev::{self, Banner, DataDir, Handler, PrivatePostgres, asked_to_end};
 use crate::engine::{
-    Caller, Engine, Namespace, RegisterOutcome, Registration, Scope, Scopes, Settings,
+    Caller, Engine, Faults, Namespace, RegisterOutcome, Registration, Scope, Scopes, Settings,
     bootstrap_key,
 };
 use crate::machine::Limits;
@@ -369,7 +369,13 @@ pub async fn doctor(args: DoctorArgs) -> anyhow::Result<()> {
 }
 
 fn settings(public_url: String, address: String) -> Settings {
-    Settings { public_url, address, limits: Limits::default(), retention: RETENTION }
+    Settings {
+        public_url,
+        address,
+        limits: Limits::default(),
+        retention: RETENTION,
+        faults: Faults::armed(),
+    }
 }
 
 /// Handlers anywhere but on the ports of this house.

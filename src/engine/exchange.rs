@@ -6,10 +6,10 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 
-use super::Engine;
 use super::breaker::{Breaker, Health};
 use super::catalog::{Deployment, circuit_changed};
 use super::owner::Owner;
+use super::{Engine, Point};
 use crate::machine::{Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
 use crate::outbound::{Failure, Reply};
 use crate::protocol::{self, CancelNotice, Invocation, Links, Pending, RunHead};
@@ -193,6 +193,7 @@ impl Engine {
             ],
         );
         let sent = ready.body.len();
+        self.faults().reach(Point::InvokeBefore);
         let reply = self
             .client()
             .post(
@@ -203,6 +204,7 @@ impl Engine {
                 protocol::MAX_ANSWER,
             )
             .await;
+        self.faults().reach(Point::InvokeAfter);
         let took = self.clock().mono().saturating_sub(begun);
         let ms = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
         let ended = self.read(&ready, reply, ms);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Engine, Error};
+use super::{Engine, Error, Point, Wrong};
 use crate::machine::Sealed;
 use crate::store::{self, Accept, Accepted, CreateOutcome, Lane, NewRun};
 
@@ -45,6 +45,10 @@ pub(super) struct Lanes {
 trait Request: Sized + Send + Sync + 'static {
     /// What becomes of it.
     type Outcome: Send;
+    /// A batch is about to be recorded.
+    const BEFORE: Point;
+    /// A batch was recorded.
+    const AFTER: Point;
 
     /// Records a batch in one statement.
     fn write(
@@ -205,8 +209,16 @@ async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>
             if part.is_empty() {
                 continue;
             }
+            if engine.faults().does(Wrong::ShownBeforeWritten) {
+                engine.committed(&part, &vec![true; part.len()]);
+                tokio::time::sleep(BUSY).await;
+            }
+            engine.faults().reach(Point::FlushBefore);
             match connected.append(&part).await {
-                Ok(won) => engine.committed(&part, &won),
+                Ok(won) => {
+                    engine.faults().reach(Point::FlushAfter);
+                    engine.committed(&part, &won);
+                }
                 Err(error) if error.is_unavailable() => {
                     line.lost(&error).await;
                     parts.push(part);
@@ -294,7 +306,11 @@ async fn record<T: Request>(engine: &Engine, line: &mut Line, batch: Vec<Pending
     let (whats, tells): (Vec<T>, Vec<_>) = batch.into_iter().map(|p| (p.what, p.tell)).unzip();
     let mut parts = vec![Part { whats, tells, repeated: false, busy: 0 }];
     while let Some(mut part) = parts.pop() {
-        let written = match T::write(line.get().await, &part.whats).await {
+        let connected = line.get().await;
+        engine.faults().reach(T::BEFORE);
+        let written = T::write(connected, &part.whats).await;
+        engine.faults().reach(T::AFTER);
+        let written = match written {
             Ok(outcomes) => T::decided(engine, &part.whats, outcomes, !part.repeated).await,
             Err(error) => Err(error),
         };
@@ -332,6 +348,8 @@ async fn record<T: Request>(engine: &Engine, line: &mut Line, batch: Vec<Pending
 
 impl Request for NewRun {
     type Outcome = CreateOutcome;
+    const BEFORE: Point = Point::CreateBefore;
+    const AFTER: Point = Point::CreateAfter;
 
     async fn write(lane: &mut Lane, batch: &[Self]) -> store::Result<Vec<CreateOutcome>> {
         lane.create(batch).await
@@ -354,6 +372,8 @@ impl Request for NewRun {
 
 impl Request for Accept {
     type Outcome = Accepted;
+    const BEFORE: Point = Point::AcceptBefore;
+    const AFTER: Point = Point::AcceptAfter;
 
     async fn write(lane: &mut Lane, batch: &[Self]) -> store::Result<Vec<Accepted>> {
         lane.accept(batch).await

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::owner::{HORIZON, Tenure, Unlisted};
-use super::{Engine, Route};
+use super::{Engine, Point, Route};
 use crate::machine::{NodeId, RunId, Shard, Timestamp, id::GROUPS};
 use crate::store::{NodeBeat, Projection, Tick};
 
@@ -213,6 +213,7 @@ impl Engine {
 
     /// These groups are this node's now.
     fn take_over(&self, won: &[(i16, i64)], since: Timestamp) {
+        self.faults().reach(Point::LeaseClaimed);
         let groups: Vec<i16> = won.iter().map(|(g, _)| *g).collect();
         {
             let mut owner = self.owner();
@@ -364,6 +365,7 @@ impl Engine {
         }
         let dropped: Vec<u8> = groups.iter().filter_map(|g| u8::try_from(*g).ok()).collect();
         self.drop_groups(&dropped);
+        self.faults().reach(Point::HandoverMid);
         if let Err(error) = self.store().release(self.node(), groups).await {
             tracing::warn!(%error, "cannot release lease groups; they pass when the lease does");
         }

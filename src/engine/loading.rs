@@ -3,8 +3,8 @@
 use std::collections::hash_map::Entry as Slot;
 use std::time::Duration;
 
-use super::Engine;
 use super::owner::{Entry, Owner, Wake};
+use super::{Engine, Wrong};
 use crate::machine::{Cause, Run, RunId, Sealed};
 
 impl Engine {
@@ -40,7 +40,9 @@ impl Engine {
         // What this owner parked in this term it may go on with: it knows the last epoch.
         let margin = Duration::from_secs(5);
         let known = !owner.unsure.remove(&id) && loaded.parked.is_some() && loaded.rows.len() > 1;
-        if known && run.last_at > tenure.since + margin {
+        if known && run.last_at > tenure.since + margin
+            || self.faults().does(Wrong::EpochFromTheLastRow)
+        {
             run.fresh = false;
         }
         let policy = self.catalog().policy_for(&run);

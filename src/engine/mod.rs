@@ -11,6 +11,7 @@ mod breaker;
 mod catalog;
 mod endpoints;
 mod exchange;
+mod faults;
 mod functions;
 mod history;
 mod lanes;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use access::bootstrap_key;
 pub use catalog::Catalog;
+pub use faults::{CRASH_AT, DO_WRONG, Faults, Point, Wrong};
 pub use shapes::*;
 pub use types::*;
 pub use watch::Changes;
@@ -64,6 +66,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How long ended runs are kept; whole weeks are dropped when all of them is older.
     pub retention: Duration,
+    /// What a test has armed; nothing in operation.
+    pub faults: Faults,
 }
 
 /// The engine of one node. Cheap to clone.
@@ -170,6 +174,7 @@ impl Engine {
             address: "http://127.0.0.1:1".to_owned(),
             limits: Limits::default(),
             retention: Duration::from_hours(1),
+            faults: Faults::default(),
         };
         let client = Client::new(crate::outbound::Guard::dev()).expect("a client can be made");
         let secret = ClusterSecret::new([7; 32]);
@@ -232,6 +237,9 @@ impl Engine {
 
     pub(super) fn store(&self) -> &Store {
         &self.0.store
+    }
+    fn faults(&self) -> &Faults {
+        &self.0.settings.faults
     }
     pub(super) fn clock(&self) -> &Clock {
         &self.0.clock

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use super::breaker::{Breaker, Health};
 use super::view::status_of;
-use super::{Engine, Status};
-use crate::machine::{Cause, Env, MessageKind, Policy, RunId, Sealed, Shard, Timestamp, Turn};
+use super::{Engine, Point, Status, Wrong};
+use crate::machine::{
+    Cause, Env, Flags, MessageKind, Policy, RunId, Sealed, Shard, Timestamp, Turn,
+};
 use crate::machine::{Message, Run};
 use crate::telemetry::{self, Context, Span};
 
@@ -207,7 +209,12 @@ impl Engine {
         if !entry.gated && !entry.run.wants_exchange(env.past) {
             entry.run.settle_down(&env);
         }
-        if let Some(append) = entry.run.seal() {
+        if let Some(mut append) = entry.run.seal() {
+            if self.faults().does(Wrong::EndUngated)
+                && let Some(head) = append.rows.first_mut()
+            {
+                head.flags.clear(Flags::GATED);
+            }
             let sealed =
                 Arc::new(Sealed { run: id, ns: entry.run.ns, home: entry.run.home, append });
             entry.in_flight = Some(Arc::clone(&sealed));
@@ -472,6 +479,7 @@ impl Engine {
 
     /// A run's end is durable: whoever waits for it is told, and it leaves memory.
     fn finish(&self, owner: &mut Owner, id: RunId) {
+        self.faults().reach(Point::EndAfter);
         let Some(entry) = owner.forget(id) else { return };
         owner.unlisted.remove(&id);
         let view = self.watchers().watched(id).then(|| self.view_of(&entry.run, false, None));

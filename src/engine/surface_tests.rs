@@ -58,6 +58,7 @@ async fn node() -> Node {
         public_url: "http://127.0.0.1:1".to_owned(),
         address: "http://127.0.0.1:1".to_owned(),
         limits: Limits::default(),
+        faults: Faults::default(),
     };
     let client = Client::new(Guard::dev()).expect("a client");
     let engine = Engine::begin(db.store.clone(), Clock::system(), client, settings).await;

@@ -1,7 +1,7 @@
 //! Time: one task that sleeps until the next moment of any run or breaker.
 
-use super::Engine;
 use super::owner::{Owner, Wake};
+use super::{Engine, Point};
 
 impl Engine {
     /// Runs until the node stops: looks at each run and breaker when its moment has come.
@@ -37,6 +37,7 @@ impl Engine {
             match what {
                 Wake::Breaker(endpoint) => self.release(owner, endpoint),
                 Wake::Run(id) => {
+                    self.faults().reach(Point::TimerFire);
                     if let Some(entry) = owner.runs.get_mut(&id) {
                         if entry.timer == Some(at) {
                             entry.timer = None;

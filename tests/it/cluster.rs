@@ -25,6 +25,11 @@ impl Node {
 
     /// Starts the process; it may take a while until it serves.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same with these variables of the environment.
+    pub fn start_with(&mut self, variables: &[(&str, &str)]) {
         let log = std::env::var_os("STEPWELL_TEST_LOG").map_or_else(Stdio::null, |dir| {
             let path = std::path::Path::new(&dir).join(format!("node-{}.log", self.port));
             let file = std::fs::File::options().create(true).append(true).open(path);
@@ -35,6 +40,7 @@ impl Node {
             .args(["--log", "text", "--log-filter", "info"])
             .arg("--dangerous-allow-private-endpoints")
             .env("DATABASE_URL", &self.database)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -98,13 +104,24 @@ impl Cluster {
         Self::on(db, &url, nodes).await
     }
 
+    /// The same with these variables in the environment of each node.
+    pub async fn start_with(nodes: usize, variables: &[(&str, &str)]) -> Self {
+        let db = TestDb::new().await;
+        let url = db.url.clone();
+        Self::set_up(db, &url, nodes, variables).await
+    }
+
     /// The nodes reach the database at `url`, such as through a proxy.
     pub async fn on(db: TestDb, url: &str, nodes: usize) -> Self {
+        Self::set_up(db, url, nodes, &[]).await
+    }
+
+    async fn set_up(db: TestDb, url: &str, nodes: usize, variables: &[(&str, &str)]) -> Self {
         let key = stepwell::engine::bootstrap_key(&db.store, "test", Scopes::ALL).await;
         let (_, key) = key.expect("a key can be made");
         let mut nodes: Vec<Node> = (0..nodes).map(|_| Node::new(url)).collect();
         for node in &mut nodes {
-            node.start();
+            node.start_with(variables);
         }
         let http = crate::http_client()
             .no_proxy()
@@ -194,13 +211,18 @@ impl Cluster {
 
     /// A metric of a node, summed up; 0 if it has none.
     pub async fn metric(&self, node: usize, name: &str) -> f64 {
+        self.try_metric(node, name).await.expect("the node answers")
+    }
+
+    /// The same of a node that may not answer.
+    pub async fn try_metric(&self, node: usize, name: &str) -> Option<f64> {
         let sent = self.http.get(format!("{}/metrics", self.nodes[node].url)).send().await;
-        let text = sent.expect("the node answers").text().await.expect("text");
+        let text = sent.ok()?.text().await.ok()?;
         let of = |line: &str| {
             let (series, value) = line.rsplit_once(' ')?;
             (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?
         };
-        text.lines().filter_map(of).sum()
+        Some(text.lines().filter_map(of).sum())
     }
 
     /// Waits for a condition that something in the background will bring about.

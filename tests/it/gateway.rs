@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use stepwell::api::{self, ApiState};
 use stepwell::clock::Clock;
-use stepwell::engine::{Caller, Engine, Namespace, Scopes, Settings};
+use stepwell::engine::{Caller, Engine, Faults, Namespace, Scopes, Settings, Wrong};
 use stepwell::machine::{Limits, Timestamp};
 use stepwell::outbound::{Client, Guard};
 use stepwell::store::testing::TestDb;
@@ -51,7 +51,7 @@ impl Gateway {
     pub async fn closed() -> Self {
         let db = TestDb::new().await;
         let clock = standing(&db).await;
-        Self::set_up(db, Limits::default(), clock, false).await
+        Self::set_up(db, Limits::default(), clock, false, Faults::default()).await
     }
 
     /// A gateway on this database, such as one that another gateway has left.
@@ -61,10 +61,23 @@ impl Gateway {
     }
 
     pub async fn at(db: TestDb, limits: Limits, clock: Clock) -> Self {
-        Self::set_up(db, limits, clock, true).await
+        Self::set_up(db, limits, clock, true, Faults::default()).await
     }
 
-    async fn set_up(db: TestDb, limits: Limits, clock: Clock, open_on_loopback: bool) -> Self {
+    /// A gateway that does this wrong.
+    pub async fn doing(wrong: Wrong) -> Self {
+        let db = TestDb::new().await;
+        let clock = standing(&db).await;
+        Self::set_up(db, Limits::default(), clock, true, Faults::doing(wrong)).await
+    }
+
+    async fn set_up(
+        db: TestDb,
+        limits: Limits,
+        clock: Clock,
+        open_on_loopback: bool,
+        faults: Faults,
+    ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         let settings = Settings {
@@ -72,6 +85,7 @@ impl Gateway {
             address: url.clone(),
             limits,
             retention: Duration::from_hours(30 * 24),
+            faults,
         };
         let client = Client::new(Guard::dev()).expect("a client can be made");
         let engine = Engine::begin(db.store.clone(), clock.clone(), client, settings).await;

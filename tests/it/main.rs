@@ -16,6 +16,7 @@ mod faults;
 mod gateway;
 mod idempotency;
 mod load;
+mod matrix;
 mod metrics;
 mod oracle;
 mod outage;
