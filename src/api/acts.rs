@@ -18,6 +18,14 @@ use crate::machine::{Act, DeploymentId, MessageKind};
 
 /// Bytes of a reason.
 const MAX_REASON: usize = 1024;
+
+/// The reason of an act.
+pub(super) fn reason(f: &mut Fields<'_>) -> Option<String> {
+    f.parsed("reason", |text| {
+        let fits = text.len() <= MAX_REASON;
+        if fits { Ok(text.to_owned()) } else { Err(format!("has at most {MAX_REASON} bytes")) }
+    })
+}
 /// The longest time for compensation.
 const MAX_GRACE: Duration = Duration::from_hours(24);
 
@@ -26,7 +34,7 @@ const MAX_GRACE: Duration = Duration::from_hours(24);
 #[expect(dead_code, reason = "describes what is read")]
 pub(super) struct ActRequest {
     #[schema(max_length = 1024)]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 /// A cancel.
@@ -66,10 +74,7 @@ async fn act(
     params.finish()?;
     let mut act = Act { by: caller.by.clone(), ..Act::default() };
     let deployment = fields::read(&sent.0, |f| {
-        act.reason = f.parsed("reason", |text| {
-            let fits = text.len() <= MAX_REASON;
-            if fits { Ok(text.to_owned()) } else { Err(format!("has at most {MAX_REASON} bytes")) }
-        });
+        act.reason = reason(f);
         more(f, &mut act)
     })?;
     let view = state.engine.act(&caller.namespace, run, kind, act, deployment).await?;

@@ -14,6 +14,7 @@ mod journal;
 mod keys;
 mod node;
 mod openapi;
+mod operator;
 mod page;
 mod pages;
 mod problem;
@@ -116,6 +117,10 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(acts::pause_run))
         .routes(routes!(acts::resume_run))
         .routes(routes!(acts::retry_run_now))
+        .routes(routes!(operator::rewind_run))
+        .routes(routes!(operator::rerun_run))
+        // A step's id may have slashes: what is done with it is the last part of the path.
+        .route("/v1/runs/{id}/steps/{*step}", axum::routing::post(operator::act_on_step))
         .routes(routes!(signals::list_signals))
         .routes(routes!(signals::send_signal))
         .routes(routes!(signals::send_signal_to_key))
@@ -152,6 +157,7 @@ fn description() -> utoipa::openapi::OpenApi {
     static DESCRIPTION: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(|| {
         let (calls, open) = routes();
         let mut doc = calls.merge(open).into_openapi();
+        doc.merge(<operator::StepActs as utoipa::OpenApi>::openapi());
         if let Some(components) = &mut doc.components {
             use utoipa::PartialSchema as _;
             let problem = problem::ProblemBody::schema();

@@ -178,6 +178,9 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::RunNotFound(run) => Self::new(Code::RunNotFound, detail).with("run", run),
+            Error::StepNotFound(run, step, _) => {
+                Self::new(Code::StepNotFound, detail).with("run", run).with("step", step)
+            }
             Error::FunctionNotFound(_) => Self::new(Code::FunctionNotFound, detail),
             Error::DeploymentNotFound(_) => Self::new(Code::DeploymentNotFound, detail),
             Error::EndpointNotFound(_) => Self::new(Code::EndpointNotFound, detail),

@@ -32,9 +32,10 @@ const MAX_WAIT: Duration = Duration::from_mins(5);
 /// How large a request's body may be, by its path.
 #[must_use]
 pub(super) fn body_limit(path: &str) -> usize {
-    if path.starts_with("/v1/callbacks/") {
+    let of_step = path.starts_with("/v1/runs/") && path.contains("/steps/");
+    if path.starts_with("/v1/callbacks/") || of_step {
         MAX_VALUE + BESIDE
-    } else if path.ends_with("/checkpoint") {
+    } else if path.ends_with("/checkpoint") || path.ends_with("/rerun") {
         (16 << 20) + BESIDE
     } else {
         MAX_INPUT + BESIDE
@@ -44,7 +45,12 @@ pub(super) fn body_limit(path: &str) -> usize {
 /// The problem of a body over the limit of its path.
 pub(super) fn too_large(path: &str) -> Problem {
     let limit = body_limit(path);
-    let what = if path.starts_with("/v1/callbacks/") { "a callback's value" } else { "the input" };
+    let what = match path {
+        _ if path.starts_with("/v1/callbacks/") => "a callback's value",
+        _ if path.contains("/steps/") => "a step's outcome",
+        _ if path.ends_with("/rerun") => "input and edits together",
+        _ => "the input",
+    };
     let (payload, unit) = ((limit - BESIDE) >> 20, "MiB");
     Problem::new(
         Code::PayloadTooLarge,

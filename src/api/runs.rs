@@ -322,6 +322,7 @@ mod tests {
             settled: 3,
             pending: 1,
             invocations: 5,
+            rerun_of: None,
         }
     }
 

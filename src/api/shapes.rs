@@ -167,6 +167,9 @@ pub(super) struct RunBody {
     /// The run that started this one.
     #[schema(value_type = Option<String>)]
     parent: Option<RunId>,
+    /// The run that this one does again.
+    #[schema(value_type = Option<String>)]
+    rerun_of: Option<RunId>,
     links: Links,
 }
 
@@ -193,6 +196,7 @@ impl From<RunView> for RunBody {
             steps: StepCounts { settled: run.settled, pending: run.pending },
             invocations: run.invocations,
             parent: None,
+            rerun_of: run.rerun_of,
             links: Links::of(run.id),
         }
     }

@@ -346,5 +346,6 @@ fn accepted(
         settled: 0,
         pending: 0,
         invocations: 0,
+        rerun_of: None,
     }
 }

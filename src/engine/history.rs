@@ -132,6 +132,9 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
             put("function", json!(created.function));
             put("key", json!(created.key));
             put("start_at", json!(created.start_at));
+            if let Some(run) = created.rerun_of {
+                put("rerun_of", json!(run));
+            }
             put("deadline", json!(row.due));
             put("input_bytes", json!(created.input.get().len()));
             by = created.by;
@@ -172,12 +175,19 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
         }
         Kind::Noted => {
             let noted: Noted = serde_json::from_slice(body).ok()?;
-            if noted.status.is_none() && noted.tags.is_none() {
+            if noted.status.is_none() && noted.tags.is_none() && noted.act.is_none() {
                 return None;
             }
             payload = noted.status.map(|s| ("status", Bytes::from(s.get().to_owned())));
             if let Some(tags) = noted.tags {
                 put("tags", json!(tags));
+            }
+            if let Some(act) = noted.act {
+                put("reason", json!(act.reason));
+                by = act.by;
+                let (n, what) = (number(row.n, OF_ROW), "run.repinned".to_owned());
+                let data = with_payload(&data, None);
+                return Some(HistoryItem { n, epoch: row.epoch, at: row.at, what, by, data });
             }
             "run.noted"
         }
@@ -203,7 +213,7 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
             put("next_attempt_at", json!(row.due));
             "run.retrying"
         }
-        Kind::Cancelling | Kind::Resumed => {
+        Kind::Cancelling | Kind::Resumed | Kind::Retaken | Kind::Reopened => {
             let act: Act = serde_json::from_slice(body).unwrap_or_default();
             put("reason", json!(act.reason));
             by = act.by;
@@ -212,6 +222,12 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
                     put("deadline", json!(row.due));
                     "run.cancelling"
                 }
+                Kind::Retaken => "step.retaken",
+                Kind::Reopened => {
+                    put("deadline", json!(row.due));
+                    "run.reopened"
+                }
+                _ if !row.step.is_empty() => "step.hurried",
                 _ if act.hurry => "run.hurried",
                 _ => "run.resumed",
             }
@@ -245,10 +261,8 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
                 _ => "run.terminated",
             }
         }
-        Kind::Retaken => "steps.retaken",
         Kind::Compacted => "run.compacted",
         Kind::Continued => "run.continued",
-        Kind::Reopened => "run.reopened",
         Kind::Beat | Kind::Moved => return None,
     };
     let data = with_payload(&data, payload);

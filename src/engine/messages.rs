@@ -207,7 +207,12 @@ impl Engine {
 
     /// Returns true when the run has recorded what it makes of a message that was accepted, here
     /// or on the node that drives it; false if this cannot be seen.
-    async fn taken(&self, run: RunId, message: MessageId, changes: &mut Changes) -> bool {
+    pub(super) async fn taken(
+        &self,
+        run: RunId,
+        message: MessageId,
+        changes: &mut Changes,
+    ) -> bool {
         loop {
             if changes.ended().is_some() {
                 return true;

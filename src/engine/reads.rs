@@ -120,7 +120,8 @@ impl Engine {
     ) -> Result<Option<Bytes>, Error> {
         let place = self.place(ns, run).await?;
         let rows = self.store().rows_of_step(run, place.home, step).await?;
-        let recorded = rows.into_iter().rfind(|r| r.kind.settles()).map(|r| (r.kind, r.body));
+        let last = rows.into_iter().rfind(|r| r.kind.settles() || r.kind == Kind::Retaken);
+        let recorded = last.filter(|r| r.kind.settles()).map(|r| (r.kind, r.body));
         Ok(recorded.and_then(|(kind, body)| {
             let body = body.filter(|b| !b.is_empty());
             let body = body.unwrap_or_else(|| Bytes::from_static(b"null"));
@@ -283,6 +284,7 @@ fn step_of(id: &str, rows: Vec<Row>) -> Option<StepView> {
                     ..pending(id, op)
                 });
             }
+            Kind::Retaken => entry = None,
             Kind::Begun => {
                 let made = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
                 entry = Some(JournalEntry { attempts: made, ..pending(id, op) });

@@ -14,6 +14,19 @@ pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(7 * 24);
 /// How many times a start is tried anew when the run that held its key has ended meanwhile.
 const KEY_TRIES: usize = 8;
 
+/// What a run takes over from the one that it does again.
+pub(super) struct DoneAgain {
+    /// That run.
+    pub(super) of: RunId,
+    /// Its seed, where steps are taken over that may have come of it.
+    pub(super) seed: Option<String>,
+    /// Steps that are settled from the start, and signals.
+    pub(super) mail: Vec<Mail>,
+}
+
+/// What is in a run's inbox from the start: kind, name and body.
+pub(super) type Mail = (MessageKind, String, bytes::Bytes);
+
 impl Engine {
     /// The shard of a start: of its key, of its idempotency key, or any that this node owns.
     #[must_use]
@@ -49,12 +62,21 @@ impl Engine {
 
     /// Starts a run. When this returns, the run is durable.
     pub async fn start(&self, start: Start) -> Result<Started, Error> {
+        self.start_with(start, None).await
+    }
+
+    /// The same for a run that does another one again.
+    pub(super) async fn start_with(
+        &self,
+        start: Start,
+        again: Option<&DoneAgain>,
+    ) -> Result<Started, Error> {
         for _ in 0..KEY_TRIES {
-            let new = match self.new_run(&start) {
+            let new = match self.new_run(&start, again) {
                 // Another node may have registered it a moment ago.
                 Err(Error::FunctionNotFound(_) | Error::DeploymentNotFound(_)) => {
                     self.fresh_catalog().await?;
-                    self.new_run(&start)?
+                    self.new_run(&start, again)?
                 }
                 new => new?,
             };
@@ -123,7 +145,7 @@ impl Engine {
         if view.status.ended() { Ok(None) } else { Err(exists(view.status)) }
     }
 
-    fn new_run(&self, start: &Start) -> Result<NewRun, Error> {
+    fn new_run(&self, start: &Start, again: Option<&DoneAgain>) -> Result<NewRun, Error> {
         let ns = &start.namespace;
         let catalog = self.catalog();
         let function = catalog
@@ -149,13 +171,16 @@ impl Engine {
             namespace: ns.name.clone(),
             key: start.key.clone(),
             input: start.input.clone(),
-            seed: format!("{:032x}", crate::clock::chance()),
+            seed: again
+                .and_then(|a| a.seed.clone())
+                .unwrap_or_else(|| format!("{:032x}", crate::clock::chance())),
             start_at,
             tags: start.tags.clone(),
             invocation_timeout: start.invocation_timeout,
             retry: start.retry,
             pin: start.deployment.map(|_| deployment.id),
             traceparent: start.traceparent.clone(),
+            rerun_of: again.map(|a| a.of),
             by: start.by.clone(),
         };
         let hot = start_at.is_none_or(|at| at <= now + HORIZON);
@@ -169,6 +194,9 @@ impl Engine {
         if hot && !ours {
             // Its owner has to hear of it.
             message(MessageKind::New, String::new(), bytes::Bytes::new());
+        }
+        for (kind, name, body) in again.iter().flat_map(|a| &a.mail) {
+            message(*kind, name.clone(), body.clone());
         }
         if let Some((name, payload)) = &start.signal {
             message(MessageKind::Signal, name.clone(), payload.clone());

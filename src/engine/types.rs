@@ -260,6 +260,8 @@ pub struct RunView {
     pub pending: u32,
     /// Invocations so far, at least.
     pub invocations: u32,
+    /// The run that it does again.
+    pub rerun_of: Option<RunId>,
 }
 
 /// How a callback is settled.
@@ -302,6 +304,9 @@ pub enum Error {
     /// No such function in this namespace.
     #[error("there is no function `{0}`; register an endpoint that has it")]
     FunctionNotFound(String),
+    /// No such step in this run; what to do about it.
+    #[error("run {0} has no step `{1}`{2}")]
+    StepNotFound(RunId, String, &'static str),
     /// No such deployment of this function.
     #[error("there is no deployment {0} that has this function")]
     DeploymentNotFound(DeploymentId),

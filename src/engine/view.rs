@@ -113,6 +113,7 @@ impl Engine {
             settled: u32::try_from(run.seq).unwrap_or(0),
             pending: u32::try_from(run.pending.len()).unwrap_or(u32::MAX),
             invocations: run.invocations,
+            rerun_of: run.created.rerun_of,
         }
     }
 

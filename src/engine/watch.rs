@@ -48,6 +48,17 @@ impl Watchers {
         }
     }
 
+    /// This run goes on after its end.
+    pub(super) fn reopened(&self, run: RunId) {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = map.get(&run) {
+            sender.send_modify(|state| {
+                state.commits += 1;
+                state.ended = None;
+            });
+        }
+    }
+
     /// Everybody looks again: this node has lost or won runs.
     pub(super) fn tell_all(&self) {
         self.tell_some(|_| true);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::body::{Attention, Faulted, Limits, Policy, Tried, to_bytes};
+use super::body::{Act, Attention, Faulted, Limits, Policy, Tried, to_bytes};
 use super::draft::Draft;
 use super::op::{Answer, StepError};
 use super::row::{Append, Attributes, Flags, HistoryEntry, Kind, Message, OpKind};
@@ -73,6 +73,13 @@ pub enum Cause {
     Drained(Vec<Message>),
     /// Time has passed.
     Tick,
+    /// An operator lets the ended run go on.
+    Reopened {
+        /// Who and why.
+        act: Act,
+        /// When it is timed out from now on.
+        deadline: Option<Timestamp>,
+    },
     /// An append with an end lost because messages had come: here they are. The owner has set
     /// `drained` to the counter of accepted messages that it read with them, for a repeat of
     /// what is recorded may be counted and be in the inbox no more.
@@ -121,7 +128,7 @@ pub enum Refusal {
 impl Run {
     /// Decides what `cause` does.
     pub fn apply(&mut self, cause: Cause, env: &Env<'_>) -> Result<(), Refusal> {
-        if self.ended() && !matches!(cause, Cause::GateLost { .. }) {
+        if self.ended() && !matches!(cause, Cause::GateLost { .. } | Cause::Reopened { .. }) {
             return Err(Refusal::Ended);
         }
         match cause {
@@ -141,6 +148,7 @@ impl Run {
                 Ok(())
             }
             Cause::Tick => self.tick(env),
+            Cause::Reopened { act, deadline } => self.reopen(&act, deadline, env),
             Cause::GateLost { append, messages } => self.gate_lost(append, &messages, env),
         }
     }
@@ -524,8 +532,16 @@ impl Run {
 
     /// Notes something for the history that is no row.
     pub fn note(&mut self, at: Timestamp, epoch: i32, what: &str, by: &str, data: Bytes) {
+        // Entries are known by their time and their place within one append; rows are not earlier
+        // than what was told before them.
+        let mut at = at.max(self.last_at);
+        if self.next.history.is_empty() && at <= self.last_note {
+            at = self.last_note + Duration::from_micros(1);
+            self.last_at = at;
+        }
+        self.last_note = at;
         self.next.history.push(HistoryEntry {
-            at: at.max(self.last_at),
+            at,
             epoch,
             what: what.to_owned(),
             by: by.to_owned(),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::id::RunId;
 use super::retry::{RetryPolicy, RetrySpec};
 use super::time::{Timestamp, duration};
 
@@ -42,6 +43,9 @@ pub struct Created {
     /// W3C trace context of the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// The run that it does again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun_of: Option<RunId>,
     /// Who started it: the name of the API key, or `local`.
     pub by: String,
 }
@@ -82,6 +86,12 @@ pub struct Noted {
     /// All tags after the change; absent: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<BTreeMap<String, String>>,
+    /// The deployment that it is to stay on from now on; absent: unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<i32>,
+    /// Who moved it there, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Act>,
 }
 
 /// What is present is some, null too.
@@ -138,6 +148,26 @@ pub struct Act {
     /// Whether this is `retry-now` rather than `resume`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hurry: bool,
+}
+
+/// An outcome that no handler reported: body of the message that brings it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settlement {
+    /// Who says so.
+    pub by: String,
+    /// Why, if they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The op of a step that nobody has asked for yet, by its code; left out: it is not settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op: Option<u8>,
+    /// Whether it is an outcome of the run that this one does again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copied: bool,
+    /// Whether `outcome` is a value.
+    pub ok: bool,
+    /// The value or the error, byte for byte.
+    pub outcome: Box<RawValue>,
 }
 
 /// JSON bytes of a body.

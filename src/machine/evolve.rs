@@ -116,6 +116,7 @@ impl Run {
                 if let Some(tags) = noted.tags {
                     self.tags = tags;
                 }
+                self.pin = noted.pin.or(self.pin);
             }
             Kind::Waits => {
                 let tree = serde_json::from_slice(&body())
@@ -157,7 +158,10 @@ impl Run {
                     self.turn = Turn::Due { reason: Reason::Manual, not_before: AT_ONCE };
                 }
             }
+            Kind::Resumed if !row.step.is_empty() => self.hurried(row),
             Kind::Resumed => self.resume(row),
+            Kind::Retaken => self.taken_back(row),
+            Kind::Reopened => self.reopened(row),
             Kind::Completed
             | Kind::EndFailed
             | Kind::Cancelled
@@ -166,7 +170,7 @@ impl Run {
                 self.turn = Turn::Ended { kind: row.kind, body: row.body.clone(), at: row.at };
             }
             Kind::Late | Kind::Moved | Kind::Beat => {}
-            Kind::Created | Kind::Retaken | Kind::Compacted | Kind::Continued | Kind::Reopened => {
+            Kind::Created | Kind::Compacted | Kind::Continued => {
                 return Err(bad("a row of this kind is not known here"));
             }
         }
@@ -239,7 +243,7 @@ impl Run {
     }
 
     /// A step is no longer pending, or its timer is replaced.
-    fn forget_timer(&mut self, id: &str) {
+    pub(super) fn forget_timer(&mut self, id: &str) {
         let (n, due) = match self.steps.get(id).map(|s| &s.state) {
             Some(StepState::Asked { n, due, .. }) => (*n, *due),
             Some(StepState::Trying { n, due, .. }) => (*n, Some(*due)),

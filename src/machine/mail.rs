@@ -79,6 +79,9 @@ impl Run {
                 Draft::new(Kind::Resumed, 0).body(to_bytes(&act)).took(m).put(self, env.now);
                 self.look_at_tree(Reason::Manual, env);
             }
+            MessageKind::StepSettled => self.settle_by_hand(m, env),
+            MessageKind::StepHurried => self.hurry_step(m, env),
+            MessageKind::Repinned => self.repin(m, env),
             MessageKind::Terminate => {
                 let act: Act = serde_json::from_slice(&m.body).unwrap_or_default();
                 let why = act.reason.map(|r| format!(": {r}")).unwrap_or_default();

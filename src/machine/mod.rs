@@ -8,6 +8,7 @@ mod evolve;
 pub mod id;
 mod mail;
 mod op;
+mod operator;
 mod retry;
 mod row;
 mod run;

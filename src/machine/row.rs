@@ -153,7 +153,9 @@ impl OpKind {
         }
     }
 
-    const fn from_code(code: u8) -> Option<Self> {
+    /// The op of a code, if this version knows it.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
         match code {
             0 => Some(Self::Run),
             1 => Some(Self::Sleep),
@@ -183,6 +185,9 @@ impl Flags {
     pub const CLOSING: i16 = 32;
     /// The body is in the `arrived` row of the same message.
     pub const REF: i16 = 64;
+    /// The outcome is an operator's or another run's: its message is none of the kind that the
+    /// step's op waits for.
+    pub const BY_HAND: i16 = 128;
 
     /// Flags of a row that belongs to a step of this op.
     #[must_use]
@@ -320,6 +325,13 @@ pub enum MessageKind {
     RetryNow = 7,
     /// An operator ends it now.
     Terminate = 8,
+    /// An operator settles a step, or it is copied from another run; `name` is the step. Body:
+    /// [`super::Settlement`].
+    StepSettled = 10,
+    /// An operator hurries a step, or takes its failure back; `name` is the step.
+    StepHurried = 11,
+    /// An operator moves the run to another deployment. Body: [`super::Act`].
+    Repinned = 12,
 }
 
 impl MessageKind {
@@ -336,6 +348,9 @@ impl MessageKind {
             6 => Self::Resume,
             7 => Self::RetryNow,
             8 => Self::Terminate,
+            10 => Self::StepSettled,
+            11 => Self::StepHurried,
+            12 => Self::Repinned,
             _ => return None,
         })
     }

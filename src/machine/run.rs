@@ -302,6 +302,8 @@ pub struct Run {
     pub last_at: Timestamp,
     /// The time of the last log lines, as far as is known.
     pub last_log: Timestamp,
+    /// The time of the last entry beside the journal, as far as is known.
+    pub(super) last_note: Timestamp,
     /// Rows that wait for the next append.
     pub next: Append,
     /// Until when the database leaves a parked run alone; none: for ever.
@@ -404,6 +406,7 @@ impl Run {
             started_at: None,
             last_at: row.at,
             last_log: NEVER_YET,
+            last_note: NEVER_YET,
             next: Append::default(),
             alarm: created.start_at.into_iter().chain(row.due).min(),
             looked: NEVER_YET,
@@ -438,6 +441,7 @@ impl Run {
         run.epoch = run.row_epoch;
         // Its log is not read: the last lines came with a row.
         run.last_log = run.last_at;
+        run.last_note = run.last_at;
         // Whoever had an epoch may have used it before anything else was recorded.
         run.invoked = run.row_epoch > 0;
         if let Turn::Waiting { tree } = &run.turn

@@ -52,6 +52,23 @@ impl Shown {
         self.ends.push(text.len());
     }
 
+    /// Leaves out the step that settled as number `seq`: its number stays used.
+    pub fn take_back(&mut self, seq: i32) {
+        let Some(at) = usize::try_from(seq).ok().and_then(|seq| seq.checked_sub(1)) else { return };
+        let Some(end) = self.ends.get(at).copied() else { return };
+        let before = at.checked_sub(1).map_or(0, |last| self.ends[last]);
+        if before == end {
+            return;
+        }
+        // The comma before it goes too; the first member takes the one behind it along.
+        let cut = if before == 0 { 0..(end + 1).min(self.text.len()) } else { before..end };
+        let gone = cut.len();
+        self.text.drain(cut);
+        for later in &mut self.ends[at..] {
+            *later = later.saturating_sub(gone);
+        }
+    }
+
     /// The members up to as many as fit into `budget` bytes, and the `seq` of the last of them.
     #[must_use]
     pub fn within(&self, budget: usize) -> (&[u8], i32) {
@@ -69,12 +86,18 @@ impl Shown {
     #[must_use]
     pub fn after(&self, seq: i32, budget: usize) -> (&[u8], i32) {
         let from = usize::try_from(seq).unwrap_or(0).min(self.ends.len());
-        let start = from.checked_sub(1).map_or(0, |last| self.ends[last] + 1);
+        let before = from.checked_sub(1).map_or(0, |last| self.ends[last]);
         if from == self.ends.len() {
             return (&[], seq);
         }
-        let count = self.ends[from..].partition_point(|end| end - start <= budget).max(1);
+        let start = if before == 0 { 0 } else { before + 1 };
+        let within = |end: &usize| end.saturating_sub(start) <= budget;
+        let count = self.ends[from..].partition_point(within).max(1);
         let last = from + count;
+        if self.ends[last - 1] <= start {
+            // All of these were taken back.
+            return (&[], i32::try_from(last).unwrap_or(i32::MAX));
+        }
         (&self.text[start..self.ends[last - 1]], i32::try_from(last).unwrap_or(i32::MAX))
     }
 }
@@ -113,6 +136,59 @@ mod tests {
         assert_eq!(last, 2);
         assert!(rest.starts_with(b"\"b"));
         assert_eq!(shown.after(2, 10), (&[][..], 2));
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_a_gap_in_the_numbers_alone() {
+        let whole = |shown: &Shown| {
+            let text = format!("{{{}}}", String::from_utf8_lossy(shown.within(10_000).0));
+            let json: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(&text).expect("JSON");
+            json.into_iter().map(|(id, s)| (id, s["seq"].as_i64())).collect::<Vec<_>>()
+        };
+        let of = |n: i32| {
+            let mut shown = Shown::default();
+            for seq in 1..=n {
+                shown.push(&format!("s{seq}"), seq, OpKind::Run, true, &Bytes::from_static(b"1"));
+            }
+            shown
+        };
+        for n in 1..=4 {
+            // Every set of steps, in both orders.
+            for gone in 0..1 << n {
+                for back in [false, true] {
+                    let mut shown = of(n);
+                    let mut out: Vec<i32> = (1..=n).filter(|s| gone >> (s - 1) & 1 == 1).collect();
+                    if back {
+                        out.reverse();
+                    }
+                    for seq in &out {
+                        shown.take_back(*seq);
+                        shown.take_back(*seq);
+                    }
+                    shown.push("new", n + 1, OpKind::Run, true, &Bytes::from_static(b"2"));
+                    let mut left: Vec<(String, Option<i64>)> = (1..=n)
+                        .filter(|s| !out.contains(s))
+                        .map(|s| (format!("s{s}"), Some(s.into())))
+                        .collect();
+                    left.push(("new".to_owned(), Some((n + 1).into())));
+                    left.sort();
+                    assert_eq!(whole(&shown), left, "{n} steps without {out:?}");
+                    // Page by page it is the same.
+                    let (mut after, mut text) = (0, Vec::new());
+                    while after < n + 1 {
+                        let (page, upto) = shown.after(after, 1);
+                        assert!(upto > after);
+                        after = upto;
+                        if !page.is_empty() {
+                            text.push(String::from_utf8_lossy(page).into_owned());
+                        }
+                    }
+                    let all = String::from_utf8_lossy(shown.within(10_000).0).into_owned();
+                    assert_eq!(text.join(","), all, "{n} steps without {out:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Run {
                 if now != self.custom_status {
                     let status = String::from_utf8(value.to_vec()).ok();
                     let raw = status.and_then(|s| serde_json::value::RawValue::from_string(s).ok());
-                    self.noted(&Noted { status: raw, tags: None }, env);
+                    self.noted(&Noted { status: raw, ..Noted::default() }, env);
                 }
             }
             Op::Tags(change) => {
@@ -194,7 +194,7 @@ impl Run {
                     };
                 }
                 if tags != self.tags {
-                    self.noted(&Noted { status: None, tags: Some(tags) }, env);
+                    self.noted(&Noted { tags: Some(tags), ..Noted::default() }, env);
                 }
             }
             Op::Log { level, message, fields } => {

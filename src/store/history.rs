@@ -85,14 +85,16 @@ macro_rules! of_step {
             journal_columns!(),
             " from ",
             $journal,
-            " j where shard = $1 and run_id = $2 and step = $3 and kind between 1 and 5 order by n"
+            " j where shard = $1 and run_id = $2 and step = $3 and (kind between 1 and 5 or kind = 16)
+ order by n"
         )
     };
 }
 pub(super) const OF_STEP: &str = of_step!("journal");
 pub(super) const OF_STEP_LONG: &str = of_step!("journal_long");
 
-/// The name of a signal that was taken at once is in the row that asked for it.
+/// The name of a signal that was taken at once is in the row that asked for it. What an operator
+/// has settled (flag 128) took none.
 macro_rules! signals {
     ($journal:literal) => {
         concat!(
@@ -100,7 +102,7 @@ macro_rules! signals {
   select n, kind, step, ref, at, body from ",
             $journal,
             "
-   where shard = $1 and run_id = $2 and flags >> 8 = 2
+   where shard = $1 and run_id = $2 and flags >> 8 = 2 and flags & 128 = 0
      and (kind = 3 or kind in (1, 7) and ref is not null))
 select j.ref as msg_id, j.kind, j.step, j.at, octet_length(j.body) - 1 as bytes, a.body as asked
   from j left join j a on j.kind = 1 and a.kind = 3 and a.step = j.step
@@ -193,7 +195,7 @@ impl Store {
         Ok(Happened { rows, entries })
     }
 
-    /// The rows about one step, in order: asked, tried, begun, settled.
+    /// The rows about one step, in order: asked, tried, begun, settled, taken back.
     pub async fn rows_of_step(&self, run: RunId, home: i16, step: &str) -> Result<Vec<Row>> {
         let rows = sqlx::query(if home == 0 { OF_STEP } else { OF_STEP_LONG })
             .bind(run.shard().column())

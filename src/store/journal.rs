@@ -31,17 +31,23 @@ pub struct StoredLog {
 }
 
 /// `n > $3` holds because `seq` never exceeds `n`: the walk along the key starts near the page.
-/// A `failed` row carries its attempts in `tried` rows before it, one less than were made.
+/// A `failed` row carries its attempts in `tried` rows before it, one less than were made. What was
+/// taken back later (kind 16, which has an index of its own) is left out.
 macro_rules! page {
     ($journal:literal) => {
         concat!(
-            "with j as materialized (
+            "with back as materialized (
+  select step, max(n) as n from ",
+            $journal,
+            " where shard = $1 and run_id = $2 and n > $3 and kind = 16 group by step),
+j as materialized (
   select ",
             journal_columns!(),
             " from ",
             $journal,
             " j
    where shard = $1 and run_id = $2 and n > $3 and seq > $3 and kind in (1, 2)
+     and not exists (select from back b where b.step = j.step and b.n > j.n)
    order by n limit $4),
 before as materialized (
   select step, count(*) filter (where kind = 4)::int4 as tried,

@@ -17,6 +17,7 @@ mod lists;
 mod load;
 mod migrate;
 mod register;
+mod reopen;
 mod retention;
 mod takeover;
 #[doc(hidden)]
@@ -47,6 +48,7 @@ pub use lists::{ListedRun, RunFilter};
 pub use load::Loaded;
 pub use migrate::MigrationStatus;
 pub use register::{Registered, Registration};
+pub use reopen::Reopened;
 pub use retention::Dropped;
 pub use takeover::Projection;
 

@@ -28,6 +28,7 @@ mod steps;
 mod takeover;
 mod two_nodes;
 mod watching;
+mod ways_out;
 mod zombie;
 
 /// A client for the tests' own calls, to be finished with what a test needs.

@@ -68,6 +68,7 @@ impl Population {
             retry: None,
             pin: None,
             traceparent: None,
+            rerun_of: None,
             by: "test".to_owned(),
         };
         let body = Some(to_bytes(&created));

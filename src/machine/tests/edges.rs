@@ -127,7 +127,7 @@ fn gate_lost(w: &mut World, kind: MessageKind) -> Cause {
     Cause::GateLost { append, messages: w.db.inbox.clone() }
 }
 
-const CAUSES: [(&str, Make); 42] = [
+const CAUSES: [(&str, Make); 48] = [
     ("free", |_| Cause::Free { dep: 1 }),
     ("answered: of another epoch", |_| Cause::Answered {
         epoch: 999,
@@ -182,6 +182,21 @@ const CAUSES: [(&str, Make); 42] = [
     ("drained: pause", |w| drained(w, MessageKind::Pause, "", OP)),
     ("drained: resume", |w| drained(w, MessageKind::Resume, "", OP)),
     ("drained: retry now", |w| drained(w, MessageKind::RetryNow, "", OP)),
+    ("drained: a step completed by hand", |w| {
+        drained(w, MessageKind::StepSettled, "nap", r#"{"by":"op","ok":true,"outcome":1}"#)
+    }),
+    ("drained: a step failed by hand, unasked", |w| {
+        let body = r#"{"by":"op","op":0,"ok":false,"outcome":{"type":"E"}}"#;
+        drained(w, MessageKind::StepSettled, "ghost", body)
+    }),
+    ("drained: a step completed, unknown", |w| {
+        drained(w, MessageKind::StepSettled, "ghost", r#"{"by":"op","ok":true,"outcome":1}"#)
+    }),
+    ("drained: a step hurried", |w| drained(w, MessageKind::StepHurried, "nap", OP)),
+    ("drained: re-pinned", |w| {
+        drained(w, MessageKind::Repinned, "", r#"{"by":"op","deployment":7}"#)
+    }),
+    ("reopened", |_| Cause::Reopened { act: Act::default(), deadline: None }),
     ("drained: terminate", |w| drained(w, MessageKind::Terminate, "", OP)),
     ("tick: nothing is due", |w| later(w, 1)),
     ("tick: what it waits for is due", |w| later(w, 4_000)),
@@ -200,6 +215,7 @@ fn named(flags: Flags) -> String {
         (Flags::GATED, "gated"),
         (Flags::CLOSING, "closing"),
         (Flags::REF, "ref"),
+        (Flags::BY_HAND, "by hand"),
     ];
     let set: Vec<&str> =
         names.iter().filter(|(bit, _)| flags.has(*bit)).map(|(_, name)| *name).collect();

@@ -80,7 +80,8 @@ impl Db {
     /// The compare-and-append, with its gate and its flips.
     pub(super) fn append(&mut self, a: &Append) -> Verdict {
         let head = &a.rows[0];
-        if usize::try_from(head.n) != Ok(self.rows.len()) || self.ended() {
+        let over = self.ended() && head.kind != Kind::Reopened;
+        if usize::try_from(head.n) != Ok(self.rows.len()) || over {
             return Verdict::LostByHead;
         }
         let gated = head.flags.has(Flags::GATED);
@@ -108,7 +109,17 @@ impl Db {
     /// What an invocation that shows everything that is committed would show.
     pub(super) fn journal(&self) -> Shown {
         let mut shown = Shown::default();
-        for row in self.rows.iter().filter(|r| r.kind.settles()) {
+        let mut seqs = std::collections::HashMap::new();
+        for row in &self.rows {
+            if row.kind == Kind::Retaken
+                && let Some(seq) = seqs.remove(&row.step)
+            {
+                shown.take_back(seq);
+            }
+            if !row.kind.settles() {
+                continue;
+            }
+            seqs.insert(row.step.clone(), row.seq);
             let op = row.flags.op().expect("an op");
             let body = row.body.clone().expect("a body");
             shown.push(&row.step, row.seq, op, row.kind == Kind::Done, &body);
@@ -177,6 +188,7 @@ impl World {
             invocation_timeout: None,
             retry: None,
             traceparent: None,
+            rerun_of: None,
             by: "local".to_owned(),
         };
         let lends = start_at.is_none() && !with.elsewhere;

@@ -80,7 +80,11 @@ impl World {
         let mut settled = HashSet::new();
         for (n, row) in rows.iter().enumerate() {
             assert_eq!(usize::try_from(row.n), Ok(n), "dense");
-            assert!(!row.kind.ends() || n + 1 == rows.len(), "the end is the last row");
+            let reopened = rows.get(n + 1).is_some_and(|r| r.kind == Kind::Reopened);
+            assert!(!row.kind.ends() || n + 1 == rows.len() || reopened, "the end is the last row");
+            if row.kind == Kind::Retaken {
+                settled.remove(&row.step);
+            }
             if row.kind.settles() {
                 assert!(settled.insert(&row.step), "step {} settles twice", row.step);
             }
@@ -95,6 +99,9 @@ impl World {
         for row in rows.iter().filter(|r| r.flags.op() == Some(OpKind::Sleep)) {
             match row.kind {
                 Kind::Asked => drop(due.insert(&row.step, row.due.expect("a moment"))),
+                // An operator does not wait for it.
+                Kind::Done | Kind::Failed if row.flags.has(Flags::BY_HAND) => {}
+                Kind::Retaken | Kind::Late => {}
                 Kind::Done => assert!(due[&row.step] + ms(2 * SKEW) <= row.at, "early: {row:?}"),
                 _ => panic!("a sleep has no {row:?}"),
             }
@@ -153,6 +160,9 @@ impl World {
     fn check_attempts(&self) {
         let mut tried: HashMap<&str, u32> = HashMap::new();
         for row in &self.db.rows {
+            if row.kind == Kind::Retaken {
+                tried.remove(row.step.as_str());
+            }
             let asks = row.kind == Kind::Tried && row.due == Some(row.at);
             if row.kind == Kind::Tried && !asks {
                 *tried.entry(&row.step).or_default() += 1;

@@ -114,7 +114,16 @@ fn events(most: usize) -> impl Strategy<Value = Vec<(Event, bool)>> {
 fn message(w: &mut World, which: u8) -> Message {
     let act = "{\"by\":\"op\"}";
     match which {
-        0..110 => w.message(MessageKind::Signal, "n0", "1"),
+        0..86 => w.message(MessageKind::Signal, "n0", "1"),
+        86..98 => {
+            // None of these is a step of a handler with sense.
+            let step = ["r0", "r1", "o0", "z0", "z1", "c0"][usize::from(which - 86) % 6];
+            let (op, ok) = (if which > 90 { r#""op":0,"# } else { "" }, !which.is_multiple_of(3));
+            let body = format!(r#"{{"by":"op",{op}"ok":{ok},"outcome":{{"type":"E"}}}}"#);
+            w.message(MessageKind::StepSettled, step, &body)
+        }
+        98..107 => w.message(MessageKind::StepHurried, step(which), act),
+        107..110 => w.message(MessageKind::Repinned, "", r#"{"by":"op","deployment":3}"#),
         110..120 => w.message(MessageKind::Signal, "n1", "1"),
         120..150 => w.message(MessageKind::CallbackValue, "c0", "1"),
         150..170 => w.message(MessageKind::CallbackError, "c1", "{}"),

@@ -5,10 +5,17 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 70] = [
+const ALL: [(&str, &str); 77] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
+    ("reopen: done", reopen::DONE),
+    ("reopen: key", reopen::KEY),
+    ("reopen: row", reopen::ROW),
+    ("reopen: row long", reopen::ROW_LONG),
+    ("reopen: live", reopen::LIVE),
+    ("reopen: gone", reopen::GONE),
+    ("reopen: told", reopen::TOLD),
     ("append single", append::SINGLE),
     ("append single long", append::SINGLE_LONG),
     ("append lean", append::LEAN),

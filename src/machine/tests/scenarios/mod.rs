@@ -6,6 +6,7 @@ use crate::machine::*;
 mod answers;
 mod endings;
 mod messages;
+mod operator;
 mod steps;
 mod waking;
 
