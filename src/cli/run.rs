@@ -294,16 +294,13 @@ async fn list(list: RunList, client: &Client, out: &mut Output) -> Result<(), Fa
     print_list(
         &page.data,
         out,
-        &["ID", "STATUS", "FUNCTION", "KEY", "CREATED", "STEPS"],
+        &["ID", "STATUS", "FUNCTION", "KEY", "CREATED", "ATTENTION"],
         |item| {
             let run: Run = document(item)?;
-            let steps = match run.steps.pending {
-                0 => run.steps.settled.to_string(),
-                pending => format!("{} + {pending}", run.steps.settled),
-            };
+            let why = run.attention.map_or_else(|| "-".to_owned(), |a| a.code);
             let key = run.key.unwrap_or_else(|| "-".to_owned());
             let created = run.created_at.unwrap_or_else(|| "-".to_owned());
-            Ok(vec![run.id, run.status, run.function, key, created, steps])
+            Ok(vec![run.id, run.status, run.function, key, created, why])
         },
     )?;
     if page.next_cursor.is_some() {
