@@ -26,6 +26,7 @@ mod runs;
 mod signals;
 mod steps;
 mod takeover;
+mod traces;
 mod two_nodes;
 mod watching;
 mod ways_out;
