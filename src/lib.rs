@@ -7,13 +7,14 @@
 //!   strangers;
 //! - floor 2: [`engine`] is the only place where the machine meets store and handlers;
 //! - floor 3: [`api`] speaks HTTP with customers;
-//! - beside them: [`cli`] talks to a running gateway, [`dev`] brings a private Postgres, [`app`]
-//!   puts it all together.
+//! - beside them: [`cli`] talks to a running gateway, [`conformance`] tests handlers, [`dev`] brings
+//!   a private Postgres, [`app`] puts it all together.
 
 pub mod api;
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod conformance;
 pub mod dev;
 pub mod engine;
 pub mod machine;

@@ -5,6 +5,7 @@
 //! Standard output carries data, standard error everything else.
 
 mod client;
+mod conformance;
 mod endpoint;
 mod failure;
 mod input;
@@ -38,6 +39,7 @@ use client::Client;
 use failure::Failure;
 use output::Output;
 
+pub use conformance::{ConformanceArgs, Transport};
 pub use endpoint::EndpointCommand;
 pub use failure::exit;
 pub use key::{KeyCommand, KeyCreate};
@@ -86,6 +88,13 @@ impl Cli {
                 clap::error::ErrorKind::ArgumentConflict,
                 "--url is the address of a running gateway and means nothing to this command; \
                  to register a handler with `dev`, use -u or --endpoint",
+            ));
+        }
+        let handler = matches!(cli.command, Command::Client(ClientCommand::Conformance(_)));
+        if handler && matches.value_source("url") != Some(ValueSource::CommandLine) {
+            return Err(command.error(
+                clap::error::ErrorKind::MissingRequiredArgument,
+                "conformance needs --url, the address of the handler that it is to test",
             ));
         }
         Ok(cli)
@@ -158,6 +167,8 @@ pub enum ClientCommand {
     /// Make and revoke API keys.
     #[command(subcommand, arg_required_else_help = true)]
     Key(KeyCommand),
+    /// Test a handler, at --url, against the protocol; no gateway is needed.
+    Conformance(ConformanceArgs),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -195,6 +206,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Run(command) => run::execute(command, &connect()?, out).await,
         ClientCommand::Signal(command) => signal::execute(command, &connect()?, out).await,
         ClientCommand::Key(command) => key::execute(command, &connect()?, out).await,
+        ClientCommand::Conformance(args) => conformance::execute(global, args, out).await,
         ClientCommand::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "stepwell", &mut script);

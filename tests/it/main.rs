@@ -10,6 +10,7 @@ mod auth;
 mod callbacks;
 mod chaos;
 mod cluster;
+mod conformance;
 mod endpoints;
 mod ends;
 mod faults;
