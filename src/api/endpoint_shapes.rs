@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use super::shapes::Payload;
 use crate::engine::{
-    DeploymentView, EndpointState, EndpointView, FunctionView, KeyRow, ProbeStage, Registered,
-    Rotated, Setting, Source,
+    DeploymentView, EndpointHealth, EndpointState, EndpointView, FunctionView, KeyRow, ProbeStage,
+    Registered, Rotated, Setting, Source,
 };
 use crate::machine::{DeploymentId, EndpointId, KeyId, Timestamp};
 
@@ -41,15 +41,50 @@ pub(super) struct EndpointBody {
     updated_at: Timestamp,
 }
 
+/// State, detail, since when, and the next probe.
+type Standing = (&'static str, Option<String>, Option<Timestamp>, Option<Timestamp>);
+
+fn standing(state: EndpointState) -> Standing {
+    match state {
+        EndpointState::Healthy => ("healthy", None, None, None),
+        EndpointState::Disabled => ("disabled", None, None, None),
+        EndpointState::Unhealthy { detail, since, next_probe_at } => {
+            ("unhealthy", Some(detail), Some(since), next_probe_at)
+        }
+    }
+}
+
+/// How well an endpoint is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EndpointHealth)]
+pub(super) struct EndpointHealthBody {
+    /// `healthy`, `unhealthy` (its runs are parked) or `disabled`.
+    state: &'static str,
+    /// Why it is unhealthy.
+    detail: Option<String>,
+    /// Since when it is unhealthy.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    since: Option<Timestamp>,
+    /// When an unhealthy endpoint is tried again.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_probe_at: Option<Timestamp>,
+    /// Probes that have failed since it became unhealthy; the wait for the next doubles with each.
+    failed_probes: u32,
+    /// A probe is out at this moment.
+    probing: bool,
+}
+
+impl From<EndpointHealth> for EndpointHealthBody {
+    fn from(h: EndpointHealth) -> Self {
+        let (state, detail, since, next_probe_at) = standing(h.state);
+        let EndpointHealth { failed_probes, probing, .. } = h;
+        Self { state, detail, since, next_probe_at, failed_probes, probing }
+    }
+}
+
 impl From<EndpointView> for EndpointBody {
     fn from(e: EndpointView) -> Self {
-        let (state, detail, since, next_probe_at) = match e.state {
-            EndpointState::Healthy => ("healthy", None, None, None),
-            EndpointState::Disabled => ("disabled", None, None, None),
-            EndpointState::Unhealthy { detail, since, next_probe_at } => {
-                ("unhealthy", Some(detail), Some(since), next_probe_at)
-            }
-        };
+        let (state, detail, since, next_probe_at) = standing(e.state);
         Self {
             id: e.id,
             name: e.name,

@@ -11,7 +11,8 @@ use super::auth::{Deployer, Reader};
 use super::catalogue::Code;
 use super::endpoint_request::{EndpointRequest, check_secret, read};
 use super::endpoint_shapes::{
-    DeploymentBody, EndpointBody, ProbeBody, ProbeStageBody, RegisteredBody, RotatedBody,
+    DeploymentBody, EndpointBody, EndpointHealthBody, ProbeBody, ProbeStageBody, RegisteredBody,
+    RotatedBody,
 };
 use super::fields;
 use super::forward::{endpoint_ref, no_endpoint};
@@ -330,6 +331,27 @@ pub(super) async fn probe_endpoint(
     let endpoint = find(&state, &caller, &name).await?;
     let probe = state.engine.probe_endpoint(&caller.namespace, endpoint.id).await?;
     probe.map(|p| Json(p.into())).ok_or_else(no_endpoint)
+}
+
+/// How well an endpoint is, as all nodes agree.
+///
+/// While it is unhealthy nothing is sent to it but one probe at a time, from whichever node; when a
+/// probe goes well, its runs go on.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{endpoint}/health", tag = "endpoints",
+    params(("endpoint" = String, Path, description = "Its id or name")),
+    responses((status = 200, description = "How well it is", body = EndpointHealthBody)),
+    extensions(("x-problems" = json!(["endpoint-not-found"])))
+)]
+pub(super) async fn endpoint_health(
+    State(state): State<ApiState>,
+    Reader(caller): Reader,
+    At(name): At<String>,
+    params: Params,
+) -> Result<Json<EndpointHealthBody>, Problem> {
+    params.finish()?;
+    let health = state.engine.endpoint_health(&caller.namespace, &endpoint_ref(&name)).await?;
+    health.map(|h| Json(h.into())).ok_or_else(no_endpoint)
 }
 
 /// The deployments of an endpoint.

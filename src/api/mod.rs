@@ -128,6 +128,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(endpoints::list_endpoints, endpoints::register_endpoint))
         .routes(routes!(endpoints::get_endpoint, endpoints::delete_endpoint))
         .routes(routes!(endpoints::list_deployments))
+        .routes(routes!(endpoints::endpoint_health))
         .routes(routes!(endpoints::sync_endpoint))
         .routes(routes!(endpoints::disable_endpoint))
         .routes(routes!(endpoints::enable_endpoint))

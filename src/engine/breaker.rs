@@ -1,9 +1,14 @@
-//! The circuit breaker of an endpoint: closed, open with one probe at a time, then a ramp.
+//! The circuit of an endpoint: closed, open with one probe at a time in the whole cluster, a ramp.
+//!
+//! Each node decides by what it sees of its own exchanges and acts on it at once. What the others
+//! must know goes through a row of the database, as [`Word`]s in order; what they did is heard with
+//! every tick. Nothing is said while all is well.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::machine::{RunId, Timestamp};
+use crate::machine::{NodeId, RunId, Timestamp};
+use crate::store::{self, Ticket};
 
 /// Gateway-like failures in a row that open a circuit.
 const OPEN_AFTER: u32 = 5;
@@ -14,28 +19,59 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// Exchanges that one endpoint may have open on one node.
 pub(super) const MOST_OPEN: usize = 1_024;
 /// How many exchanges a circuit that has just closed may have open at first; doubled by successes.
-const RAMP: usize = 4;
+pub(super) const RAMP: usize = 4;
 
 /// How an endpoint's circuit stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Circuit {
     /// All is well.
     Closed,
-    /// Nothing but probes goes out.
-    Open {
-        /// Since when.
-        since: Timestamp,
-        /// What happened.
-        detail: String,
-        /// When the next probe goes out.
-        next_probe_at: Timestamp,
-        /// The wait that led to it.
-        wait: Duration,
-        /// A probe is under way.
-        probing: bool,
-    },
+    /// Nothing but a probe goes out.
+    Open(Outage),
     /// An operator disabled the endpoint.
     Disabled,
+}
+
+/// An endpoint is not well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Outage {
+    /// Since when.
+    pub(super) since: Timestamp,
+    /// What happened last.
+    pub(super) detail: String,
+    /// When the next probe goes out, from whichever node.
+    pub(super) next_probe_at: Timestamp,
+    /// Probes that failed.
+    failed: u32,
+    /// `next_probe_at` as the row has it.
+    read: Timestamp,
+    probe: Probe,
+}
+
+/// Who has the probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    /// Nobody: who compares first when its time has come.
+    Free,
+    /// This node has asked for it.
+    Asked,
+    /// This node, with this run once it has one.
+    Ours { ticket: Ticket, run: Option<RunId> },
+    /// Another node.
+    Theirs,
+}
+
+/// What this node says to the others, by a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Word {
+    /// The circuit is open.
+    Opened { detail: String, since: Timestamp, next_probe_at: Timestamp },
+    /// The probe is wanted.
+    Ask { read: Timestamp, at: Timestamp },
+    /// The probe failed, or was not needed.
+    Failed { ticket: Ticket, failed: u32, detail: String, next_probe_at: Timestamp },
+    /// The probe went well.
+    Closed { ticket: Ticket },
 }
 
 /// One endpoint, as this node sees it.
@@ -50,6 +86,18 @@ pub(super) struct Breaker {
     most: usize,
     /// Runs that want an exchange and are kept from it, in order.
     gated: VecDeque<RunId>,
+    /// What the others have not been told.
+    words: VecDeque<Word>,
+    /// One of the words is on its way.
+    speaking: bool,
+    /// What was learnt is void, since this many times.
+    forgotten: u32,
+    /// Monotonic time until which this node knows better than a tick.
+    heard: Duration,
+    /// Nobody here wants to be the probe until then.
+    nobody_until: Timestamp,
+    /// The last run that was fetched to be the probe.
+    pub(super) fetched: Option<RunId>,
 }
 
 impl Default for Breaker {
@@ -60,6 +108,12 @@ impl Default for Breaker {
             open: 0,
             most: MOST_OPEN,
             gated: VecDeque::new(),
+            words: VecDeque::new(),
+            speaking: false,
+            forgotten: 0,
+            heard: Duration::ZERO,
+            nobody_until: Timestamp::default(),
+            fetched: None,
         }
     }
 }
@@ -79,13 +133,18 @@ pub(super) enum Health {
     Unknown,
 }
 
+/// The wait after so many failed probes.
+fn wait(failed: u32) -> Duration {
+    (FIRST_WAIT * 2_u32.pow(failed.min(10))).min(LONGEST_WAIT)
+}
+
 impl Breaker {
-    /// Whether an exchange may be opened now; it then counts as open.
-    pub(super) fn admit(&mut self, now: Timestamp) -> bool {
+    /// Whether an exchange of this run may be opened now; it then counts as open.
+    pub(super) fn admit(&mut self, who: RunId) -> bool {
         match &mut self.circuit {
             Circuit::Closed if self.open < self.most => {}
-            Circuit::Open { next_probe_at, probing, .. } if !*probing && *next_probe_at <= now => {
-                *probing = true;
+            Circuit::Open(Outage { probe: Probe::Ours { run: run @ None, .. }, .. }) => {
+                *run = Some(who);
             }
             _ => return false,
         }
@@ -96,6 +155,7 @@ impl Breaker {
     /// Keeps a run until [`Breaker::released`] hands it out.
     pub(super) fn gate(&mut self, run: RunId) {
         self.gated.push_back(run);
+        self.nobody_until = Timestamp::default();
     }
 
     /// Whether runs are kept because of the endpoint's health (and not because it is busy).
@@ -110,27 +170,27 @@ impl Breaker {
         &self.circuit
     }
 
-    /// An exchange has ended. Returns true if the circuit has just opened or closed.
-    pub(super) fn ended(&mut self, health: &Health, now: Timestamp) -> bool {
+    /// An exchange of this run has ended. Returns true if the circuit has just opened or closed.
+    pub(super) fn ended(&mut self, who: RunId, health: &Health, now: Timestamp) -> bool {
         self.open = self.open.saturating_sub(1);
+        match &mut self.circuit {
+            Circuit::Open(Outage { probe: Probe::Ours { ticket, run: Some(run) }, .. })
+                if *run == who =>
+            {
+                let ticket = *ticket;
+                self.probed(ticket, health, now)
+            }
+            // What was sent before it opened says nothing new.
+            Circuit::Open(_) | Circuit::Disabled => false,
+            Circuit::Closed => self.answered(health, now),
+        }
+    }
+
+    fn answered(&mut self, health: &Health, now: Timestamp) -> bool {
         let (fatal, detail) = match health {
-            Health::Silent(detail) => {
-                self.probe_failed(detail, now);
-                return false;
-            }
-            Health::Unknown => {
-                if let Circuit::Open { probing, .. } = &mut self.circuit {
-                    *probing = false;
-                }
-                return false;
-            }
+            Health::Silent(_) | Health::Unknown => return false,
             Health::Answered => {
                 self.failures = 0;
-                if let Circuit::Open { .. } = self.circuit {
-                    self.circuit = Circuit::Closed;
-                    self.most = RAMP;
-                    return true;
-                }
                 self.most = (self.most * 2).min(MOST_OPEN);
                 return false;
             }
@@ -138,64 +198,229 @@ impl Breaker {
             Health::Unhealthy(detail) => (true, detail),
         };
         self.failures += 1;
-        match &mut self.circuit {
-            Circuit::Open { .. } => {
-                self.probe_failed(detail, now);
-                false
+        if !fatal && self.failures < OPEN_AFTER {
+            return false;
+        }
+        let next_probe_at = now + FIRST_WAIT;
+        self.circuit = Circuit::Open(Outage {
+            since: now,
+            detail: detail.clone(),
+            next_probe_at,
+            failed: 0,
+            read: next_probe_at,
+            probe: Probe::Free,
+        });
+        let detail = detail.clone();
+        self.words.push_back(Word::Opened { detail, since: now, next_probe_at });
+        true
+    }
+
+    /// What came of this node's probe.
+    fn probed(&mut self, ticket: Ticket, health: &Health, now: Timestamp) -> bool {
+        let Circuit::Open(outage) = &mut self.circuit else { return false };
+        match health {
+            Health::Answered => {
+                self.words.push_back(Word::Closed { ticket });
+                self.close();
+                return true;
             }
-            Circuit::Closed if fatal || self.failures >= OPEN_AFTER => {
-                self.circuit = Circuit::Open {
-                    since: now,
-                    detail: detail.clone(),
-                    next_probe_at: now + FIRST_WAIT,
-                    wait: FIRST_WAIT,
-                    probing: false,
-                };
-                true
+            Health::Suspicious(why) | Health::Unhealthy(why) | Health::Silent(why) => {
+                outage.failed += 1;
+                why.clone_into(&mut outage.detail);
+                outage.next_probe_at = now + wait(outage.failed);
             }
-            Circuit::Closed | Circuit::Disabled => false,
+            Health::Unknown => outage.next_probe_at = now,
+        }
+        self.hand_back(ticket);
+        false
+    }
+
+    fn hand_back(&mut self, ticket: Ticket) {
+        let Circuit::Open(outage) = &mut self.circuit else { return };
+        outage.read = outage.next_probe_at;
+        outage.probe = Probe::Free;
+        self.words.push_back(Word::Failed {
+            ticket,
+            failed: outage.failed,
+            detail: outage.detail.clone(),
+            next_probe_at: outage.next_probe_at,
+        });
+    }
+
+    fn close(&mut self) {
+        self.circuit = Circuit::Closed;
+        self.most = RAMP;
+        self.failures = 0;
+        self.fetched = None;
+    }
+
+    // --- the probe -----------------------------------------------------------------------------
+
+    /// Whether this node should try to get the probe.
+    #[must_use]
+    pub(super) fn probe_due(&self, now: Timestamp) -> bool {
+        self.next_wake().is_some_and(|at| at <= now)
+    }
+
+    /// Asks for the probe, as soon as the words before it are spoken.
+    pub(super) fn ask(&mut self, now: Timestamp) {
+        let Circuit::Open(outage) = &mut self.circuit else { return };
+        let at = now + wait(outage.failed + 1);
+        outage.probe = Probe::Asked;
+        self.words.push_back(Word::Ask { read: outage.read, at });
+    }
+
+    /// Nobody here wants to be the probe: looks again after a while.
+    pub(super) fn nobody(&mut self, now: Timestamp) {
+        if let Circuit::Open(outage) = &self.circuit {
+            self.nobody_until = now + wait(outage.failed);
         }
     }
 
-    /// If a probe is under way, it has failed: the next one goes out later.
-    fn probe_failed(&mut self, why: &str, now: Timestamp) {
-        if let Circuit::Open { detail, next_probe_at, wait, probing, .. } = &mut self.circuit
-            && *probing
-        {
-            *wait = (*wait * 2).min(LONGEST_WAIT);
-            *next_probe_at = now + *wait;
-            *probing = false;
-            why.clone_into(detail);
+    /// Gives a probe back that no run has taken. Returns false if there is none.
+    pub(super) fn give_back(&mut self, now: Timestamp) -> bool {
+        let Circuit::Open(outage) = &mut self.circuit else { return false };
+        let Probe::Ours { ticket, run: None } = outage.probe else { return false };
+        outage.next_probe_at = now + FIRST_WAIT;
+        self.hand_back(ticket);
+        true
+    }
+
+    /// When something is to be done without an exchange ending first.
+    #[must_use]
+    pub(super) fn next_wake(&self) -> Option<Timestamp> {
+        match &self.circuit {
+            Circuit::Open(Outage { next_probe_at, probe: Probe::Free, .. })
+                if !self.speaking && self.words.is_empty() =>
+            {
+                Some((*next_probe_at).max(self.nobody_until))
+            }
+            _ => None,
         }
     }
+
+    // --- the others ----------------------------------------------------------------------------
+
+    /// The next word to be spoken, and what to tell with its answer.
+    pub(super) fn next_word(&mut self) -> Option<(Word, u32)> {
+        if self.speaking {
+            return None;
+        }
+        let word = self.words.front()?.clone();
+        self.speaking = true;
+        Some((word, self.forgotten))
+    }
+
+    /// A word was spoken: whether the row was as it expected, or an error, which makes it be
+    /// spoken again.
+    pub(super) fn spoken(
+        &mut self,
+        word: &Word,
+        forgotten: u32,
+        took: Option<bool>,
+        by: NodeId,
+        mono: Duration,
+    ) {
+        self.speaking = false;
+        let Some(took) = took else { return };
+        // What a tick has seen that began before this is older.
+        self.heard = mono;
+        if forgotten != self.forgotten {
+            return;
+        }
+        self.words.pop_front();
+        if let (Word::Ask { at, .. }, Circuit::Open(outage)) = (word, &mut self.circuit)
+            && outage.probe == Probe::Asked
+        {
+            // Where another was faster, the next tick tells of it.
+            outage.probe = Probe::Theirs;
+            if took {
+                outage.probe = Probe::Ours { ticket: Ticket { by, at: *at }, run: None };
+                (outage.next_probe_at, outage.read) = (*at, *at);
+            }
+        }
+    }
+
+    /// What a tick that began at `begun` has seen of the row. Returns true if the circuit has
+    /// opened or closed by it.
+    pub(super) fn hear(
+        &mut self,
+        row: Option<&store::Health>,
+        me: NodeId,
+        alive: impl Fn(NodeId) -> bool,
+        begun: Duration,
+    ) -> bool {
+        if self.speaking || !self.words.is_empty() || self.heard > begun {
+            return false;
+        }
+        let was = match &self.circuit {
+            Circuit::Disabled => return false,
+            Circuit::Closed => None,
+            Circuit::Open(outage) => Some(outage.probe),
+        };
+        let Some(row) = row else {
+            if was.is_some() {
+                self.close();
+            }
+            return was.is_some();
+        };
+        let ours = match was {
+            Some(probe @ Probe::Ours { ticket, .. })
+                if row.probe_by == Some(ticket.by) && row.next_probe_at == ticket.at =>
+            {
+                Some(probe)
+            }
+            _ => None,
+        };
+        // A probe whose answer this node does not know of, or whose node is gone, is nobody's.
+        let theirs = row.probe_by.is_some_and(|by| by != me && alive(by));
+        let orphan = row.probe_by.is_some_and(|by| by != me && !alive(by));
+        self.circuit = Circuit::Open(Outage {
+            since: row.opened_at,
+            detail: row.detail.clone(),
+            next_probe_at: if orphan { row.opened_at } else { row.next_probe_at },
+            failed: row.failures,
+            read: row.next_probe_at,
+            probe: ours.unwrap_or(if theirs { Probe::Theirs } else { Probe::Free }),
+        });
+        was.is_none()
+    }
+
+    // --- what operators do ---------------------------------------------------------------------
 
     /// An operator disables or enables the endpoint, or it was registered anew.
     pub(super) fn set_disabled(&mut self, disabled: bool) {
         if disabled {
-            self.circuit = Circuit::Disabled;
+            if self.circuit != Circuit::Disabled {
+                self.circuit = Circuit::Disabled;
+                self.words.clear();
+                self.forgotten += 1;
+            }
         } else if self.circuit == Circuit::Disabled {
-            self.circuit = Circuit::Closed;
-            self.most = RAMP;
+            self.close();
         }
     }
 
-    /// The endpoint was registered or changed: what was learnt of it is forgotten.
-    pub(super) fn forget(&mut self) {
-        if matches!(self.circuit, Circuit::Open { .. }) {
-            self.circuit = Circuit::Closed;
-            self.most = RAMP;
+    /// The endpoint was registered or changed: what was learnt of it is forgotten, here and, by
+    /// whoever changed it, in the row.
+    pub(super) fn forget(&mut self, mono: Duration) {
+        if matches!(self.circuit, Circuit::Open(_)) {
+            self.close();
         }
         self.failures = 0;
+        self.words.clear();
+        self.forgotten += 1;
+        self.heard = mono;
     }
 
+    // --- runs that are kept --------------------------------------------------------------------
+
     /// Runs that may try again now.
-    pub(super) fn released(&mut self, now: Timestamp) -> Vec<RunId> {
+    pub(super) fn released(&mut self) -> Vec<RunId> {
         let room = match &self.circuit {
             Circuit::Closed => self.most.saturating_sub(self.open),
-            Circuit::Open { next_probe_at, probing, .. } => {
-                usize::from(!*probing && *next_probe_at <= now)
-            }
-            Circuit::Disabled => 0,
+            Circuit::Open(Outage { probe: Probe::Ours { run: None, .. }, .. }) => 1,
+            Circuit::Open(_) | Circuit::Disabled => 0,
         };
         let room = room.min(self.gated.len());
         self.gated.drain(..room).collect()
@@ -212,15 +437,10 @@ impl Breaker {
         std::mem::take(&mut self.gated)
     }
 
-    /// When something is to be done without an exchange ending first.
-    #[must_use]
-    pub(super) fn next_wake(&self) -> Option<Timestamp> {
-        match &self.circuit {
-            Circuit::Open { next_probe_at, probing: false, .. } if !self.gated.is_empty() => {
-                Some(*next_probe_at)
-            }
-            _ => None,
-        }
+    /// Keeps these before all others.
+    pub(super) fn keep(&mut self, mut runs: VecDeque<RunId>) {
+        runs.append(&mut self.gated);
+        self.gated = runs;
     }
 }
 
@@ -228,6 +448,8 @@ impl Breaker {
 mod tests {
     use super::*;
     use crate::machine::Shard;
+
+    const UNWELL: &str = "410";
 
     fn at(secs: i64) -> Timestamp {
         Timestamp::from_micros(secs * 1_000_000)
@@ -237,38 +459,154 @@ mod tests {
         RunId::on_shard(at(0), Shard(1), n)
     }
 
+    fn node(n: u128) -> NodeId {
+        NodeId::new(at(0), n)
+    }
+
+    fn unhealthy() -> Health {
+        Health::Unhealthy(UNWELL.to_owned())
+    }
+
+    /// Says the next word; the row is as it should be.
+    fn say(b: &mut Breaker) -> Word {
+        let (word, forgotten) = b.next_word().expect("there is something to say");
+        b.spoken(&word, forgotten, Some(true), node(1), Duration::ZERO);
+        word
+    }
+
+    fn open() -> Breaker {
+        let mut b = Breaker::default();
+        assert!(b.admit(run(0)) && b.ended(run(0), &unhealthy(), at(0)));
+        assert!(
+            matches!(say(&mut b), Word::Opened { next_probe_at, .. } if next_probe_at == at(1))
+        );
+        b
+    }
+
+    fn row(probe_by: Option<NodeId>, next: i64) -> store::Health {
+        store::Health {
+            endpoint_id: 1,
+            failures: 2,
+            detail: UNWELL.to_owned(),
+            opened_at: at(0),
+            next_probe_at: at(next),
+            probe_by,
+        }
+    }
+
     #[test]
     fn five_gateway_failures_open_it_and_one_success_between_them_does_not() {
         let mut b = Breaker::default();
         let bad = Health::Suspicious("connection refused".to_owned());
         for _ in 0..4 {
-            assert!(b.admit(at(0)) && !b.ended(&bad, at(0)));
+            assert!(b.admit(run(0)) && !b.ended(run(0), &bad, at(0)));
         }
-        assert!(b.admit(at(0)) && !b.ended(&Health::Answered, at(0)));
+        assert!(b.admit(run(0)) && !b.ended(run(0), &Health::Answered, at(0)));
         for i in 0..5 {
-            assert!(b.admit(at(0)));
-            assert_eq!(b.ended(&bad, at(0)), i == 4);
+            assert!(b.admit(run(0)));
+            assert_eq!(b.ended(run(0), &bad, at(0)), i == 4);
         }
-        assert!(!b.admit(at(0)) && b.parks());
+        assert!(!b.admit(run(0)) && b.parks());
+    }
+
+    #[test]
+    fn nothing_is_said_while_all_is_well() {
+        let mut b = Breaker::default();
+        assert!(b.admit(run(0)) && !b.ended(run(0), &Health::Answered, at(0)));
+        assert!(b.next_word().is_none() && b.next_wake().is_none());
     }
 
     #[test]
     fn an_open_circuit_lets_one_probe_out_at_a_time_and_closes_with_a_ramp() {
-        let mut b = Breaker::default();
-        assert!(b.admit(at(0)) && b.ended(&Health::Unhealthy("410".to_owned()), at(0)));
+        let mut b = open();
         for n in 0..20 {
             b.gate(run(n));
         }
-        assert!(b.released(at(0)).is_empty());
+        assert!(b.released().is_empty());
         assert_eq!(b.next_wake(), Some(at(1)));
-        assert_eq!(b.released(at(1)), [run(0)]);
-        assert!(b.admit(at(1)));
-        assert!(b.released(at(9)).is_empty() && !b.admit(at(9)), "one probe at a time");
-        assert!(!b.ended(&Health::Unhealthy("410".to_owned()), at(1)));
+        assert!(b.probe_due(at(1)));
+        b.ask(at(1));
+        assert!(!b.probe_due(at(9)), "it has asked");
+        assert_eq!(say(&mut b), Word::Ask { read: at(1), at: at(3) });
+        assert_eq!(b.released(), [run(0)]);
+        assert!(b.admit(run(0)));
+        assert!(b.released().is_empty() && !b.admit(run(1)), "one probe at a time");
+        assert!(!b.ended(run(0), &unhealthy(), at(1)));
         b.gate(run(0));
+        assert!(matches!(say(&mut b), Word::Failed { failed: 1, .. }));
         assert_eq!(b.next_wake(), Some(at(3)), "the wait doubles");
-        assert_eq!(b.released(at(3)).len(), 1);
-        assert!(b.admit(at(3)) && b.ended(&Health::Answered, at(3)));
-        assert_eq!(b.released(at(3)).len(), RAMP);
+        b.ask(at(3));
+        say(&mut b);
+        assert_eq!(b.released().len(), 1);
+        assert!(b.admit(run(1)) && b.ended(run(1), &Health::Answered, at(3)));
+        assert!(matches!(say(&mut b), Word::Closed { .. }));
+        assert_eq!(b.released().len(), RAMP);
+    }
+
+    #[test]
+    fn what_was_sent_before_it_opened_neither_closes_it_nor_counts_as_the_probe() {
+        let mut b = Breaker::default();
+        assert!(b.admit(run(1)) && b.admit(run(2)) && b.admit(run(3)));
+        assert!(b.ended(run(1), &unhealthy(), at(0)));
+        say(&mut b);
+        b.ask(at(1));
+        say(&mut b);
+        assert!(b.admit(run(4)));
+        assert!(!b.ended(run(2), &Health::Answered, at(1)) && b.parks());
+        assert!(!b.ended(run(3), &unhealthy(), at(1)) && b.next_word().is_none());
+    }
+
+    #[test]
+    fn whoever_is_not_first_waits_for_the_other_and_takes_over_from_a_dead_one() {
+        let mut b = open();
+        b.gate(run(0));
+        b.ask(at(1));
+        let (word, forgotten) = b.next_word().expect("it asks");
+        b.spoken(&word, forgotten, Some(false), node(1), Duration::from_secs(5));
+        assert!(!b.admit(run(0)) && b.next_wake().is_none());
+        let theirs = row(Some(node(2)), 3);
+        let hear = |b: &mut Breaker, alive: bool, begun| {
+            b.hear(Some(&theirs), node(1), |_| alive, Duration::from_secs(begun))
+        };
+        assert!(!hear(&mut b, false, 4) && b.next_wake().is_none(), "an older tick");
+        assert!(!hear(&mut b, true, 6) && b.next_wake().is_none(), "it is out");
+        assert!(!hear(&mut b, false, 6));
+        assert!(b.probe_due(at(1)), "nobody waits for the dead");
+        b.ask(at(1));
+        assert!(matches!(b.next_word(), Some((Word::Ask { read, .. }, _)) if read == at(3)));
+    }
+
+    #[test]
+    fn others_open_and_close_it() {
+        let mut b = Breaker::default();
+        let alive = |_| true;
+        assert!(b.hear(Some(&row(None, 8)), node(1), alive, Duration::ZERO));
+        assert_eq!(b.next_wake(), Some(at(8)));
+        assert!(b.hear(None, node(1), alive, Duration::ZERO) && !b.parks());
+        assert!(!b.hear(None, node(1), alive, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_tick_does_not_undo_what_is_not_said_yet() {
+        let mut b = Breaker::default();
+        assert!(b.admit(run(0)) && b.ended(run(0), &unhealthy(), at(0)));
+        assert!(!b.hear(None, node(1), |_| true, Duration::from_secs(1)) && b.parks());
+        let (word, forgotten) = b.next_word().expect("it says so");
+        assert!(!b.hear(None, node(1), |_| true, Duration::from_secs(1)) && b.parks());
+        // Postgres was away: it is said again.
+        b.spoken(&word, forgotten, None, node(1), Duration::from_secs(2));
+        assert!(b.next_word().is_some_and(|(again, _)| again == word));
+    }
+
+    #[test]
+    fn a_probe_that_nobody_wants_is_given_back() {
+        let mut b = open();
+        b.ask(at(1));
+        say(&mut b);
+        assert!(b.give_back(at(1)) && !b.give_back(at(1)));
+        assert!(
+            matches!(say(&mut b), Word::Failed { failed: 0, next_probe_at, .. } if next_probe_at == at(2))
+        );
+        assert_eq!(b.next_wake(), Some(at(2)));
     }
 }

@@ -292,24 +292,12 @@ impl Engine {
             let breaker = owner.breakers.entry(endpoint.id).or_default();
             breaker.set_disabled(endpoint.disabled);
             if was.is_some_and(|e| e.version != endpoint.version) {
-                breaker.forget();
+                breaker.forget(self.clock().mono());
             }
         }
         // Runs without a host are kept under a breaker that never closes by itself.
         owner.breakers.entry(NO_ENDPOINT).or_default();
         self.release_all(&mut owner);
-    }
-}
-
-/// A circuit has opened or closed: people are to know.
-pub(super) fn circuit_changed(owner: &super::owner::Owner, endpoint: i32) {
-    let Some(breaker) = owner.breakers.get(&endpoint) else { return };
-    let open = breaker.parks();
-    metrics::gauge!("stepwell_circuit_open", "endpoint" => endpoint.to_string())
-        .set(f64::from(u8::from(open)));
-    if let super::breaker::Circuit::Open { detail, .. } = breaker.circuit() {
-        tracing::warn!(endpoint, detail, "endpoint is unhealthy: its runs are parked");
-    } else {
-        tracing::info!(endpoint, "endpoint is healthy again: its runs resume at a ramp");
+        self.hosts_changed(&mut owner, &old, &catalog);
     }
 }

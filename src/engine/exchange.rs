@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 
 use super::breaker::{Breaker, Health};
-use super::catalog::{Deployment, circuit_changed};
+use super::catalog::Deployment;
 use super::owner::Owner;
 use super::{Engine, Point};
 use crate::machine::{Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
@@ -60,7 +60,7 @@ impl Engine {
                     if let Some(endpoint) = entry.admitted.take()
                         && let Some(breaker) = owner.breakers.get_mut(&endpoint)
                     {
-                        breaker.ended(&Health::Unknown, self.clock().lower());
+                        breaker.ended(id, &Health::Unknown, self.clock().lower());
                     }
                     entry.queue.push_back(Cause::Faulted { epoch, fault });
                 }
@@ -271,9 +271,9 @@ impl Engine {
         }
         if counted
             && let Some(breaker) = owner.breakers.get_mut(&endpoint)
-            && breaker.ended(&ended.health, past)
+            && breaker.ended(ready.run, &ended.health, past)
         {
-            circuit_changed(&owner, endpoint);
+            self.circuit_changed(&mut owner, endpoint);
         }
         let parks = owner.breakers.get(&endpoint).is_some_and(Breaker::parks);
         if let Some(entry) = owner.runs.get_mut(&ready.run) {

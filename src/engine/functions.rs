@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::breaker::Circuit;
+use super::breaker::{Circuit, Outage};
 use super::catalog::{Catalog, INVOCATION_TIMEOUT};
 use super::{
-    DeploymentView, EndpointRef, EndpointState, EndpointView, Engine, Error, FunctionView,
-    Namespace, Setting, Source,
+    DeploymentView, EndpointHealth, EndpointRef, EndpointState, EndpointView, Engine, Error,
+    FunctionView, Namespace, Setting, Source,
 };
 use crate::machine::time::format_duration;
 use crate::machine::{EndpointId, RetryPolicy, RetrySpec};
@@ -60,6 +60,30 @@ impl Engine {
         Ok(found)
     }
 
+    /// How well an endpoint is, as it is recorded for all nodes.
+    pub async fn endpoint_health(
+        &self,
+        ns: &Namespace,
+        endpoint: &EndpointRef,
+    ) -> Result<Option<EndpointHealth>, Error> {
+        let catalog = self.fresh_catalog().await?;
+        let Some(e) = endpoint_row(&catalog, ns.id, endpoint) else { return Ok(None) };
+        let circuits = self.store().open_circuits().await?;
+        let circuit = circuits.into_iter().find(|c| c.endpoint_id == e.id);
+        let failed_probes = circuit.as_ref().map_or(0, |c| c.failures);
+        let probing = circuit.as_ref().is_some_and(|c| c.probe_by.is_some());
+        let state = match circuit {
+            _ if e.disabled => EndpointState::Disabled,
+            Some(c) => EndpointState::Unhealthy {
+                detail: c.detail,
+                since: c.opened_at,
+                next_probe_at: Some(c.next_probe_at),
+            },
+            None => EndpointState::Healthy,
+        };
+        Ok(Some(EndpointHealth { state, failed_probes, probing }))
+    }
+
     /// The deployments of an endpoint, new to old; none of an endpoint that is not there.
     pub async fn deployments(
         &self,
@@ -83,7 +107,7 @@ impl Engine {
     pub(super) fn endpoint_view(&self, catalog: &Catalog, e: &store::Endpoint) -> EndpointView {
         let state = match self.circuit(e.id) {
             _ if e.disabled => EndpointState::Disabled,
-            Some(Circuit::Open { since, detail, next_probe_at, .. }) => {
+            Some(Circuit::Open(Outage { since, detail, next_probe_at, .. })) => {
                 EndpointState::Unhealthy { detail, since, next_probe_at: Some(next_probe_at) }
             }
             _ => EndpointState::Healthy,

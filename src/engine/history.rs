@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Engine, Error, HistoryItem, Namespace};
 use crate::machine::{
-    Act, Attention, Created, Faulted, Flags, HistoryEntry, INLINE_VALUE, Kind, MessageId, Noted,
-    OpKind, Row, RunId, Tried,
+    Act, AtGate, Attention, Created, Faulted, Flags, HistoryEntry, INLINE_VALUE, Kind, MessageId,
+    Noted, OpKind, Row, RunId, Tried,
 };
 
 /// Bits of a number that tell apart what hangs on one row.
@@ -172,6 +172,11 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
             put("kind", json!(op));
             payload = Some(("payload", bytes()));
             "message.arrived"
+        }
+        Kind::Noted if row.flags.has(Flags::PARK) => {
+            let kept: AtGate = serde_json::from_slice(body).ok()?;
+            put("attention", json!(kept.attention));
+            "run.parked"
         }
         Kind::Noted => {
             let noted: Noted = serde_json::from_slice(body).ok()?;

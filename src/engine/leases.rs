@@ -154,7 +154,10 @@ impl Engine {
         if tick.config_version != self.catalog().version {
             self.reload_catalog().await;
         }
+        let alive = |node: NodeId| tick.nodes.iter().any(|(id, _)| *id == node);
+        self.hear_circuits(&tick.circuits, alive, begun);
         self.balance(&tick).await;
+        self.keep_gates();
         {
             let mut owner = self.owner();
             for run in &tick.inboxes {
@@ -246,6 +249,7 @@ impl Engine {
             let mut owner = self.owner();
             self.bring_in(&mut owner, mail);
         }
+        self.find_gated(&groups).await;
         metrics::histogram!("stepwell_takeover_seconds")
             .record(self.clock().mono().saturating_sub(begun).as_secs_f64());
         tracing::info!(
@@ -339,6 +343,7 @@ impl Engine {
             self.find_parked(&groups).await;
             // Level-triggered: whatever was missed while Postgres was away is found here.
             self.find_hot(&groups).await;
+            self.find_gated(&groups).await;
         }
     }
 

@@ -9,10 +9,12 @@
 mod access;
 mod breaker;
 mod catalog;
+mod circuits;
 mod endpoints;
 mod exchange;
 mod faults;
 mod functions;
+mod gates;
 mod history;
 mod lanes;
 mod leases;
@@ -123,7 +125,9 @@ impl Engine {
     ) -> Result<Self, store::Error> {
         let secret = ClusterSecret::new(store.cluster_secret().await?);
         let catalog = Catalog::of(store.load_catalog().await?, clock.upper());
+        let circuits = store.open_circuits().await?;
         let (engine, receivers) = Self::of(store, clock, client, settings, &secret, catalog);
+        engine.hear_circuits(&circuits, |_| true, engine.clock().mono());
         receivers.run(&engine);
         let e = engine.clone();
         engine.spawn(async move { e.keep_time().await });
@@ -446,7 +450,10 @@ impl Engine {
         let mut run = Run::recover(id, loaded.ns, &loaded.rows, parked, loaded.closing)
             .map_err(|e| Error::corrupt(&e.to_string()))?;
         run.home = loaded.home;
-        Ok(look(&run, false, None))
+        // It waits out of memory until what keeps it is gone.
+        let gated = loaded.gate.is_some() && !run.ended();
+        let why = if gated { self.why_parked(&self.owner(), &run) } else { None };
+        Ok(look(&run, gated, why))
     }
 
     fn is_ours_group(&self, group: usize) -> bool {

@@ -62,6 +62,8 @@ pub(super) struct Owner {
     /// Runs that are being created, with their first epoch lent to this memory, and the term in
     /// which it was: nobody else reads them in meanwhile.
     pub(super) lent: HashMap<RunId, i32>,
+    /// Gates whose runs come back into memory, page by page.
+    pub(super) returns: HashMap<i64, super::gates::Return>,
     /// Runs that were dropped with an append that may be recorded yet: what was issued of their
     /// epochs is not known.
     pub(super) unsure: HashSet<RunId>,
@@ -88,6 +90,8 @@ pub(super) struct Entry {
     pub(super) timer: Option<Timestamp>,
     /// It waits for its endpoint's breaker.
     pub(super) gated: bool,
+    /// Since when.
+    pub(super) gated_at: Timestamp,
     /// The epoch of the exchange that was sent last.
     pub(super) sent: i32,
     /// The endpoint whose breaker counts an exchange of this run as open.
@@ -109,6 +113,12 @@ impl Entry {
         queued.fold(self.run.drained, i32::max) + 1
     }
 
+    /// Its endpoint cannot be called now.
+    pub(super) fn keep_back(&mut self, now: Timestamp) {
+        self.gated = true;
+        self.gated_at = now;
+    }
+
     pub(super) fn new(run: Run, policy: Policy) -> Self {
         Self {
             run,
@@ -117,6 +127,7 @@ impl Entry {
             queue: VecDeque::new(),
             timer: None,
             gated: false,
+            gated_at: Timestamp::default(),
             sent: 0,
             admitted: None,
             status: Status::Scheduled,
@@ -139,6 +150,7 @@ impl Owner {
             leaving: false,
             missed: false,
             lent: HashMap::new(),
+            returns: HashMap::new(),
             unsure: HashSet::new(),
         }
     }
@@ -157,7 +169,7 @@ impl Owner {
         if let Some(endpoint) = entry.admitted
             && let Some(breaker) = self.breakers.get_mut(&endpoint)
         {
-            breaker.ended(&Health::Unknown, Timestamp::default());
+            breaker.ended(id, &Health::Unknown, entry.run.last_at);
         }
         Some(entry)
     }
@@ -209,16 +221,7 @@ impl Engine {
         if !entry.gated && !entry.run.wants_exchange(env.past) {
             entry.run.settle_down(&env);
         }
-        if let Some(mut append) = entry.run.seal() {
-            if self.faults().does(Wrong::EndUngated)
-                && let Some(head) = append.rows.first_mut()
-            {
-                head.flags.clear(Flags::GATED);
-            }
-            let sealed =
-                Arc::new(Sealed { run: id, ns: entry.run.ns, home: entry.run.home, append });
-            entry.in_flight = Some(Arc::clone(&sealed));
-            self.lanes().append(sealed);
+        if self.record(entry, id) {
             self.note_status(owner, id, env.past);
             return;
         }
@@ -231,6 +234,20 @@ impl Engine {
         }
         self.note_status(owner, id, env.past);
         self.rest(owner, id, &env);
+    }
+
+    /// Gives the lane what is to be recorded of a run; false if there is nothing.
+    pub(super) fn record(&self, entry: &mut Entry, id: RunId) -> bool {
+        let Some(mut append) = entry.run.seal() else { return false };
+        if self.faults().does(Wrong::EndUngated)
+            && let Some(head) = append.rows.first_mut()
+        {
+            head.flags.clear(Flags::GATED);
+        }
+        let sealed = Arc::new(Sealed { run: id, ns: entry.run.ns, home: entry.run.home, append });
+        entry.in_flight = Some(Arc::clone(&sealed));
+        self.lanes().append(sealed);
+        true
     }
 
     fn apply(&self, entry: &mut Entry, cause: Cause, env: &Env<'_>) {
@@ -280,14 +297,14 @@ impl Engine {
         let catalog = self.catalog();
         let Some((_, deployment)) = catalog.deployment_for(&entry.run) else {
             // The function is gone: the run stays gated until something is registered.
-            entry.gated = true;
+            entry.keep_back(env.past);
             owner.breakers.entry(super::catalog::NO_ENDPOINT).or_default().gate(id);
             return;
         };
         let endpoint = deployment.endpoint.id;
         let breaker = owner.breakers.entry(endpoint).or_default();
-        if !breaker.admit(env.past) {
-            entry.gated = true;
+        if !breaker.admit(id) {
+            entry.keep_back(env.past);
             breaker.gate(id);
             if let Some(at) = breaker.next_wake() {
                 self.wake_at(owner, at, Wake::Breaker(endpoint));
@@ -299,54 +316,7 @@ impl Engine {
         let open = matches!(entry.run.turn, Turn::Open { .. });
         if opened.is_err() || !open {
             entry.admitted = None;
-            breaker.ended(&Health::Unknown, env.past);
-        }
-    }
-
-    /// Gates of this endpoint may have opened: its runs try again.
-    pub(super) fn release(&self, owner: &mut Owner, endpoint: i32) {
-        let past = self.clock().lower();
-        // Some of them do not want an exchange any more, or are not here: then there is room for
-        // others. Whoever is kept back again is at the end of the queue.
-        let mut left = owner.breakers.get(&endpoint).map_or(0, Breaker::waiting);
-        while left > 0
-            && let Some(breaker) = owner.breakers.get_mut(&endpoint)
-        {
-            let runs = breaker.released(past);
-            if runs.is_empty() {
-                break;
-            }
-            left = left.saturating_sub(runs.len());
-            for id in runs {
-                if let Some(entry) = owner.runs.get_mut(&id) {
-                    entry.gated = false;
-                    self.pump(owner, id);
-                }
-            }
-        }
-        if let Some(breaker) = owner.breakers.get(&endpoint)
-            && let Some(at) = breaker.next_wake()
-        {
-            self.wake_at(owner, at, Wake::Breaker(endpoint));
-        }
-    }
-
-    /// Every breaker is looked at: what kept a run back may have gone with another run.
-    pub(super) fn release_what_can(&self, owner: &mut Owner) {
-        let endpoints: Vec<i32> = owner.breakers.keys().copied().collect();
-        for endpoint in endpoints.into_iter().filter(|e| *e != super::catalog::NO_ENDPOINT) {
-            self.release(owner, endpoint);
-        }
-    }
-
-    /// Everything that is kept back tries again: the catalog has changed.
-    pub(super) fn release_all(&self, owner: &mut Owner) {
-        let gated: Vec<RunId> = owner.breakers.values_mut().flat_map(Breaker::take_gated).collect();
-        for id in gated {
-            if let Some(entry) = owner.runs.get_mut(&id) {
-                entry.gated = false;
-                self.pump(owner, id);
-            }
+            breaker.ended(id, &Health::Unknown, env.past);
         }
     }
 
@@ -402,14 +372,6 @@ impl Engine {
         let attention = super::view::attention_of(&entry.run, parked, status, past);
         let attention = attention.map(|a| crate::machine::to_bytes(&a).to_vec());
         owner.unlisted.insert(id, Unlisted { status, since: past, attention });
-    }
-
-    /// Whether a gated run is kept back by its endpoint's health.
-    pub(super) fn parks(&self, owner: &Owner, run: &Run) -> bool {
-        match self.catalog().deployment_for(run) {
-            Some((_, d)) => owner.breakers.get(&d.endpoint.id).is_some_and(Breaker::parks),
-            None => true,
-        }
     }
 
     /// Keeps history entries of a run that has no rows to travel with.
@@ -531,6 +493,8 @@ impl Engine {
         } else {
             metrics::counter!("stepwell_appends_lost_total").increment(1);
             owner.forget(id);
+            // What was issued of its epochs no row may tell.
+            owner.unsure.insert(id);
             self.adopt(&mut owner, loaded);
         }
     }

@@ -345,6 +345,17 @@ pub enum EndpointState {
     Disabled,
 }
 
+/// How well an endpoint is, as all nodes agree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// How it stands.
+    pub state: EndpointState,
+    /// Probes that have failed since its circuit opened.
+    pub failed_probes: u32,
+    /// A probe is out.
+    pub probing: bool,
+}
+
 /// An endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointView {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::breaker::{Breaker, Circuit};
+use super::breaker::{Breaker, Circuit, Outage};
 use super::owner::Owner;
 use super::{Engine, RunView, Status, WaitingFor};
 use crate::machine::{Attention, Kind, Reason, Run, StepState, Timestamp, Turn};
@@ -135,7 +135,7 @@ impl Engine {
         };
         let endpoint = &deployment.endpoint;
         match owner.breakers.get(&endpoint.id).map(Breaker::circuit) {
-            Some(Circuit::Open { detail, next_probe_at, .. }) => Attention {
+            Some(Circuit::Open(Outage { detail, next_probe_at, .. })) => Attention {
                 next_attempt_at: Some(*next_probe_at),
                 ..Attention::new(
                     "endpoint-unhealthy",

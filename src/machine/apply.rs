@@ -196,7 +196,9 @@ impl Run {
         }
         // Parked already; but an alarm that has gone off, or does soon, for nothing must not go
         // off again and again.
-        if self.parked && (self.alarm == wake || !self.alarm.is_some_and(near)) {
+        // And what kept it from its handler is not what it waits for any more.
+        let told = self.alarm == wake || !self.alarm.is_some_and(near);
+        if self.parked && told && self.gate.is_none() {
             return;
         }
         if let Some(attention) = self.paused.clone() {
@@ -225,6 +227,7 @@ impl Run {
             }
         } else {
             self.flip();
+            self.next.gate = self.gate.filter(|_| self.parked);
         }
         Some(std::mem::take(&mut self.next))
     }
@@ -512,7 +515,7 @@ impl Run {
     }
 
     /// The moment at which the run ends if nothing else ends it.
-    fn latest_end(&self) -> Option<Timestamp> {
+    pub(super) fn latest_end(&self) -> Option<Timestamp> {
         self.deadline.into_iter().chain(self.cancel.as_ref().map(|c| c.deadline)).min()
     }
 

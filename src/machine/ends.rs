@@ -38,7 +38,7 @@ impl Run {
         self.n = rows.last().map_or(self.n - 1, |r| r.n + 1);
         self.seq = rows.last().map_or(self.seq, |r| r.seq);
         history.append(&mut self.next.history);
-        self.next = Append { rows, drained: 0, attributes, logs, history };
+        self.next = Append { rows, attributes, logs, history, ..Append::default() };
         self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
         let signalled = messages
             .iter()

@@ -106,6 +106,7 @@ impl Run {
                 let message = Buffered { id, kind, body: body(), at: row.at };
                 self.buffered.entry((mail, row.step.clone())).or_default().push_back(message);
             }
+            Kind::Noted if row.flags.has(Flags::PARK) => self.kept_back(row)?,
             Kind::Noted => {
                 let noted: Noted = serde_json::from_slice(&body())
                     .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
@@ -180,9 +181,11 @@ impl Run {
         if row.flags.has(Flags::PARK) {
             self.parked = true;
             self.alarm = row.due;
+            self.gate = None;
         }
         if row.flags.has(Flags::HOT) {
             self.parked = false;
+            self.gate = None;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod body;
 mod draft;
 mod ends;
 mod evolve;
+mod gate;
 pub mod id;
 mod mail;
 mod op;
@@ -21,6 +22,7 @@ mod turn;
 
 pub use apply::{CANCEL_GRACE, Cause, EPOCH_BLOCK, EPOCH_ROOM, Env, Fault, Refusal};
 pub use body::*;
+pub use gate::AtGate;
 pub use id::{
     BadId, DeploymentId, EndpointId, InvocationId, KeyId, MessageId, NodeId, RunId, Shard,
 };

@@ -258,6 +258,8 @@ pub struct Append {
     pub rows: Vec<Row>,
     /// For a gated head: the last inbox position that the run has drained; -1 ends it whatever has come.
     pub drained: i32,
+    /// Where it parks the run: what keeps the run out of memory, if something does.
+    pub gate: Option<i64>,
     /// Custom status and tags after this append, where it changed them.
     pub attributes: Option<Attributes>,
     /// Lines for the run's log.

@@ -282,6 +282,9 @@ pub struct Run {
     pub closing: bool,
     /// Whether the database says parked, as of the rows recorded so far.
     pub parked: bool,
+    /// What keeps it out of memory while it is parked, as of the rows recorded so far; recovery
+    /// takes it from the database.
+    pub gate: Option<i64>,
     /// Loaded, and not invoked since: the first exchange must clear the epochs of the last owner.
     pub fresh: bool,
     /// Whether a handler may have been called.
@@ -395,6 +398,7 @@ impl Run {
             closing: false,
             // A delayed start is parked until its moment.
             parked: created.start_at.is_some(),
+            gate: None,
             // Epoch 0 lends nobody an epoch: the first one needs a row before it is used.
             fresh: row.epoch == 0,
             invoked: false,

@@ -80,9 +80,9 @@ macro_rules! full {
   select * from unnest($1::int2[],$2::uuid[],$3::int4[],$4::int4[],$5::int2[],$6::int2[],$7::int4[],
       $8::int4[],$9::int4[],$10::int4[],$11::int4[],$12::int4[],$13::timestamptz[],
       $14::timestamptz[],$15::uuid[],$16::text[],$17::bytea[],$18::int4[],$19::int4[],$20::bool[],
-      $21::text[],$22::bytea[])
+      $21::text[],$22::bytea[],$40::int8[])
     as t(shard,run_id,first,n,kind,flags,seq,epoch,cp,ms,dep,ns,at,due,ref,step,body,pos,drained,
-         touches,tags,custom)),
+         touches,tags,custom,gate)),
 e as materialized (select shard, run_id, flags, drained from u where touches),
 touch as materialized (
   select a.run_id, e.flags, e.drained, a.inbox from e join run_active a using (shard, run_id)
@@ -100,7 +100,7 @@ rest as (
   select ", columns!(), " from u
    where n > first and (run_id in (select run_id from head)) is true order by shard, run_id, n),
 won as materialized (
-  select shard, run_id, n, kind, flags, dep, at, due, pos, tags, custom from u
+  select shard, run_id, n, kind, flags, dep, at, due, pos, tags, custom, gate from u
    where (pos > 0 or flags & 44 <> 0 or kind in (18, 19) or kind >= 100 or tags is not null)
      and (run_id in (select run_id from head)) is true),
 took as (
@@ -112,6 +112,7 @@ change as materialized (
   select shard, run_id,
          (array_agg(flags order by n desc) filter (where flags & 44 <> 0))[1] as flags,
          (array_agg(due order by n desc) filter (where flags & 44 <> 0))[1] as due,
+         max(gate) as gate,
          max(n) filter (where kind in (18, 19)) as base,
          count(*) filter (where kind = 19)::int as continued,
          max(tags) as tags,
@@ -125,6 +126,7 @@ changed as (
      set wake_at = case when c.flags is null then a.wake_at
                         when c.flags & 4 <> 0 then coalesce(c.due, 'infinity')
                         else '-infinity' end,
+         gate = case when c.flags is null then a.gate when c.flags & 4 <> 0 then c.gate end,
          closing = case when c.flags is null then a.closing else c.flags & 32 <> 0 end,
          base_n = coalesce(c.base, a.base_n),
          generation = a.generation + c.continued,
@@ -310,7 +312,8 @@ impl Lane {
                 .bind(told().map(|(.., h)| h.epoch).bind_iter())
                 .bind(told().map(|(.., h)| h.what.as_str()).bind_iter())
                 .bind(told().map(|(.., h)| h.by.as_str()).bind_iter())
-                .bind(told().map(|(.., h)| Raw(&h.data)).bind_iter());
+                .bind(told().map(|(.., h)| Raw(&h.data)).bind_iter())
+                .bind(rows().map(|(s, _)| s.append.gate).bind_iter());
         }
         for row in heard(SILENCE, query.fetch_all(&mut self.conn)).await? {
             won.insert(row.try_get::<Uuid, _>(0)?.into());

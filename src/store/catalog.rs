@@ -8,6 +8,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::error::{Error, Result};
+use super::health::FORGET;
 use super::wire::{self, Raw, Ts};
 use super::{Store, wire::INFINITY};
 use crate::machine::{DeploymentId, EndpointId, Timestamp};
@@ -122,7 +123,7 @@ pub(super) const UPDATE: &str = "update endpoints
    set url = coalesce($3, url), headers = coalesce($4::text::jsonb, headers),
        disabled = coalesce($5, disabled), version = version + 1, updated_at = now()
  where public_id = $1 and ns = $2 and deleted_at is null and ($6::int4 is null or version = $6)
-returning version";
+returning id, version";
 pub(super) const DELETE: &str = "update endpoints
    set deleted_at = now(), version = version + 1, updated_at = now()
  where public_id = $1 and ns = $2 and deleted_at is null and ($3::int4 is null or version = $3)
@@ -241,7 +242,7 @@ impl Store {
         change: &EndpointChange,
     ) -> Result<Option<i32>> {
         let mut tx = self.begin("begin").await?;
-        let version = sqlx::query_scalar(UPDATE)
+        let updated = sqlx::query(UPDATE)
             .bind(endpoint.uuid())
             .bind(ns)
             .bind(change.url.as_deref())
@@ -250,11 +251,12 @@ impl Store {
             .bind(if_match)
             .fetch_optional(&mut *tx)
             .await?;
-        if version.is_some() {
-            sqlx::query(BUMP).execute(&mut *tx).await?;
-        }
+        let Some(updated) = updated else { return Ok(None) };
+        let id: i32 = updated.try_get("id")?;
+        sqlx::query(FORGET).bind(id).execute(&mut *tx).await?;
+        sqlx::query(BUMP).execute(&mut *tx).await?;
         tx.commit().await?;
-        Ok(version)
+        Ok(Some(updated.try_get("version")?))
     }
 
     /// The version of an endpoint, to tell a missing one from one that has changed.

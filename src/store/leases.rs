@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use sqlx::Row as _;
-use sqlx::postgres::PgBindIterExt as _;
 use sqlx::postgres::types::PgInterval;
+use sqlx::postgres::{PgBindIterExt as _, PgRow};
 use uuid::Uuid;
 
 use super::error::{Error, Result};
+use super::health::Health;
+use super::wire::Ts;
 use super::{PULSE_SILENCE, Store, heard, wire};
 use crate::machine::{NodeId, RunId, Timestamp};
 
@@ -46,6 +48,8 @@ pub struct Tick {
     pub config_version: i64,
     /// Runs of the caller's groups with messages in their inbox, at most 1,000.
     pub inboxes: Vec<RunId>,
+    /// The circuits that are open.
+    pub circuits: Vec<Health>,
 }
 
 pub(super) const NOW: &str = "select now() as now";
@@ -55,7 +59,8 @@ pub(super) const TICK: &str = "with beat as (
 reaped as (
   delete from nodes where id <> $1 and lease_until < now() - $4::interval returning 1),
 mine as materialized (select grp from lease_groups where owner = $1),
-live as (select id, address, leaving from nodes where lease_until > now() or id = $1)
+live as (select id, address, leaving from nodes where lease_until > now() or id = $1),
+ill as materialized (select * from endpoint_health where state <> 0 order by endpoint_id)
 select now() as now, c.level, c.config_version,
        (select count(*) from beat) = 0 as fenced,
        (select count(*) from reaped) as reaped,
@@ -67,7 +72,13 @@ select now() as now, c.level, c.config_version,
        array(select i.run_id from mine g cross join lateral (
                select distinct shard, run_id from inbox
                 where shard between g.grp * 16 and g.grp * 16 + 15
-                order by shard, run_id limit 1000) i limit 1000) as inboxes
+                order by shard, run_id limit 1000) i limit 1000) as inboxes,
+       array(select endpoint_id from ill order by endpoint_id) as ill,
+       array(select failures from ill order by endpoint_id) as failures,
+       array(select detail from ill order by endpoint_id) as details,
+       array(select opened_at from ill order by endpoint_id) as opened,
+       array(select next_probe_at from ill order by endpoint_id) as probes,
+       array(select probe_by from ill order by endpoint_id) as probers
   from cluster c";
 
 /// `me` is locked against the reaper. A group is taken only in the term that the caller saw; also
@@ -107,6 +118,29 @@ fn interval(d: Duration) -> PgInterval {
         days: 0,
         microseconds: i64::try_from(d.as_micros()).unwrap_or(i64::MAX),
     }
+}
+
+/// The circuits that a tick tells of.
+fn circuits(row: &PgRow) -> Result<Vec<Health>> {
+    let endpoints: Vec<i32> = row.try_get("ill")?;
+    let failures: Vec<i32> = row.try_get("failures")?;
+    let details: Vec<String> = row.try_get("details")?;
+    let opened: Vec<Ts> = row.try_get("opened")?;
+    let probes: Vec<Ts> = row.try_get("probes")?;
+    let probers: Vec<Option<Uuid>> = row.try_get("probers")?;
+    let mut of_it = failures.into_iter().zip(details).zip(opened).zip(probes).zip(probers);
+    let circuit = |endpoint_id: i32| {
+        let ((((failures, detail), opened_at), next_probe_at), probe_by) = of_it.next()?;
+        Some(Health {
+            endpoint_id,
+            failures: failures.unsigned_abs(),
+            detail,
+            opened_at: opened_at.0,
+            next_probe_at: next_probe_at.0,
+            probe_by: probe_by.map(NodeId::from),
+        })
+    };
+    Ok(endpoints.into_iter().filter_map(circuit).collect())
 }
 
 impl Store {
@@ -154,6 +188,7 @@ impl Store {
         let owners: Vec<Option<Uuid>> = row.try_get("owners")?;
         let terms: Vec<i64> = row.try_get("terms")?;
         let inboxes: Vec<Uuid> = row.try_get("inboxes")?;
+        let circuits = circuits(&row)?;
         let reaped: i64 = row.try_get("reaped")?;
         let staying: i64 = row.try_get("staying")?;
         Ok(Tick {
@@ -166,6 +201,7 @@ impl Store {
             level: row.try_get("level")?,
             config_version: row.try_get("config_version")?,
             inboxes: inboxes.into_iter().map(RunId::from).collect(),
+            circuits,
         })
     }
 

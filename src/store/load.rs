@@ -32,6 +32,8 @@ pub struct Loaded {
     pub closing: bool,
     /// When it wakes if it is parked ([`i64::MAX`] microseconds: only by a message).
     pub parked: Option<Timestamp>,
+    /// What keeps it out of memory.
+    pub gate: Option<i64>,
     /// How and when it ended.
     pub ended: Option<(i16, Timestamp)>,
     /// When it was started.
@@ -50,12 +52,12 @@ pub struct Loaded {
 
 pub(super) const STANDING: &str =
     "with u as (select * from unnest($1::int2[], $2::uuid[]) as t(shard, run_id))
-select a.run_id, a.ns, a.fn, a.home, a.generation, a.base_n, a.inbox, a.closing, a.wake_at,
+select a.run_id, a.ns, a.fn, a.home, a.generation, a.base_n, a.inbox, a.closing, a.wake_at, a.gate,
        a.created_at, a.key, a.tags::text as tags, a.custom_status,
        null::int2 as status, null::timestamptz as ended_at
   from u join run_active a using (shard, run_id)
 union all
-select d.run_id, d.ns, d.fn, d.home, d.generation, d.base_n, 0, true, '-infinity',
+select d.run_id, d.ns, d.fn, d.home, d.generation, d.base_n, 0, true, '-infinity', null::int8,
        d.created_at, d.key, d.tags::text, d.custom_status, d.status, d.ended_at
   from u join run_done d using (shard, run_id)";
 
@@ -107,6 +109,7 @@ impl Store {
                 inbox: row.try_get("inbox")?,
                 closing: row.try_get("closing")?,
                 parked: (wake_at > MINUS_INFINITY).then_some(wake_at),
+                gate: row.try_get("gate")?,
                 ended: status.zip(ended_at),
                 created_at: wire::at(row, "created_at")?,
                 key: row.try_get("key")?,

@@ -8,7 +8,7 @@ use super::{SCHEMA, Store, wire};
 use crate::machine::Timestamp;
 
 /// Version, what it is about, and the text of every migration.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "cluster", include_str!("../../migrations/0001_cluster.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "journal", include_str!("../../migrations/0003_journal.sql")),
@@ -17,6 +17,7 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (6, "telling", include_str!("../../migrations/0006_telling.sql")),
     (7, "partitions", include_str!("../../migrations/0007_partitions.sql")),
     (8, "leaving", include_str!("../../migrations/0008_leaving.sql")),
+    (9, "gates", include_str!("../../migrations/0009_gates.sql")),
 ];
 
 /// One migration and whether the database has it.

@@ -39,7 +39,7 @@ pub use audit::Finding;
 pub use catalog::{Catalog, Deployment, Endpoint, EndpointChange, FunctionRow, NamespaceRow};
 pub use create::{CreateOutcome, Idem, IfClosed, NewKey, NewRun};
 pub use error::{Error, Result};
-pub use health::{Health, HealthState};
+pub use health::{Health, Ticket};
 pub use history::{Happened, Place, SignalRow};
 pub use journal::{JournalEntry, StoredLog};
 pub use keys::{ApiKey, NewApiKey};

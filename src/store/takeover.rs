@@ -34,6 +34,20 @@ pub(super) const PARKED: &str =
    order by wake_at, run_id limit $5) r
  order by r.wake_at, r.run_id limit $5";
 
+/// Which gates keep runs of the groups back: one step along the index for each.
+pub(super) const GATES: &str = "with recursive d(g, gate) as (
+  select g, (select min(gate) from run_active where (shard >> 4) = g and gate is not null)
+    from unnest($1::int2[]) g
+  union all
+  select g, (select min(gate) from run_active where (shard >> 4) = d.g and gate > d.gate)
+    from d where d.gate is not null)
+select distinct gate from d where gate is not null order by gate";
+
+pub(super) const GATED: &str = "select r.run_id from unnest($1::int2[]) g cross join lateral (
+  select run_id from run_active
+   where (shard >> 4) = g and gate = $2 and run_id > $3 order by run_id limit $4) r
+ order by r.run_id limit $4";
+
 pub(super) const INBOX_HEADS: &str =
     "select r.run_id from unnest($1::int2[]) g cross join lateral (
   select distinct shard, run_id from inbox
@@ -98,6 +112,24 @@ impl Store {
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(|row| Ok((wire::run_id(row)?, wire::at(row, "wake_at")?))).collect()
+    }
+
+    /// The gates that keep runs of the groups out of memory.
+    pub async fn gates(&self, groups: &[i16]) -> Result<Vec<i64>> {
+        Ok(sqlx::query_scalar(GATES).bind(groups).fetch_all(&self.pool).await?)
+    }
+
+    /// Runs of the groups that a gate keeps out of memory, in order of their ids, after `after`.
+    pub async fn gated_runs(
+        &self,
+        groups: &[i16],
+        gate: i64,
+        after: Option<RunId>,
+        limit: i64,
+    ) -> Result<Vec<RunId>> {
+        let after = after.unwrap_or_else(|| RunId::floor(Timestamp::default()));
+        let query = sqlx::query(GATED).bind(groups).bind(gate).bind(after.uuid()).bind(limit);
+        query.fetch_all(&self.pool).await?.iter().map(wire::run_id).collect()
     }
 
     /// Runs of the groups that have something in their inbox.

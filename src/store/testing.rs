@@ -64,6 +64,15 @@ impl TestDb {
         let gone = sqlx::query("delete from nodes").execute(&self.store.pool).await;
         gone.expect("the database is there");
     }
+
+    /// One number from the tables, for what nobody tells.
+    ///
+    /// # Panics
+    /// If the statement does not give one.
+    pub async fn number(&self, sql: &'static str) -> i64 {
+        let number = sqlx::query_scalar(sql).fetch_one(&self.store.pool).await;
+        number.expect("the statement gives a number")
+    }
 }
 
 impl Drop for TestDb {

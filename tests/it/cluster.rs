@@ -227,9 +227,14 @@ impl Cluster {
 
     /// Waits for a condition that something in the background will bring about.
     pub async fn eventually(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        self.within(Duration::from_secs(30), what, holds).await;
+    }
+
+    /// The same for what may take longer.
+    pub async fn within(&self, most: Duration, what: &str, holds: impl AsyncFn() -> bool) {
         let begun = Instant::now();
         while !holds().await {
-            assert!(begun.elapsed() < Duration::from_secs(30), "never: {what}");
+            assert!(begun.elapsed() < most, "never: {what}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

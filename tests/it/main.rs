@@ -9,6 +9,7 @@ mod acts;
 mod auth;
 mod callbacks;
 mod chaos;
+mod circuits;
 mod cluster;
 mod conformance;
 mod endpoints;

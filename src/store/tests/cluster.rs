@@ -135,24 +135,76 @@ async fn a_status_is_projected_and_an_older_one_does_not_come_back() {
 async fn one_prober_of_many_has_the_probe() {
     let b = Bench::new().await;
     let store = &b.db.store;
-    let probe = |seconds| Health {
-        endpoint_id: 1,
-        state: HealthState::Open,
-        failures: 3,
-        detail: "connection refused".to_owned(),
-        opened_at: Some(b.now),
-        next_probe_at: Some(b.now + Duration::from_secs(seconds)),
+    let node = |n| NodeBeat {
+        id: NodeId::new(b.now, n),
+        address: String::new(),
+        ttl: TTL,
+        leaving: false,
     };
-    assert_eq!(store.health().await, Ok(vec![]));
-    assert_eq!(store.set_health(&probe(1), None).await, Ok(true));
-    assert_eq!(store.set_health(&probe(2), None).await, Ok(false), "it is open already");
-    let read = probe(1).next_probe_at;
-    assert_eq!(store.set_health(&probe(2), read).await, Ok(true));
-    assert_eq!(store.set_health(&probe(3), read).await, Ok(false), "another node was first");
-    assert_eq!(store.health().await, Ok(vec![probe(2)]));
-    let well = Health { endpoint_id: 1, ..Health::default() };
-    assert_eq!(store.set_health(&well, probe(2).next_probe_at).await, Ok(true));
-    assert_eq!(store.health().await, Ok(vec![well]));
+    store.join(&node(1)).await.unwrap();
+    store.join(&node(2)).await.unwrap();
+    let at = |seconds| b.now + Duration::from_secs(seconds);
+    let ticket = |n, seconds| Ticket { by: node(n).id, at: at(seconds) };
+    assert_eq!(store.open_circuits().await, Ok(vec![]));
+    assert_eq!(store.open_circuit(1, "refused", b.now, at(1)).await, Ok(true));
+    assert_eq!(store.open_circuit(1, "later", at(1), at(2)).await, Ok(false), "it is open already");
+    let row = Health {
+        endpoint_id: 1,
+        failures: 0,
+        detail: "refused".to_owned(),
+        opened_at: b.now,
+        next_probe_at: at(1),
+        probe_by: None,
+    };
+    assert_eq!(store.open_circuits().await, Ok(vec![row.clone()]));
+    assert_eq!(store.take_probe(1, at(1), ticket(1, 3)).await, Ok(true));
+    assert_eq!(store.take_probe(1, at(1), ticket(2, 4)).await, Ok(false), "another was first");
+    assert_eq!(store.take_probe(1, at(3), ticket(2, 4)).await, Ok(false), "it is out");
+    let seen = store.tick(&node(2), None).await.unwrap().circuits;
+    let taken = Health { next_probe_at: at(3), probe_by: Some(node(1).id), ..row };
+    assert_eq!(seen, [taken]);
+    assert_eq!(store.probe_failed(1, ticket(2, 4), 1, "410", at(9)).await, Ok(false));
+    assert_eq!(store.probe_failed(1, ticket(1, 3), 1, "410", at(9)).await, Ok(true));
+    assert_eq!(store.take_probe(1, at(9), ticket(1, 11)).await, Ok(true));
+    store.leave(node(1).id).await.unwrap();
+    assert_eq!(store.take_probe(1, at(11), ticket(2, 12)).await, Ok(true), "the first is dead");
+    assert_eq!(store.close_circuit(1, ticket(1, 11)).await, Ok(false));
+    assert_eq!(store.close_circuit(1, ticket(2, 12)).await, Ok(true));
+    assert_eq!(store.open_circuits().await, Ok(vec![]));
+    assert_eq!(store.open_circuit(1, "again", at(20), at(21)).await, Ok(true));
+}
+
+#[tokio::test]
+async fn a_gate_is_there_as_long_as_the_run_is_parked_at_it() {
+    let mut b = Bench::new().await;
+    let groups: Vec<i16> = (0..256).collect();
+    let mut runs = Vec::new();
+    for shard in [3, 500, 4095] {
+        let run = b.start(shard).await;
+        let rows = vec![row(1, Kind::Noted, b.now).with_body(b"{}").flagged(Flags::PARK)];
+        let gate = Some(if shard == 500 { -7 } else { 12 });
+        let append = Append { rows, gate, ..Append::default() };
+        assert!(b.seal(Sealed { run, ns: NS, home: 0, append }).await);
+        assert_eq!((b.load(run).await.gate, b.load(run).await.parked.is_some()), (gate, true));
+        runs.push(run);
+    }
+    let store = b.db.store.clone();
+    assert_eq!(store.gates(&groups).await, Ok(vec![-7, 12]));
+    assert_eq!(store.gates(&[31]).await, Ok(vec![-7]));
+    let mut at_12 = vec![runs[0], runs[2]];
+    at_12.sort_unstable();
+    assert_eq!(store.gated_runs(&groups, 12, None, 9).await, Ok(at_12.clone()));
+    assert_eq!(store.gated_runs(&groups, 12, Some(at_12[0]), 9).await, Ok(vec![at_12[1]]));
+    // A row that leaves the run where it is leaves the gate too; one that wakes it opens it.
+    assert!(b.append(runs[0], vec![done(2, 1, "a", b.now)]).await);
+    assert_eq!(b.load(runs[0]).await.gate, Some(12));
+    assert!(b.append(runs[0], vec![done(3, 2, "b", b.now).flagged(Flags::HOT)]).await);
+    assert_eq!((b.load(runs[0]).await.gate, b.load(runs[0]).await.parked), (None, None));
+    let parked = row(2, Kind::Waits, b.now).with_body(b"\"a\"").flagged(Flags::PARK);
+    assert!(b.append(runs[1], vec![parked]).await);
+    assert_eq!(b.load(runs[1]).await.gate, None);
+    assert_eq!(store.gates(&groups).await, Ok(vec![12]));
+    b.clean().await;
 }
 
 #[tokio::test]

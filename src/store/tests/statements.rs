@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 77] = [
+const ALL: [(&str, &str); 83] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -31,6 +31,8 @@ const ALL: [(&str, &str); 77] = [
     ("first row", load::FIRST_ROW),
     ("hot", takeover::HOT),
     ("parked", takeover::PARKED),
+    ("gates", takeover::GATES),
+    ("gated", takeover::GATED),
     ("inbox heads", takeover::INBOX_HEADS),
     ("bury", takeover::BURY),
     ("project", takeover::PROJECT),
@@ -41,8 +43,12 @@ const ALL: [(&str, &str); 77] = [
     ("join", leases::JOIN),
     ("leave", leases::LEAVE),
     ("cluster secret", leases::SECRET),
-    ("health", health::ALL),
-    ("set health", health::SET),
+    ("open circuits", health::OPEN),
+    ("open circuit", health::TRIP),
+    ("take probe", health::TAKE),
+    ("probe failed", health::FAILED),
+    ("close circuit", health::CLOSE),
+    ("forget circuit", health::FORGET),
     ("create key", keys::CREATE),
     ("list keys", keys::LIST),
     ("find key", keys::FIND),

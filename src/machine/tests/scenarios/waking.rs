@@ -164,3 +164,61 @@ fn a_recovered_run_whose_tree_is_satisfied_wants_an_exchange() {
     w.clock = w.clock + ms(500);
     assert!(w.recovered().next_wake(w.env().past).is_some_and(|at| at <= w.clock));
 }
+
+// --- kept back ---
+
+/// What the owner does with a run that is kept from its handler for long.
+fn keep_back(w: &mut World, gate: i64) -> bool {
+    let (policy, limits) = (w.policy.clone(), w.limits);
+    let env = Env { policy: &policy, limits: &limits, ..w.env() };
+    let kept = w.run.park_at_gate(gate, Attention::new("endpoint-unhealthy", "410"), &env);
+    if let Some(append) = w.run.seal() {
+        assert_eq!(append.gate, Some(gate));
+        assert_eq!(w.db.append(&append), Verdict::Won);
+    }
+    kept
+}
+
+#[test]
+fn a_run_that_is_kept_back_comes_back_as_it_was() {
+    let mut w = World::started(Started { timeout: Some(3_600_000), ..Started::default() });
+    w.pump();
+    assert!(!keep_back(&mut w, 12), "its exchange is open");
+    w.fault(Fault::Retry { detail: "500".to_owned(), status: Some(500), after: None });
+    let deadline = w.run.deadline.expect("it has one");
+    assert!(keep_back(&mut w, 12));
+    assert_eq!(w.db.wake, Wake::At(deadline));
+    let rows = w.db.rows.len();
+    assert!(keep_back(&mut w, 12));
+    assert_eq!(w.db.rows.len(), rows, "the database knows");
+    let back = w.recovered();
+    assert_eq!((back.faults, back.epoch, back.claims), (w.run.faults, w.run.epoch, 0));
+    assert!(matches!(back.turn, Turn::Due { .. }) && back.wants_exchange(w.env().past));
+    assert!(keep_back(&mut w, 13), "another gate is told");
+    assert_eq!(w.db.rows.len(), rows + 1);
+    // A probe uses an epoch that no row tells of: then the next wait is a row again.
+    w.advance(60_000);
+    w.pump();
+    let used = w.open_epoch();
+    let fault = Fault::Unhealthy { detail: "410".to_owned() };
+    assert_eq!(w.cause(Cause::Faulted { epoch: used, fault }), Ok(()));
+    assert!(keep_back(&mut w, 13));
+    assert_eq!((w.db.rows.len(), w.recovered().epoch), (rows + 2, used));
+}
+
+#[test]
+fn what_ends_a_run_that_is_kept_back_reaches_it() {
+    let mut w = World::started(Started::default());
+    w.pump();
+    let (epoch, fault) = (w.open_epoch(), Fault::Unhealthy { detail: "410".to_owned() });
+    assert_eq!(w.cause(Cause::Faulted { epoch, fault }), Ok(()));
+    assert!(keep_back(&mut w, 12));
+    assert_eq!(w.db.wake, Wake::Never);
+    w.load();
+    w.run.gate = Some(12);
+    w.act(MessageKind::Pause);
+    // It waits for a person now, not for its endpoint.
+    assert_eq!((w.run.gate, w.db.wake), (None, Wake::Never));
+    w.act(MessageKind::Terminate);
+    assert!(w.db.ended());
+}
