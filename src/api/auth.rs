@@ -148,6 +148,29 @@ callers! {
     Admin = Admin;
 }
 
+/// The handler of a run, by the token of its invocation.
+pub(super) struct Handling(Checked);
+
+impl FromRequestParts<ApiState> for Handling {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
+        check(state, parts).await.map(Self)
+    }
+}
+
+impl Handling {
+    /// The token, if it is one.
+    pub(super) fn token(self) -> Result<String, Problem> {
+        match self.0 {
+            Checked::Token(token) => Ok(token),
+            Checked::Caller(_) => Err(Problem::new(
+                Code::InvalidToken,
+                "This is for handlers: send the `token` of the invocation as bearer token.",
+            )),
+        }
+    }
+}
+
 /// A caller who may read, or the handler of a run, which may read that run.
 pub(super) struct Insider(Checked);
 

@@ -95,6 +95,7 @@ catalogue! {
     InvalidState = "invalid-state", CONFLICT, Never, "The run's state does not allow this";
     NotACallback = "not-a-callback", CONFLICT, Never, "The step is not a callback";
     StaleEpoch = "stale-epoch", CONFLICT, Never, "The invocation is over";
+    RunPaused = "run-paused", CONFLICT, Never, "The run was paused";
     EndpointInUse = "endpoint-in-use", CONFLICT, Never, "The endpoint has live runs";
     FunctionInUse = "function-in-use", CONFLICT, Never, "A dropped function has live runs";
     RunEnded = "run-ended", GONE, Never, "The run has ended";
@@ -106,6 +107,8 @@ catalogue! {
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, Never, "The body has to be JSON";
     InvalidRequest = "invalid-request", UNPROCESSABLE_ENTITY, Never, "The request does not make sense";
     IdempotencyKeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, Never, "Idempotency key used with another request";
+    CheckpointSkipped = "checkpoint-skipped", UNPROCESSABLE_ENTITY, Never, "The checkpoint is not the next one";
+    CheckpointReused = "checkpoint-reused", UNPROCESSABLE_ENTITY, Never, "Checkpoint number used with another body";
     RunFailed = "run-failed", UNPROCESSABLE_ENTITY, Never, "The run has no output";
     ProbeFailed = "probe-failed", UNPROCESSABLE_ENTITY, Never, "The handler did not answer as it should";
     TooManySignals = "too-many-signals", TOO_MANY_REQUESTS, Safe, "Too many signals are waiting";

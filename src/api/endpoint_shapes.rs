@@ -118,6 +118,10 @@ pub(super) struct DeploymentBody {
     /// The handler's own version.
     version: Option<String>,
     transports: Vec<String>,
+    /// The one that the gateway uses now: `respond`, `stream` or `duplex`.
+    transport: String,
+    /// Why it does not use a better one for a while.
+    fallback: Option<String>,
     pages: bool,
     functions: Vec<String>,
     /// Whether it is the endpoint's newest.
@@ -135,6 +139,8 @@ impl From<DeploymentView> for DeploymentBody {
             sdk: d.sdk,
             version: d.version,
             transports: d.transports,
+            transport: d.transport,
+            fallback: d.fallback,
             pages: d.pages,
             functions: d.functions,
             current: d.current,

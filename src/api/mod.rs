@@ -3,6 +3,7 @@
 mod acts;
 mod auth;
 mod catalogue;
+mod checkpoint;
 mod edge;
 mod endpoint_request;
 mod endpoint_shapes;
@@ -126,6 +127,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(signals::send_signal))
         .routes(routes!(signals::send_signal_to_key))
         .routes(routes!(signals::settle_callback))
+        .routes(routes!(checkpoint::checkpoint))
         .routes(routes!(endpoints::list_endpoints, endpoints::register_endpoint))
         .routes(routes!(endpoints::get_endpoint, endpoints::delete_endpoint))
         .routes(routes!(endpoints::list_deployments))

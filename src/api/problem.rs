@@ -210,6 +210,13 @@ impl From<Error> for Problem {
             }
             Error::BadToken => Self::new(Code::InvalidToken, detail),
             Error::StaleEpoch => Self::new(Code::StaleEpoch, detail),
+            Error::CheckpointSkipped { last, .. } => {
+                Self::new(Code::CheckpointSkipped, detail).with("last", last)
+            }
+            Error::CheckpointReused(_) => Self::new(Code::CheckpointReused, detail),
+            Error::RunPaused(attention) => {
+                Self::new(Code::RunPaused, detail).with("attention", attention)
+            }
             Error::Invalid(pointer, detail) => {
                 let pointer = match pointer.as_str() {
                     p if p.starts_with('#') || p.starts_with('?') => pointer,

@@ -49,6 +49,7 @@ pub(super) fn too_large(path: &str) -> Problem {
         _ if path.starts_with("/v1/callbacks/") => "a callback's value",
         _ if path.contains("/steps/") => "a step's outcome",
         _ if path.ends_with("/rerun") => "input and edits together",
+        _ if path.ends_with("/checkpoint") => "a checkpoint",
         _ => "the input",
     };
     let (payload, unit) = ((limit - BESIDE) >> 20, "MiB");

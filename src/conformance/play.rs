@@ -326,6 +326,7 @@ impl<'a> Play<'a> {
                 epoch,
                 attempt: run.faults + 1,
                 reason,
+                transport: "respond",
                 budget_ms: 55_000,
             },
             input: run.created.input.get().as_bytes(),

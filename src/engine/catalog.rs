@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{Engine, Error, Namespace};
 use crate::machine::{DeploymentId, EndpointId, Policy, RetryPolicy, RetrySpec, Run, Timestamp};
-use crate::protocol::{FunctionSpec, Manifest, Secret, Versioning};
+use crate::protocol::{FunctionSpec, Manifest, Secret, Transport, Versioning};
 use crate::store;
 
 /// The longest silence of an exchange, unless function or run say otherwise.
@@ -83,6 +83,14 @@ impl Deployment {
     #[must_use]
     pub fn invocation_timeout(&self, function: &str) -> Duration {
         self.spec(function).and_then(|s| s.timeouts.invocation).unwrap_or(INVOCATION_TIMEOUT)
+    }
+
+    /// The best transport that it can do and that the gateway opens.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        let can = |t: &Transport| self.manifest.transports.contains(t);
+        let best = [Transport::Duplex, Transport::Stream].into_iter().find(can);
+        best.unwrap_or(Transport::Respond)
     }
 
     /// How long a run of a function may take.

@@ -384,7 +384,7 @@ impl Engine {
         let current = current_deployment(&catalog, row.id).ok_or_else(gone)?;
         Ok(Registered {
             endpoint: self.endpoint_view(&catalog, &row),
-            deployment: deployment_view(current, row.public, true),
+            deployment: self.with_transport(current.id, deployment_view(current, row.public, true)),
             secret: (created && given.is_none()).then_some(secret),
             probe,
             created,

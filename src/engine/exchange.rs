@@ -8,11 +8,13 @@ use bytes::Bytes;
 
 use super::breaker::{Breaker, Health};
 use super::catalog::Deployment;
+use super::checkpoint::{cancel_of, inbox_of};
+use super::lines::Came;
 use super::owner::Owner;
 use super::{Engine, Point};
 use crate::machine::{Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
-use crate::outbound::{Failure, Reply};
-use crate::protocol::{self, CancelNotice, Invocation, Links, Pending, RunHead};
+use crate::outbound::{Failure, Life, Patience, Reply};
+use crate::protocol::{self, Invocation, Links, Pending, RunHead, Transport};
 use crate::telemetry::{self, Context, Span};
 
 /// How long a handler may work on one answer, less this, is its budget.
@@ -23,14 +25,19 @@ const INLINE_FLOOR: usize = 64 << 10;
 const KEPT_HEAD: usize = 64 << 10;
 
 /// An exchange that is ready to be sent.
-struct Ready {
-    run: RunId,
+pub(super) struct Ready {
+    pub(super) run: RunId,
     function: String,
-    epoch: i32,
+    pub(super) epoch: i32,
+    transport: Transport,
     invocation: InvocationId,
-    deployment: Arc<Deployment>,
-    body: Bytes,
-    silence: Duration,
+    pub(super) deployment: Arc<Deployment>,
+    pub(super) body: Bytes,
+    /// The `seq` of the last settled step that it shows.
+    upto: i32,
+    pub(super) silence: Duration,
+    /// Signs of life that the handler gives by checkpoints.
+    pub(super) life: Arc<Life>,
     /// The span of this exchange, and the run's above it.
     trace: Context,
     parent: String,
@@ -51,6 +58,10 @@ impl Engine {
     pub(super) fn send_exchange(&self, owner: &mut Owner, id: RunId) {
         match self.prepare(owner, id) {
             Ok(ready) => {
+                if let Some(entry) = owner.runs.get_mut(&id) {
+                    entry.silence = ready.silence;
+                    entry.run.talk.told = ready.upto;
+                }
                 // Not raced against the stop of the node, as other tasks are: this is the hot path.
                 let engine = self.clone();
                 tokio::spawn(async move { engine.exchange(ready).await });
@@ -70,7 +81,10 @@ impl Engine {
     }
 
     /// Writes the invocation of an open turn.
-    fn prepare(&self, owner: &Owner, id: RunId) -> Result<Ready, (i32, Fault)> {
+    fn prepare(&self, owner: &mut Owner, id: RunId) -> Result<Ready, (i32, Fault)> {
+        let dep = owner.runs.get(&id).map_or(0, |e| e.run.dep);
+        let best = self.catalog().deployment(dep).map_or(Transport::Respond, |d| d.transport());
+        let transport = Self::transport_of(owner, dep, best, self.clock().mono());
         let Some(entry) = owner.runs.get(&id) else { return Err((0, Fault::Again)) };
         let run = &entry.run;
         let Turn::Open { epoch, reason, .. } = run.turn else { return Err((0, Fault::Again)) };
@@ -98,7 +112,7 @@ impl Engine {
             .created
             .invocation_timeout
             .unwrap_or_else(|| deployment.invocation_timeout(function));
-        let budget = silence.saturating_sub(BUDGET_MARGIN).max(silence / 2);
+        let budget = budget_of(silence);
         let invocation = InvocationId::new(now, crate::clock::chance());
         let pending: Vec<Pending<'_>> = run
             .pending
@@ -118,10 +132,7 @@ impl Engine {
                 Some(shown)
             })
             .collect();
-        let inbox: Vec<(&str, u32)> = run
-            .inbox()
-            .map(|(name, count)| (name, u32::try_from(count).unwrap_or(u32::MAX)))
-            .collect();
+        let inbox = inbox_of(run);
         let token = self.keys().mint(id, epoch, now + silence + Duration::from_hours(1));
         let callback = self.keys().callback_secret(id, run.generation);
         let body = protocol::write_invocation(&Invocation {
@@ -141,6 +152,7 @@ impl Engine {
                 epoch,
                 attempt: run.faults + 1,
                 reason: reason.word(),
+                transport: transport.word(),
                 budget_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
             },
             input: run.created.input.get().as_bytes(),
@@ -149,10 +161,7 @@ impl Engine {
             upto,
             more,
             inbox: &inbox,
-            cancel: run
-                .cancel
-                .as_ref()
-                .map(|c| CancelNotice { reason: c.reason.as_deref(), deadline: c.deadline }),
+            cancel: cancel_of(run),
             links: Links { base: self.public_url(), callback_secret: &callback },
             token: &token,
         });
@@ -162,10 +171,17 @@ impl Engine {
             run: id,
             function: function.clone(),
             epoch,
+            transport,
             invocation,
             deployment,
-            body: body.into(),
+            body: if transport == Transport::Respond {
+                body.into()
+            } else {
+                protocol::on_one_line(body).into()
+            },
+            upto,
             silence,
+            life: Arc::clone(&entry.life),
             trace: above.child(crate::clock::chance()),
             parent: above.span,
         })
@@ -181,10 +197,14 @@ impl Engine {
             protocol::sign(&invocation, seconds, &ready.body, endpoint.signing(begun_at));
         let timestamp = seconds.to_string();
         let traceparent = ready.trace.to_string();
-        let headers = request_headers(
+        let kind = match ready.transport {
+            Transport::Duplex => "application/x-ndjson",
+            _ => "application/json",
+        };
+        let mut headers = request_headers(
             &endpoint.headers,
             [
-                ("content-type", "application/json"),
+                ("content-type", kind),
                 (protocol::WEBHOOK_ID, &*invocation),
                 (protocol::WEBHOOK_TIMESTAMP, &*timestamp),
                 (protocol::WEBHOOK_SIGNATURE, &*signature),
@@ -194,26 +214,42 @@ impl Engine {
         );
         let sent = ready.body.len();
         self.faults().reach(Point::InvokeBefore);
-        let reply = self
-            .client()
-            .post(
-                &ready.deployment.url,
-                headers,
-                ready.body.clone(),
-                ready.silence,
-                protocol::MAX_ANSWER,
-            )
-            .await;
+        let word = ready.transport.word();
+        if ready.transport != Transport::Respond {
+            let name = HeaderName::from_static(protocol::TRANSPORT_HEADER);
+            headers.insert(name, HeaderValue::from_static(word));
+        }
+        metrics::counter!("stepwell_invocation_sent_bytes_total", "transport" => word)
+            .increment(sent as u64);
+        let came = match ready.transport {
+            Transport::Duplex => self.duplex(&ready, headers).await,
+            Transport::Stream => self.stream(&ready, headers).await,
+            Transport::Respond | Transport::Checkpoint => Came::Reply(
+                self.client()
+                    .post(
+                        &ready.deployment.url,
+                        headers,
+                        ready.body.clone(),
+                        Patience::with(ready.silence, Arc::clone(&ready.life)),
+                        protocol::MAX_ANSWER,
+                    )
+                    .await,
+            ),
+        };
         self.faults().reach(Point::InvokeAfter);
         let took = self.clock().mono().saturating_sub(begun);
         let ms = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
-        let ended = self.read(&ready, reply, ms);
+        let ended = match came {
+            Came::Reply(reply) => self.read(&ready, reply, ms),
+            Came::Unfit(detail) => self.unfit(&ready, &detail, ms),
+            Came::Spoken { fault, detail } => parted(&ready, fault, detail, ms),
+        };
         let outcome = match &ended.cause {
-            Cause::Answered { .. } => "answered",
+            Cause::Answered { .. } | Cause::Left { .. } => "answered",
+            Cause::Held { .. } => "held",
             _ => "failed",
         };
         metrics::counter!("stepwell_invocations_total", "outcome" => outcome).increment(1);
-        metrics::counter!("stepwell_invocation_sent_bytes_total").increment(sent as u64);
         metrics::histogram!("stepwell_invocation_seconds").record(took.as_secs_f64());
         tracing::debug!(
             run.id = %ready.run,
@@ -256,12 +292,27 @@ impl Engine {
         // A run that has left this memory gave its place at the breaker back when it left.
         let Some(entry) = owner.runs.get_mut(&ready.run) else { return };
         let counted = entry.admitted == Some(endpoint) && entry.sent == ready.epoch;
-        if let Cause::Answered { epoch, answer, ms } = &ended.cause
-            && let Some(detail) = entry.run.malformed(answer)
-        {
-            ended.failure = Some(told_of(ready, Some(200), &detail, &ended.head, *ms));
-            let fault = Fault::Retry { detail, status: Some(200), after: None };
-            ended.cause = Cause::Faulted { epoch: *epoch, fault };
+        let own_word = entry.talk.as_ref().is_some_and(|t| t.over && t.is_of(ready.epoch));
+        match &ended.cause {
+            Cause::Answered { epoch, answer, ms } => {
+                if let Some(detail) = entry.run.malformed(answer) {
+                    ended.failure = Some(told_of(ready, Some(200), &detail, &ended.head, *ms));
+                    let fault = Fault::Retry { detail, status: Some(200), after: None };
+                    ended.cause = Cause::Faulted { epoch: *epoch, fault };
+                }
+            }
+            // A checkpoint has said how it ends.
+            _ if own_word => ended.failure = None,
+            Cause::Left { .. } => entry.parting = ended.failure.take(),
+            // Whoever stands between may have cut off a handler that was waiting. What it has said
+            // before may not have been applied yet, so the run is asked when it has.
+            Cause::Faulted { epoch, fault: Fault::Retry { status: None, detail, .. } }
+                if entry.talk.as_ref().is_some_and(|t| t.is_of(*epoch)) =>
+            {
+                entry.parting = ended.failure.take();
+                ended.cause = Cause::Left { epoch: *epoch, detail: detail.clone() };
+            }
+            _ => {}
         }
         if let Some(data) = ended.failure {
             entry.run.note(now, ready.epoch, "invocation.failed", "gateway", data);
@@ -292,6 +343,12 @@ impl Engine {
             failure,
             head: Bytes::new(),
         };
+        let went = |cause: Cause| Ended {
+            cause,
+            health: Health::Answered,
+            failure: None,
+            head: Bytes::new(),
+        };
         let reply = match reply {
             Ok(reply) => reply,
             Err(failure) => {
@@ -318,6 +375,11 @@ impl Engine {
         let head = &reply.body[..reply.body.len().min(KEPT_HEAD)];
         let kept = |detail: &str| Some(told_of(ready, Some(status), detail, head, ms));
         match status {
+            200 if reply.body.iter().all(u8::is_ascii_whitespace) => {
+                let detail = "malformed answer: the answer is empty; a JSON object was expected";
+                parted(ready, None, detail.to_owned(), ms)
+            }
+            202 => went(Cause::Held { epoch, lease: ready.silence }),
             200 => match protocol::parse_answer(&reply.body, self.answer_limits()) {
                 Ok(answer) => Ended {
                     cause: Cause::Answered { epoch, answer, ms },
@@ -357,11 +419,7 @@ impl Engine {
                 }
             }
             _ => {
-                let detail = if status == 202 {
-                    "the handler answered 202, which needs the transport `checkpoint`".to_owned()
-                } else {
-                    format!("the handler answered {status}")
-                };
+                let detail = format!("the handler answered {status}");
                 let kept = kept(&detail);
                 let after = reply.retry_delay(self.clock().upper());
                 let health = if matches!(status, 502..=504) {
@@ -371,6 +429,19 @@ impl Engine {
                 };
                 fault(Fault::Retry { detail, status: Some(status), after }, health, kept)
             }
+        }
+    }
+
+    /// Lines do not get through: the exchange is repeated without them, and costs no attempt.
+    fn unfit(&self, ready: &Ready, detail: &str, ms: i32) -> Ended {
+        let now = self.clock().mono();
+        Self::fall_back(&mut self.owner(), ready.deployment.id, detail, now);
+        let detail = format!("lines do not get through, going on with `respond`: {detail}");
+        Ended {
+            cause: Cause::Faulted { epoch: ready.epoch, fault: Fault::Again },
+            health: Health::Unknown,
+            failure: Some(told_of(ready, None, &detail, &[], ms)),
+            head: Bytes::new(),
         }
     }
 
@@ -385,6 +456,22 @@ impl Engine {
         tracing::info!(deployment.id = %deployment.public, budget, "inline budget lowered after a 413");
         true
     }
+}
+
+/// An exchange that has ended, and what was said in it is with the run.
+fn parted(ready: &Ready, fault: Option<Fault>, detail: String, ms: i32) -> Ended {
+    let epoch = ready.epoch;
+    let failure = Some(told_of(ready, Some(200), &detail, &[], ms));
+    let cause = match fault {
+        Some(fault) => Cause::Faulted { epoch, fault },
+        None => Cause::Left { epoch, detail },
+    };
+    Ended { cause, health: Health::Answered, failure, head: Bytes::new() }
+}
+
+/// How long a handler should work on one answer, if an exchange may be silent for so long.
+pub(super) fn budget_of(silence: Duration) -> Duration {
+    silence.saturating_sub(BUDGET_MARGIN).max(silence / 2)
 }
 
 /// A failed exchange for the history.

@@ -97,7 +97,9 @@ impl Engine {
             let of_it = catalog.recorded.deployments.iter().rev();
             of_it
                 .filter(|d| d.endpoint_id == e.id)
-                .map(|d| deployment_view(d, e.public, current == Some(d.id)))
+                .map(|d| {
+                    self.with_transport(d.id, deployment_view(d, e.public, current == Some(d.id)))
+                })
                 .collect()
         });
         Ok(views)
@@ -182,6 +184,8 @@ pub(super) fn deployment_view(
         sdk: manifest.as_ref().and_then(|m| m.sdk.clone()),
         version: manifest.as_ref().and_then(|m| m.version.clone()),
         transports: transports.collect(),
+        transport: String::new(),
+        fallback: None,
         pages: manifest.as_ref().is_some_and(|m| m.pages),
         functions: names_of(deployment),
         current,

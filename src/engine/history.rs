@@ -100,7 +100,12 @@ fn merge(
 /// The end of the invocation whose answer begins with this row. Says nothing of the rows that
 /// follow: they may be on another page.
 fn answered(row: &Row, before: Option<&Row>) -> Option<HistoryItem> {
-    let of_answer = |r: &Row| r.flags.has(Flags::HANDLER) && r.epoch == row.epoch;
+    // A checkpoint ends its invocation only where it says so.
+    let goes_on = |r: &Row| {
+        let ends = r.kind.ends() || matches!(r.kind, Kind::Waits | Kind::Paused | Kind::Fault);
+        r.kind == Kind::Held || (r.cp > 0 && !ends && !r.flags.has(Flags::END))
+    };
+    let of_answer = |r: &Row| r.flags.has(Flags::HANDLER) && r.epoch == row.epoch && !goes_on(r);
     if !of_answer(row) || before.is_some_and(of_answer) {
         return None;
     }

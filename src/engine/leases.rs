@@ -349,7 +349,7 @@ impl Engine {
 
     /// Gives up to `count` groups to nodes that have less; only such where nothing is open.
     pub(super) async fn hand_over(&self, count: usize) {
-        let groups: Vec<i16> = {
+        let (groups, kept): (Vec<i16>, Vec<u8>) = {
             let owner = self.owner();
             let busy: std::collections::HashSet<u8> = owner
                 .runs
@@ -358,8 +358,14 @@ impl Engine {
                 .map(|(id, _)| id.shard().group())
                 .collect();
             let held = (0u8..=u8::MAX).filter(|g| owner.tenures[usize::from(*g)].is_some());
-            held.filter(|g| !busy.contains(g)).take(count).map(i16::from).collect()
+            let (kept, free): (Vec<u8>, Vec<u8>) = held.partition(|g| busy.contains(g));
+            let short = count.saturating_sub(free.len()).min(kept.len());
+            (free.into_iter().take(count).map(i16::from).collect(), kept[..short].to_vec())
         };
+        // What keeps the rest is asked to finish, so that the next round can have them.
+        if !kept.is_empty() {
+            self.ask_to_leave(|id| kept.contains(&id.shard().group()));
+        }
         self.give_up(&groups).await;
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::owner::{Entry, Owner, Wake};
 use super::{Engine, Wrong};
-use crate::machine::{Cause, Run, RunId, Sealed};
+use crate::machine::{Cause, Run, RunId, Sealed, Turn};
 
 impl Engine {
     /// Puts a run that was read into memory, if it is ours and not there already.
@@ -38,6 +38,7 @@ impl Engine {
         run.drained = loaded.inbox;
         // How long a callback was silent before is not known: it gets one whole heartbeat.
         run.renew_heartbeats(self.clock().upper());
+        run.renew_lease(self.clock().upper());
         // What this owner parked in this term it may go on with: it knows the last epoch.
         let margin = Duration::from_secs(5);
         let known = !owner.unsure.remove(&id) && loaded.parked.is_some() && loaded.rows.len() > 1;
@@ -48,6 +49,9 @@ impl Engine {
         }
         let policy = self.catalog().policy_for(&run);
         let mut entry = Entry::new(run, policy);
+        if let Turn::Held { lease, .. } = entry.run.turn {
+            entry.silence = lease;
+        }
         if !loaded.messages.is_empty() {
             entry.queue.push_back(Cause::Drained(loaded.messages));
         }

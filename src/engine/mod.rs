@@ -9,6 +9,7 @@
 mod access;
 mod breaker;
 mod catalog;
+mod checkpoint;
 mod circuits;
 mod endpoints;
 mod exchange;
@@ -18,6 +19,7 @@ mod gates;
 mod history;
 mod lanes;
 mod leases;
+mod lines;
 mod loading;
 mod messages;
 mod operator;
@@ -197,6 +199,7 @@ impl Engine {
     /// answers as any node that drives nothing. To be halted afterwards.
     pub async fn leave(&self, grace: Duration) {
         self.owner().leaving = true;
+        self.ask_to_leave(|_| true);
         let until = self.clock().mono() + grace;
         // The others are to know that its share is theirs before its groups are free.
         if let Err(error) = self.store().tick(&self.beat(), None).await {

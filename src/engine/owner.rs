@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::breaker::{Breaker, Health};
+use super::checkpoint::Conversation;
 use super::view::status_of;
 use super::{Engine, Point, Status, Wrong};
 use crate::machine::{
     Cause, Env, Flags, MessageKind, Policy, RunId, Sealed, Shard, Timestamp, Turn,
 };
 use crate::machine::{Message, Run};
+use crate::outbound::Life;
 use crate::telemetry::{self, Context, Span};
 
 /// A run that nothing can wake for so long leaves memory.
@@ -53,6 +55,8 @@ pub(super) struct Owner {
     pub(super) unlisted: HashMap<RunId, Unlisted>,
     /// Inline budgets that a 413 has lowered, by deployment.
     pub(super) budgets: HashMap<i32, usize>,
+    /// Deployments to which lines do not get through, and until when that is believed.
+    pub(super) fallbacks: HashMap<i32, super::lines::Fallback>,
     /// Monotonic time until which the lease is certain.
     pub(super) lease_until: Duration,
     /// No new exchanges: the node is leaving.
@@ -101,6 +105,19 @@ pub(super) struct Entry {
     /// History entries are being recorded; the next rows wait, so that who follows the history
     /// never meets an entry that is older than what it has seen.
     pub(super) telling: bool,
+    /// Checkpoints of the last exchange that had some.
+    pub(super) talk: Option<Box<Conversation>>,
+    /// What interrupts the silence of its open exchange.
+    pub(super) life: Arc<Life>,
+    /// The longest silence of its last exchange.
+    pub(super) silence: Duration,
+    /// The open exchange is to be asked to finish.
+    pub(super) leaving: bool,
+    /// What the history is told of an exchange that has ended without a terminal field, if that was
+    /// not how it may end.
+    pub(super) parting: Option<bytes::Bytes>,
+    /// The last epoch whose late checkpoint was noted.
+    pub(super) noted: i32,
 }
 
 impl Entry {
@@ -132,6 +149,12 @@ impl Entry {
             admitted: None,
             status: Status::Scheduled,
             telling: false,
+            talk: None,
+            life: super::checkpoint::new_life(),
+            silence: super::catalog::INVOCATION_TIMEOUT,
+            leaving: false,
+            parting: None,
+            noted: 0,
         }
     }
 }
@@ -146,6 +169,7 @@ impl Owner {
             breakers: HashMap::new(),
             unlisted: HashMap::new(),
             budgets: HashMap::new(),
+            fallbacks: HashMap::new(),
             lease_until: Duration::ZERO,
             leaving: false,
             missed: false,
@@ -225,11 +249,13 @@ impl Engine {
             self.note_status(owner, id, env.past);
             return;
         }
+        self.acknowledge(entry);
         self.keep_history(entry, id);
         if let Turn::Open { epoch, .. } = entry.run.turn
             && entry.sent != epoch
         {
             entry.sent = epoch;
+            entry.leaving = false;
             self.send_exchange(owner, id);
         }
         self.note_status(owner, id, env.past);
@@ -251,15 +277,31 @@ impl Engine {
     }
 
     fn apply(&self, entry: &mut Entry, cause: Cause, env: &Env<'_>) {
-        if let Cause::Drained(messages) = &cause {
-            self.discard_repeats(&entry.run, messages);
-        }
         let what = match &cause {
-            Cause::Answered { epoch, .. } | Cause::Faulted { epoch, .. } => Some(*epoch),
+            Cause::Answered { epoch, .. }
+            | Cause::Faulted { epoch, .. }
+            | Cause::Held { epoch, .. }
+            | Cause::Left { epoch, .. } => Some(*epoch),
+            Cause::Drained(messages) => {
+                self.discard_repeats(&entry.run, messages);
+                None
+            }
             _ => None,
         };
+        let cause = match cause {
+            Cause::Reported(report) => return Self::hear(entry, report, env),
+            other => other,
+        };
+        if let Cause::Left { epoch, .. } = &cause
+            && let Some(data) = entry.parting.take()
+            && entry.run.talking() == Some(*epoch)
+            && !entry.run.may_leave(*epoch)
+        {
+            entry.run.note(env.now, *epoch, "invocation.failed", "gateway", data);
+        }
         if entry.run.apply(cause, env).is_err()
             && let Some(epoch) = what
+            && entry.talk.as_ref().is_none_or(|t| !(t.over && t.is_of(epoch)))
         {
             metrics::counter!("stepwell_answers_refused_total").increment(1);
             let data = bytes::Bytes::from_static(b"{\"detail\":\"the answer came after its epoch had ended; nothing of it was recorded\"}");
@@ -302,6 +344,16 @@ impl Engine {
             return;
         };
         let endpoint = deployment.endpoint.id;
+        if let Some(before) = entry.admitted.take() {
+            // The exchange before has not ended yet, and is none of this run's any more.
+            let spoke = entry.talk.as_ref().is_some_and(|t| t.over && t.is_of(entry.sent));
+            let health = if spoke { Health::Answered } else { Health::Unknown };
+            let breaker = owner.breakers.get_mut(&before);
+            if breaker.is_some_and(|b| b.ended(id, &health, env.past)) {
+                self.circuit_changed(owner, before);
+            }
+        }
+        let Some(entry) = owner.runs.get_mut(&id) else { return };
         let breaker = owner.breakers.entry(endpoint).or_default();
         if !breaker.admit(id) {
             entry.keep_back(env.past);
@@ -316,7 +368,9 @@ impl Engine {
         let open = matches!(entry.run.turn, Turn::Open { .. });
         if opened.is_err() || !open {
             entry.admitted = None;
-            breaker.ended(id, &Health::Unknown, env.past);
+            if let Some(breaker) = owner.breakers.get_mut(&endpoint) {
+                breaker.ended(id, &Health::Unknown, env.past);
+            }
         }
     }
 
@@ -430,6 +484,7 @@ impl Engine {
             entry.in_flight = None;
             metrics::counter!("stepwell_journal_rows_total")
                 .increment(sealed.append.rows.len() as u64);
+            self.acknowledge(entry);
             if entry.run.ended() {
                 self.finish(&mut owner, id);
             } else {

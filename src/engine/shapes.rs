@@ -396,6 +396,10 @@ pub struct DeploymentView {
     pub version: Option<String>,
     /// The transports it can do.
     pub transports: Vec<String>,
+    /// The one that this node uses now.
+    pub transport: String,
+    /// Why it is not the best of them, if it is not.
+    pub fallback: Option<String>,
     /// Whether it can page.
     pub pages: bool,
     /// Names of its functions.

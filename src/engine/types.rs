@@ -375,6 +375,20 @@ pub enum Error {
     /// The epoch of the token is not the run's.
     #[error("stale epoch: stop now, nothing was recorded")]
     StaleEpoch,
+    /// A checkpoint's number is not the next one.
+    #[error("checkpoint {n} does not follow {last}, the last that was taken; nothing was recorded")]
+    CheckpointSkipped {
+        /// The number.
+        n: i32,
+        /// The last that was taken.
+        last: i32,
+    },
+    /// A checkpoint's number was used with another body.
+    #[error("checkpoint {0} was taken with another body; what was recorded stays")]
+    CheckpointReused(i32),
+    /// Nothing of a checkpoint was recorded, and the run is paused.
+    #[error("the run is paused, and nothing of this checkpoint was recorded: {}", .0.detail)]
+    RunPaused(Attention),
     /// What was sent cannot be accepted; (pointer, detail).
     #[error("{1}")]
     Invalid(String, String),

@@ -11,7 +11,8 @@ use super::body::{Act, Attention, Faulted, Limits, Policy, Tried, to_bytes};
 use super::draft::Draft;
 use super::op::{Answer, StepError};
 use super::row::{Append, Attributes, Flags, HistoryEntry, Kind, Message, OpKind};
-use super::run::{AT_ONCE, End, Reason, Run, StepState, Turn};
+use super::run::{End, Reason, Run, StepState, Turn};
+use super::talk::{Report, Talk};
 use super::time::Timestamp;
 use super::tree::{Standing, Tree};
 
@@ -61,6 +62,22 @@ pub enum Cause {
         answer: Answer,
         /// How long the exchange took, in milliseconds.
         ms: i32,
+    },
+    /// A checkpoint, or a line, of an exchange that goes on.
+    Reported(Report),
+    /// The handler answered 202: it works on, and will be heard of at least once in a lease.
+    Held {
+        /// The fence of the exchange.
+        epoch: i32,
+        /// How long it may be silent.
+        lease: Duration,
+    },
+    /// The exchange is over and has not said how its turn ends.
+    Left {
+        /// The fence of the exchange.
+        epoch: i32,
+        /// How it ended, in words.
+        detail: String,
     },
     /// The exchange failed.
     Faulted {
@@ -134,12 +151,15 @@ impl Run {
         match cause {
             Cause::Free { dep } => self.open(dep, env),
             Cause::Answered { epoch, answer, ms } => {
-                let seen = self.close_exchange(epoch)?;
+                let seen = self.close_open(epoch)?;
                 self.answered(answer, ms, seen, env);
                 Ok(())
             }
+            Cause::Reported(report) => self.reported(report, env),
+            Cause::Held { epoch, lease } => self.hold(epoch, lease, env),
+            Cause::Left { epoch, detail } => self.left(epoch, detail, env),
             Cause::Faulted { epoch, fault } => {
-                self.close_exchange(epoch)?;
+                self.close_open(epoch)?;
                 self.faulted(fault, env);
                 Ok(())
             }
@@ -169,14 +189,14 @@ impl Run {
         match &self.turn {
             Turn::Due { not_before, .. } if self.paused.is_none() => sooner(*not_before),
             Turn::Held { until, .. } => sooner(*until),
-            Turn::Waiting { .. } => {
-                // What was due and did not satisfy the tree will not satisfy it by waiting.
-                let looked = self.looked.min(past);
-                if let Some((due, _)) = self.timers.range((looked, i32::MAX)..).next() {
-                    sooner(*due);
-                }
+            Turn::Due { .. } | Turn::Open { .. } | Turn::Waiting { .. } | Turn::Ended { .. } => {}
+        }
+        if matches!(self.turn, Turn::Waiting { .. }) || self.listens() {
+            // What was due and did not satisfy the tree will not satisfy it by waiting.
+            let looked = self.looked.min(past);
+            if let Some((due, _)) = self.timers.range((looked, i32::MAX)..).next() {
+                sooner(*due);
             }
-            Turn::Due { .. } | Turn::Open { .. } | Turn::Ended { .. } => {}
         }
         at
     }
@@ -297,6 +317,7 @@ impl Run {
         self.interrupt(env);
         self.fire(env);
         self.offered = env.past;
+        self.talk = Talk::begun(self.epoch, self.seq);
         self.invoked = true;
         self.invocations += 1;
         self.started_at.get_or_insert(env.now);
@@ -333,13 +354,10 @@ impl Run {
         }
     }
 
-    /// The exchange of `epoch` is over; what it had seen.
-    fn close_exchange(&mut self, epoch: i32) -> Result<Seen, Refusal> {
+    /// The same for what only an open exchange can bring: one that is held has been answered.
+    fn close_open(&mut self, epoch: i32) -> Result<Seen, Refusal> {
         match self.turn {
-            Turn::Open { epoch: open, unseen, saw_cancel, .. } if open == epoch => {
-                self.turn = Turn::Due { reason: Reason::Retry, not_before: AT_ONCE };
-                Ok(Seen { signals: !unseen, cancel: saw_cancel })
-            }
+            Turn::Open { .. } => self.close_exchange(epoch),
             _ => Err(Refusal::StaleEpoch),
         }
     }
@@ -425,15 +443,9 @@ impl Run {
         match &self.turn {
             Turn::Waiting { .. } => self.look_at_tree(Reason::Progress, env),
             Turn::Held { until, .. } if *until <= env.past => {
-                self.faulted(
-                    Fault::Retry {
-                        detail: "the handler answered 202 and gave no sign of life since".into(),
-                        status: None,
-                        after: None,
-                    },
-                    env,
-                );
+                self.lapse(env);
             }
+            _ if self.listens() => self.listen(env),
             _ => return Err(Refusal::NotDue),
         }
         Ok(())
@@ -482,7 +494,7 @@ impl Run {
     }
 
     /// Settles what is due by itself, in order of (due, n of the ask).
-    fn fire(&mut self, env: &Env<'_>) {
+    pub(super) fn fire(&mut self, env: &Env<'_>) {
         let due: Vec<i32> = self.timers.range(..=(env.past, i32::MAX)).map(|(_, n)| *n).collect();
         for n in due {
             let Some(id) = self.pending.get(&n).cloned() else { continue };

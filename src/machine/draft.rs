@@ -61,6 +61,9 @@ impl Draft {
         self.0.seq = run.seq + i32::from(self.0.kind.settles());
         self.0.epoch = run.epoch.max(run.row_epoch);
         self.0.dep = run.dep;
+        if self.0.flags.has(Flags::HANDLER) {
+            self.0.cp = run.reporting;
+        }
         // A clock that was set right may go back a little; time along a journal does not.
         self.0.at = at.max(run.last_at);
         // What this module writes it can read: a row that could not be evolved would be a bug

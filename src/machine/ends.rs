@@ -31,6 +31,7 @@ impl Run {
         }
         let Some(end) = self.held_end.take() else { return Err(Refusal::NotDue) };
         let Append { mut rows, attributes, logs, mut history, .. } = append;
+        let cp = rows.last().map_or(0, |r| r.cp);
         rows.retain(|r| !r.kind.ends());
         if let Some(head) = rows.first_mut() {
             head.flags.clear(Flags::GATED);
@@ -52,8 +53,11 @@ impl Run {
             self.turn = Turn::Due { reason: Reason::Cancel, not_before: env.past };
         } else if end.holdable && signalled && self.refused < REFUSED_ENDS {
             self.refuse_end(env);
+            self.end_hold(env);
         } else {
+            self.reporting = cp;
             self.end(end, env);
+            self.reporting = 0;
         }
         Ok(())
     }

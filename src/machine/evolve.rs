@@ -27,6 +27,7 @@ impl Run {
     pub fn evolve(&mut self, row: &Row) -> Result<(), Unreadable> {
         let bad = |detail: &str| Unreadable::Body { n: row.n, detail: detail.to_owned() };
         self.n = row.n + 1;
+        self.talk.evolve(row, self.seq);
         self.seq = row.seq;
         self.row_epoch = row.epoch;
         self.dep = row.dep;
@@ -34,7 +35,9 @@ impl Run {
         self.seen.extend(row.refer);
         let body = || row.body.clone().unwrap_or_default();
         if row.flags.has(Flags::HANDLER) {
-            self.turn = Turn::Due { reason: Reason::Retry, not_before: AT_ONCE };
+            if row.cp == 0 || self.talking() != Some(row.epoch) {
+                self.turn = Turn::Due { reason: Reason::Retry, not_before: AT_ONCE };
+            }
             self.invoked = true;
             self.faults = 0;
             self.claims = 0;
@@ -87,8 +90,9 @@ impl Run {
             }
             Kind::Held => {
                 if row.step.is_empty() {
-                    let lease = row.due.unwrap_or(row.at);
-                    self.turn = Turn::Held { epoch: row.epoch, until: lease };
+                    let until = row.due.unwrap_or(row.at);
+                    let lease = until.since(row.at);
+                    self.turn = Turn::Held { epoch: row.epoch, until, lease };
                 }
             }
             Kind::Arrived => {

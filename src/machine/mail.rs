@@ -28,6 +28,7 @@ impl Run {
             return;
         }
         self.look_at_tree(Reason::Progress, env);
+        self.listen(env);
     }
 
     fn take(&mut self, m: &Message, env: &Env<'_>) {

@@ -14,6 +14,7 @@ mod retry;
 mod row;
 mod run;
 mod shown;
+mod talk;
 #[cfg(test)]
 mod tests;
 pub mod time;
@@ -36,5 +37,6 @@ pub use run::{
     AskKept, Buffered, Cancel, End, Mail, Reason, Run, Step, StepState, Turn, Unreadable,
 };
 pub use shown::{INLINE_VALUE, Shown};
+pub use talk::{Heard, Report, Talk};
 pub use time::Timestamp;
 pub use tree::{Standing, Tree};

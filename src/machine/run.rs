@@ -13,6 +13,7 @@ use super::id::{MessageId, RunId};
 use super::op::Ask;
 use super::row::{Append, Flags, Kind, MessageKind, OpKind, Row};
 use super::shown::Shown;
+use super::talk::{Heard, Talk};
 use super::time::Timestamp;
 use super::tree::{Standing, Tree};
 
@@ -85,6 +86,8 @@ pub enum Turn {
         epoch: i32,
         /// The end of its lease.
         until: Timestamp,
+        /// How long a lease is.
+        lease: Duration,
     },
     /// Until the tree is satisfied.
     Waiting {
@@ -309,6 +312,12 @@ pub struct Run {
     pub(super) last_note: Timestamp,
     /// Rows that wait for the next append.
     pub next: Append,
+    /// What the last exchange has said and was told.
+    pub talk: Talk,
+    /// What its last checkpoint came to.
+    pub heard: Heard,
+    /// The number of the checkpoint that is being recorded; else 0.
+    pub(super) reporting: i32,
     /// Until when the database leaves a parked run alone; none: for ever.
     pub(super) alarm: Option<Timestamp>,
     /// Timers due by then have been looked at since the run began to wait.
@@ -412,6 +421,9 @@ impl Run {
             last_log: NEVER_YET,
             last_note: NEVER_YET,
             next: Append::default(),
+            talk: Talk { epoch: row.epoch, ..Talk::default() },
+            heard: Heard::default(),
+            reporting: 0,
             alarm: created.start_at.into_iter().chain(row.due).min(),
             looked: NEVER_YET,
             offered: NEVER_YET,

@@ -16,13 +16,13 @@ use super::tree::Standing;
 
 /// What the ops of an answer did.
 #[derive(Default)]
-struct Did {
+pub(super) struct Did {
     /// A step settled, or an at-most-once step began: the handler has something new to see.
-    settled: bool,
+    pub(super) settled: bool,
     /// Something was recorded: the answer made progress.
-    recorded: bool,
+    pub(super) recorded: bool,
     /// A step's error asks for a person.
-    pause: Option<Attention>,
+    pub(super) pause: Option<Attention>,
 }
 
 impl Run {
@@ -64,7 +64,7 @@ impl Run {
     }
 
     /// Why nothing of the answer may be recorded: a step that changes its kind, or a limit.
-    fn objection(&self, answer: &Answer, env: &Env<'_>) -> Option<Attention> {
+    pub(super) fn objection(&self, answer: &Answer, env: &Env<'_>) -> Option<Attention> {
         let mut fresh: HashMap<&str, OpKind> = HashMap::new();
         let mut bytes = self.shown.bytes;
         for op in &answer.ops {
@@ -134,11 +134,12 @@ impl Run {
         })
     }
 
-    fn op(&mut self, op: Op, did: &mut Did, env: &Env<'_>) {
+    pub(super) fn op(&mut self, op: Op, did: &mut Did, env: &Env<'_>) {
         match op {
             Op::Run { id, outcome, ms, retry } => {
-                let settled = |s: &StepState| matches!(s, StepState::Settled { .. });
-                if self.steps.get(&id).is_some_and(|s| settled(&s.state)) {
+                if let Some(StepState::Settled { seq, .. }) = self.steps.get(&id).map(|s| &s.state)
+                {
+                    self.heard.again.push(*seq);
                     return; // The first recorded outcome wins.
                 }
                 did.recorded = true;
@@ -150,6 +151,7 @@ impl Run {
                             .body(value)
                             .ms(ms)
                             .put(self, env.now);
+                        self.heard.own.push(self.seq);
                     }
                     Outcome::Error(error) => self.step_error(&id, error, ms, retry, did, env),
                 }
@@ -169,7 +171,10 @@ impl Run {
                 }
             }
             Op::Ask { id, ask, raw } => {
-                if self.knows(&id) {
+                if let Some(step) = self.steps.get(&id) {
+                    if let StepState::Settled { seq, .. } = step.state {
+                        self.heard.again.push(seq);
+                    }
                     return;
                 }
                 did.recorded = true;
@@ -253,6 +258,7 @@ impl Run {
             .body(tried(attempt, first, &error))
             .ms(ms)
             .put(self, env.now);
+        self.heard.trying.push(id.to_owned());
     }
 
     fn ask(&mut self, id: &str, ask: &Ask, raw: Bytes, env: &Env<'_>) {
@@ -272,7 +278,7 @@ impl Run {
         }
     }
 
-    fn end_turn(
+    pub(super) fn end_turn(
         &mut self,
         terminal: Option<Terminal>,
         ms: i32,
@@ -345,7 +351,7 @@ impl Run {
     }
 
     /// What is recorded of a turn that goes on: the tree, or that nothing moves.
-    fn suspend(&mut self, did: &Did, env: &Env<'_>) {
+    pub(super) fn suspend(&mut self, did: &Did, env: &Env<'_>) {
         let at_once = match &self.turn {
             Turn::Waiting { tree } => self.goes_on(tree, env.past).is_some(),
             _ => true,
@@ -404,7 +410,7 @@ impl Run {
         }
     }
 
-    fn after_turn(&mut self, env: &Env<'_>) {
+    pub(super) fn after_turn(&mut self, env: &Env<'_>) {
         if self.next.rows.is_empty() && !self.next.logs.is_empty() {
             // Log lines travel with an append; a turn that only logs needs a row to carry them.
             Draft::new(Kind::Noted, 0).body(to_bytes(&Noted::default())).put(self, env.now);

@@ -97,6 +97,19 @@ impl Failure {
         matches!(self, Self::Dns { .. } | Self::Connect { .. } | Self::ConnectTimeout(_))
     }
 
+    /// Whether something between us and the handler, or the handler's server, may be unfit for
+    /// lines: there is somebody, but no HTTP/2, or nothing comes through.
+    #[must_use]
+    pub const fn is_unfit(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { kind: io::ErrorKind::Other, .. }
+                | Self::Closed(_)
+                | Self::NotHttp(_)
+                | Self::Silence(_)
+        )
+    }
+
     /// Whether the endpoint is unhealthy by this alone, as by a 404: TLS, or an address that must
     /// not be called.
     #[must_use]

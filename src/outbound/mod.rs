@@ -3,6 +3,8 @@
 
 mod failure;
 mod guard;
+mod lines;
+mod patience;
 mod probe;
 mod resolve;
 
@@ -12,13 +14,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::redirect;
-use tokio::time::timeout;
 use url::Url;
 
 use crate::machine::Timestamp;
 
 pub use failure::{Failure, Reached};
 pub use guard::{Blocked, Class, Guard, Net, class};
+pub use lines::{LineReceiver, LineSender, MAX_LINE, Opened};
+pub use patience::{Life, Patience};
 pub use probe::{Probe, Stage};
 pub use resolve::{Lookup, SystemLookup};
 
@@ -45,6 +48,8 @@ pub struct Client {
     plain: reqwest::Client,
     /// For URLs with one of the gateway's own ports: its resolver admits less.
     narrow: reqwest::Client,
+    /// For exchanges of lines, which share connections.
+    streams: Arc<lines::Streams>,
     guard: Arc<Guard>,
     lookup: Arc<dyn Lookup>,
 }
@@ -94,9 +99,16 @@ impl Client {
         let guard = Arc::new(guard);
         let build = |own| {
             let (guard, lookup) = (Arc::clone(&guard), Arc::clone(&lookup));
-            http_client(&Arc::new(resolve::GuardedResolver { guard, lookup, own }))
+            let resolver = Arc::new(resolve::GuardedResolver { guard, lookup, own });
+            http_client(&resolver, Speaks::Http1)
         };
-        Ok(Self { plain: build(false)?, narrow: build(true)?, guard, lookup })
+        let (plain, narrow) = (build(false)?, build(true)?);
+        Ok(Self { plain, narrow, streams: Arc::default(), guard, lookup })
+    }
+
+    fn http_client(&self, own: bool, speaks: Speaks) -> Result<reqwest::Client, reqwest::Error> {
+        let (guard, lookup) = (Arc::clone(&self.guard), Arc::clone(&self.lookup));
+        http_client(&Arc::new(resolve::GuardedResolver { guard, lookup, own }), speaks)
     }
 
     /// What this client may call.
@@ -112,19 +124,17 @@ impl Client {
         url: &Url,
         headers: HeaderMap,
         body: Bytes,
-        silence: Duration,
+        silence: impl Into<Patience>,
         max_bytes: usize,
     ) -> Result<Reply, Failure> {
+        let silence = silence.into();
         self.guard.check(url).map_err(Failure::Blocked)?;
         let own = self.guard.is_own(url);
         let client = if own { &self.narrow } else { &self.plain };
         let host = url.host_str().unwrap_or_default();
         let failed = |e: reqwest::Error| Failure::of(&e, host, CONNECT_TIMEOUT);
         let request = client.post(url.clone()).headers(headers).body(body);
-        let response = timeout(silence, request.send())
-            .await
-            .map_err(|_| Failure::Silence(silence))?
-            .map_err(failed)?;
+        let response = silence.over(request.send()).await?.map_err(failed)?;
         // The resolver has seen to this; should it ever not have, nothing of the answer is used.
         if let Some(peer) = response.remote_addr() {
             self.guard.admit(peer.ip(), own).map_err(Failure::Blocked)?;
@@ -138,7 +148,7 @@ impl Client {
         }
         let (retry_after, content_type) = (header(RETRY_AFTER), header(CONTENT_TYPE));
         let limit = if status == 200 { max_bytes } else { MAX_OTHER_BODY };
-        let body = read(response, silence, limit, failed).await?;
+        let body = read(response, &silence, limit, failed).await?;
         let body = match body {
             (body, false) => body,
             (_, true) if status == 200 => return Err(Failure::TooLarge(max_bytes)),
@@ -151,7 +161,7 @@ impl Client {
 /// Reads a body until its end or past the limit; says which. One piece is passed on uncopied.
 async fn read(
     mut response: reqwest::Response,
-    silence: Duration,
+    silence: &Patience,
     limit: usize,
     failed: impl Fn(reqwest::Error) -> Failure,
 ) -> Result<(Bytes, bool), Failure> {
@@ -159,8 +169,7 @@ async fn read(
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
-        let next =
-            timeout(silence, response.chunk()).await.map_err(|_| Failure::Silence(silence))?;
+        let next = silence.over(response.chunk()).await?;
         let Some(piece) = next.map_err(&failed)? else { break };
         if first.is_empty() {
             first = piece;
@@ -179,8 +188,19 @@ async fn read(
     Ok((if rest.is_empty() { first } else { rest.freeze() }, false))
 }
 
+/// Which version of HTTP a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Http1,
+    /// HTTP/2 in clear, without asking.
+    Http2,
+    /// What TLS agrees on.
+    Negotiated,
+}
+
 fn http_client(
     resolver: &Arc<resolve::GuardedResolver>,
+    speaks: Speaks,
 ) -> Result<reqwest::Client, reqwest::Error> {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
@@ -190,7 +210,6 @@ fn http_client(
     let builder = || {
         reqwest::Client::builder()
             .user_agent(concat!("stepwell/", env!("CARGO_PKG_VERSION")))
-            .http1_only()
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
@@ -202,11 +221,26 @@ fn http_client(
             .pool_max_idle_per_host(POOL_SIZE)
             .dns_resolver(Arc::clone(resolver))
     };
+    let builder = || match speaks {
+        Speaks::Http1 => builder().http1_only(),
+        Speaks::Http2 => multiplexed(builder().http2_prior_knowledge()),
+        Speaks::Negotiated => multiplexed(builder()),
+    };
     builder().build().or_else(|error| {
         // A system without root certificates can still call handlers by plain http.
         tracing::warn!(%error, "no root certificates: https to handlers will fail; install ca-certificates");
         builder().tls_certs_only([]).build()
     })
+}
+
+/// A connection that carries many exchanges: found out to be dead by itself, and with room for
+/// those that are not read at the moment beside those that are.
+fn multiplexed(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+    builder
+        .http2_initial_stream_window_size(256 << 10)
+        .http2_initial_connection_window_size(16 << 20)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
 }
 
 #[cfg(test)]

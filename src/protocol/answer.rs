@@ -70,16 +70,64 @@ fn of(step: Option<&str>) -> String {
 }
 
 const FIELDS: &[&str] = &["ops", "result", "error", "await", "yield", "continue"];
+/// The same, and the number of a checkpoint.
+const REPORT: &[&str] = &["ops", "result", "error", "await", "yield", "continue", "n"];
 const OPS: usize = 0;
 const RESULT: usize = 1;
 const ERROR: usize = 2;
 const AWAIT: usize = 3;
 const YIELD: usize = 4;
 const CONTINUE: usize = 5;
+const NUMBER: usize = 6;
 
 /// Reads an answer. Payloads are slices of `body`, byte for byte. What needs the run's journal (does
 /// the awaited step exist, is its kind the recorded one) is left to the machine.
 pub fn parse_answer(body: &Bytes, limits: &Limits) -> Result<Answer, BadAnswer> {
+    parse(body, limits, FIELDS).map(|(answer, _)| answer)
+}
+
+/// Reads a checkpoint or a line of `duplex`: an answer with a number, from 1. Without one it is a
+/// sign of life and nothing else: it may say nothing.
+pub fn parse_report(body: &Bytes, limits: &Limits) -> Result<Option<(i32, Answer)>, BadAnswer> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let (answer, number) = parse(body, limits, REPORT)?;
+    match number {
+        Some(n) => Ok(Some((n, answer))),
+        None if answer.ops.is_empty() && answer.terminal.is_none() => Ok(None),
+        None => Err(BadAnswer::Malformed(
+            "a checkpoint that says something has a number: `n` is missing".to_owned(),
+        )),
+    }
+}
+
+/// Reads a line of `stream`: an op, or, without `op`, an answer, which is the last line. An empty
+/// one is a sign of life.
+pub fn parse_stream_line(line: &Bytes, limits: &Limits) -> Result<Option<Answer>, BadAnswer> {
+    #[derive(Deserialize)]
+    struct Peek<'a> {
+        #[serde(borrow)]
+        op: Option<&'a RawValue>,
+    }
+    if line.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let is_op = serde_json::from_slice::<Peek<'_>>(line).is_ok_and(|p| p.op.is_some());
+    if !is_op {
+        return parse_answer(line, limits).map(Some);
+    }
+    let raw: &RawValue = serde_json::from_slice(line)
+        .map_err(|e| BadAnswer::Malformed(format!("the line is not JSON: {e}")))?;
+    let op = read_op(Source { body: line, limits }, 0, raw)?;
+    Ok(Some(Answer { ops: vec![op], terminal: None }))
+}
+
+fn parse(
+    body: &Bytes,
+    limits: &Limits,
+    fields: &'static [&'static str],
+) -> Result<(Answer, Option<i32>), BadAnswer> {
     if body.len() > MAX_ANSWER {
         let (bytes, limit) = (body.len(), MAX_ANSWER);
         return Err(BadAnswer::TooLarge { step: None, what: "answer".to_owned(), bytes, limit });
@@ -96,10 +144,10 @@ pub fn parse_answer(body: &Bytes, limits: &Limits) -> Result<Answer, BadAnswer> 
         return Err(malformed(detail.to_owned()));
     }
     let form =
-        Form::read(FIELDS, text).map_err(|e| malformed(format!("the answer is not JSON: {e}")))?;
+        Form::read(fields, text).map_err(|e| malformed(format!("the answer is not JSON: {e}")))?;
     if let Some(odd) = &form.odd {
         return Err(malformed(match odd {
-            Odd::Unknown(_) => format!("{odd} in the answer; it has {}", FIELDS.join(", ")),
+            Odd::Unknown(_) => format!("{odd} in the answer; it has {}", fields.join(", ")),
             Odd::Twice(_) => format!("{odd} in the answer"),
         }));
     }
@@ -109,7 +157,14 @@ pub fn parse_answer(body: &Bytes, limits: &Limits) -> Result<Answer, BadAnswer> 
         Some(raw) => read_ops(from, raw)?,
         None => Vec::new(),
     };
-    Ok(Answer { ops, terminal })
+    let number = match fields.get(NUMBER).and_then(|_| form.get(NUMBER)) {
+        None => None,
+        Some(raw) => match raw.get().parse::<i32>() {
+            Ok(n) if n > 0 => Some(n),
+            _ => return Err(malformed("`n` must be a whole number from 1".to_owned())),
+        },
+    };
+    Ok((Answer { ops, terminal }, number))
 }
 
 fn terminal(from: Source<'_>, form: &Form<'_>) -> Result<Option<Terminal>, BadAnswer> {

@@ -84,6 +84,19 @@ pub enum Transport {
     Duplex,
 }
 
+impl Transport {
+    /// The word in manifests and invocations.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Respond => "respond",
+            Self::Stream => "stream",
+            Self::Checkpoint => "checkpoint",
+            Self::Duplex => "duplex",
+        }
+    }
+}
+
 /// Which deployment a run goes on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

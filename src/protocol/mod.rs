@@ -1,6 +1,7 @@
 //! Floor 1: the wire between the gateway and a handler (`docs/protocol.md`): JSON in both directions,
 //! signatures, tokens. Knows the machine's words and no I/O.
 
+mod acknowledgement;
 mod answer;
 mod await_tree;
 mod form;
@@ -11,7 +12,8 @@ mod request;
 mod signature;
 mod token;
 
-pub use answer::{BadAnswer, MAX_ANSWER, MAX_OPS, parse_answer};
+pub use acknowledgement::{Acknowledgement, on_one_line, write_acknowledgement, write_cancel_line};
+pub use answer::{BadAnswer, MAX_ANSWER, MAX_OPS, parse_answer, parse_report, parse_stream_line};
 pub use form::{MAX_DEPTH, too_deep};
 pub use manifest::{BadManifest, FunctionSpec, Manifest, Timeouts, Transport, Versioning};
 pub use names::{valid_key, valid_name, valid_step_id, valid_tag};
@@ -29,6 +31,8 @@ pub const VERSION: u32 = 1;
 
 /// Header of every call to a handler: the protocol's version.
 pub const PROTOCOL_HEADER: &str = "stepwell-protocol";
+/// Header of invocations over lines: `stream` or `duplex`.
+pub const TRANSPORT_HEADER: &str = "stepwell-transport";
 /// Header of every call to a handler: one id per exchange, never repeated.
 pub const WEBHOOK_ID: &str = "webhook-id";
 /// Header of every call to a handler: Unix seconds.

@@ -68,6 +68,8 @@ pub struct Turn<'a> {
     pub attempt: u32,
     /// `start`, `progress`, `retry`, `yield`, `signal`, `cancel`, `manual` or `replay`.
     pub reason: &'a str,
+    /// `respond`, `stream` or `duplex`.
+    pub transport: &'a str,
     /// How long the handler should work at most, in milliseconds.
     pub budget_ms: u64,
 }
@@ -122,7 +124,7 @@ pub enum Settled<'a> {
 /// Room for all but payloads.
 const HEAD: usize = 1280;
 
-/// The JSON text of an invocation on the transport `respond`.
+/// The JSON text of an invocation.
 #[must_use]
 pub fn write_invocation(it: &Invocation<'_>) -> Vec<u8> {
     let size = HEAD + it.input.len() + it.settled.len() + it.pending.len() * 256;
@@ -145,26 +147,10 @@ pub fn write_invocation(it: &Invocation<'_>) -> Vec<u8> {
     json(&mut out, it.upto);
     raw(&mut out, r#","more":"#);
     json(&mut out, it.more);
-    raw(&mut out, r#"},"inbox":{"#);
-    for (i, (name, count)) in it.inbox.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        json(&mut out, name);
-        out.push(b':');
-        json(&mut out, count);
-    }
-    raw(&mut out, r#"},"object":null,"cancel":"#);
-    match &it.cancel {
-        None => raw(&mut out, "null"),
-        Some(cancel) => {
-            raw(&mut out, r#"{"reason":"#);
-            json(&mut out, cancel.reason);
-            raw(&mut out, r#","deadline":"#);
-            json(&mut out, cancel.deadline);
-            out.push(b'}');
-        }
-    }
+    raw(&mut out, r#"},"inbox":"#);
+    write_inbox(&mut out, it.inbox);
+    raw(&mut out, r#","object":null,"cancel":"#);
+    write_cancel(&mut out, it.cancel.as_ref());
     write_links(&mut out, it.run.id, &it.links);
     raw(&mut out, r#","token":"#);
     json(&mut out, it.token);
@@ -244,12 +230,36 @@ fn write_turn(out: &mut Vec<u8>, turn: &Turn<'_>) {
     json(out, turn.attempt);
     raw(out, r#","reason":"#);
     json(out, turn.reason);
-    raw(out, r#","transport":"respond","budget_ms":"#);
+    raw(out, r#","transport":""#);
+    raw(out, turn.transport);
+    raw(out, r#"","budget_ms":"#);
     json(out, turn.budget_ms);
     out.push(b'}');
 }
 
-fn write_pending(out: &mut Vec<u8>, step: &Pending<'_>) {
+pub(super) fn write_inbox(out: &mut Vec<u8>, inbox: &[(&str, u32)]) {
+    out.push(b'{');
+    for (i, (name, count)) in inbox.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        json(out, name);
+        out.push(b':');
+        json(out, count);
+    }
+    out.push(b'}');
+}
+
+pub(super) fn write_cancel(out: &mut Vec<u8>, cancel: Option<&CancelNotice<'_>>) {
+    let Some(cancel) = cancel else { return raw(out, "null") };
+    raw(out, r#"{"reason":"#);
+    json(out, cancel.reason);
+    raw(out, r#","deadline":"#);
+    json(out, cancel.deadline);
+    out.push(b'}');
+}
+
+pub(super) fn write_pending(out: &mut Vec<u8>, step: &Pending<'_>) {
     json(out, step.id);
     raw(out, r#":{"op":""#);
     raw(out, step.op.word());
@@ -282,11 +292,11 @@ fn write_links(out: &mut Vec<u8>, run: RunId, links: &Links<'_>) {
     out.push(b'}');
 }
 
-fn raw(out: &mut Vec<u8>, text: &str) {
+pub(super) fn raw(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn json(out: &mut Vec<u8>, value: impl Serialize) {
+pub(super) fn json(out: &mut Vec<u8>, value: impl Serialize) {
     serde_json::to_writer(out, &value).expect("text and numbers into memory cannot fail");
 }
 
@@ -316,6 +326,7 @@ mod tests {
                 epoch: 7,
                 attempt: 1,
                 reason: "start",
+                transport: "respond",
                 budget_ms: 55_000,
             },
             input: b"{\"order\":  3544790567247868102}",

@@ -36,24 +36,18 @@ fn paused(mut w: World) -> World {
     w
 }
 
-/// The handler answered 202: the rows of it are a later version's, and are understood already.
+/// The handler answered 202, and another owner has the run.
 fn held() -> World {
     let mut w = open();
-    let last = w.db.rows.last().expect("rows").clone();
-    let row = Row {
-        n: last.n + 1,
-        kind: Kind::Held,
-        flags: Flags(Flags::HANDLER),
-        due: Some(w.clock + ms(60_000)),
-        step: String::new(),
-        body: None,
-        refer: None,
-        pos: 0,
-        epoch: w.run.epoch,
-        ..last
-    };
-    w.db.rows.push(row);
+    w.hold();
     w.load();
+    w
+}
+
+/// The handler waits within its exchange.
+fn listening() -> World {
+    let mut w = open();
+    w.report(ops([]).awaiting("nap"), true);
     w
 }
 
@@ -86,6 +80,7 @@ fn turns() -> Vec<(&'static str, World)> {
         ("open, closing after two refused ends", closing),
         ("open, paused", paused(open())),
         ("open, cancelling", cancelling),
+        ("open, awaits within the exchange", listening()),
         ("held", held()),
         ("waiting", waiting()),
         ("waiting, paused", paused(waiting())),
@@ -101,6 +96,11 @@ fn answered(w: &World, answer: Answer) -> Cause {
 
 fn faulted(w: &World, fault: Fault) -> Cause {
     Cause::Faulted { epoch: w.run.epoch, fault }
+}
+
+fn reported(w: &World, answer: Answer, stays: bool) -> Cause {
+    let (epoch, cp) = (w.run.epoch, w.run.talk.cp + 1);
+    Cause::Reported(Report { epoch, cp, answer, stays })
 }
 
 fn drained(w: &mut World, kind: MessageKind, name: &str, body: &str) -> Cause {
@@ -127,7 +127,7 @@ fn gate_lost(w: &mut World, kind: MessageKind) -> Cause {
     Cause::GateLost { append, messages: w.db.inbox.clone() }
 }
 
-const CAUSES: [(&str, Make); 48] = [
+const CAUSES: [(&str, Make); 57] = [
     ("free", |_| Cause::Free { dep: 1 }),
     ("answered: of another epoch", |_| Cause::Answered {
         epoch: 999,
@@ -161,6 +161,18 @@ const CAUSES: [(&str, Make); 48] = [
         answered(w, ops([]).ending(Terminal::Error(error(Again::Pause))))
     }),
     ("answered: mismatch", |w| answered(w, ops([value("a", "1"), value("nap", "1")]).result())),
+    ("reported: a value", |w| reported(w, ops([value("a", "1")]), false)),
+    ("reported: a number skipped", |w| match reported(w, ops([value("a", "1")]), false) {
+        Cause::Reported(r) => Cause::Reported(Report { cp: r.cp.max(1) - 1, ..r }),
+        other => other,
+    }),
+    ("reported: start", |w| reported(w, ops([start("a")]), false)),
+    ("reported: sleep, awaited within", |w| reported(w, ops([sleep("b", 50)]).awaiting("b"), true)),
+    ("reported: sleep, awaited", |w| reported(w, ops([sleep("b", 50)]).awaiting("b"), false)),
+    ("reported: yield", |w| reported(w, ops([]).ending(Terminal::Yield), false)),
+    ("reported: result", |w| reported(w, ops([value("a", "1")]).result(), false)),
+    ("held", |w| Cause::Held { epoch: w.run.epoch, lease: ms(60_000) }),
+    ("left", |w| Cause::Left { epoch: w.run.epoch, detail: "cut".into() }),
     ("faulted: of another epoch", |_| Cause::Faulted { epoch: 999, fault: Fault::Again }),
     ("faulted: retry", |w| {
         faulted(w, Fault::Retry { detail: "500".into(), status: None, after: None })

@@ -378,6 +378,34 @@ impl World {
         self.pump();
     }
 
+    /// A checkpoint of the exchange that is open or held: everything was told before.
+    pub(super) fn report(&mut self, answer: Answer, stays: bool) {
+        let report = self.next_report(answer, stays);
+        assert_eq!(self.cause(Cause::Reported(report)), Ok(()));
+        self.pump();
+    }
+
+    pub(super) fn next_report(&self, answer: Answer, stays: bool) -> Report {
+        let epoch = self.run.talking().expect("an exchange");
+        Report { epoch, cp: self.run.talk.cp + 1, answer, stays }
+    }
+
+    /// The handler is told of everything that is committed.
+    pub(super) fn tell_all(&mut self) {
+        let Some(epoch) = self.run.talking() else { return };
+        let (seq, past) = (self.run.seq, self.env().past);
+        self.run.told(seq, past);
+        let view = self.run.clone();
+        let sent = self.sent.iter_mut().rfind(|s| s.epoch == epoch);
+        sent.expect("it was sent").view = view;
+    }
+
+    pub(super) fn hold(&mut self) {
+        let epoch = self.open_epoch();
+        assert_eq!(self.cause(Cause::Held { epoch, lease: ms(60_000) }), Ok(()));
+        self.pump();
+    }
+
     pub(super) fn fault(&mut self, fault: Fault) {
         let epoch = self.open_epoch();
         assert_eq!(self.cause(Cause::Faulted { epoch, fault }), Ok(()));

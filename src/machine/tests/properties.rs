@@ -27,6 +27,12 @@ enum Event {
     Nearly(u64),
     Crash(bool),
     Steal,
+    /// The handler was told of everything, and sends a checkpoint; an await in it may stay.
+    Report(Said, bool),
+    /// It answers 202.
+    Hold,
+    /// Its exchange ends without a word, perhaps because it was asked to finish.
+    Leave(bool),
 }
 
 /// What a handler without sense says.
@@ -103,6 +109,9 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (0..20u64).prop_map(Event::Nearly),
         2 => any::<bool>().prop_map(Event::Crash),
         1 => Just(Event::Steal),
+        8 => (said(), any::<bool>()).prop_map(|(s, stays)| Event::Report(s, stays)),
+        1 => Just(Event::Hold),
+        1 => any::<bool>().prop_map(Event::Leave),
     ]
 }
 
@@ -163,10 +172,40 @@ impl<H: FnMut(&Sent, &Said) -> Answer> Play<H> {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Answer(said) => {
+                if self.w.run.talk.cp > 0 {
+                    self.w.pump();
+                    self.w.tell_all();
+                }
                 let Some(sent) = self.open() else { return };
                 let answer = (self.handler)(&sent, said);
                 let cause = Cause::Answered { epoch: sent.epoch, answer, ms: 1 };
                 assert_eq!(self.w.cause(cause), Ok(()));
+            }
+            Event::Report(said, stays) => {
+                // What a handler is told in an acknowledgement is committed.
+                self.w.pump();
+                let Some(epoch) = self.w.run.talking() else { return };
+                self.w.tell_all();
+                let sent = self.w.sent.iter().rfind(|s| s.epoch == epoch).expect("sent").clone();
+                let answer = (self.handler)(&sent, said);
+                let report = self.w.next_report(answer, *stays);
+                let skipped = Report { cp: report.cp - 1, ..report.clone() };
+                self.changes_nothing(Cause::Reported(skipped));
+                if self.w.run.malformed(&report.answer).is_some() {
+                    self.changes_nothing(Cause::Reported(report));
+                    return;
+                }
+                assert_eq!(self.w.cause(Cause::Reported(report)), Ok(()));
+            }
+            Event::Hold => {
+                let Some(Sent { epoch, .. }) = self.open() else { return };
+                let lease = ms(60_000);
+                assert_eq!(self.w.cause(Cause::Held { epoch, lease }), Ok(()));
+            }
+            Event::Leave(asked) => {
+                let Some(Sent { epoch, .. }) = self.open() else { return };
+                self.w.run.talk.leaving = *asked;
+                assert_eq!(self.w.cause(Cause::Left { epoch, detail: "cut".into() }), Ok(()));
             }
             Event::Late(n, said) => {
                 let old: Vec<&Sent> =
@@ -179,6 +218,12 @@ impl<H: FnMut(&Sent, &Said) -> Answer> Play<H> {
                 self.changes_nothing(Cause::Answered { epoch: sent.epoch, answer, ms: 1 });
                 let fault = fault(said.end);
                 self.changes_nothing(Cause::Faulted { epoch: sent.epoch, fault });
+                if self.w.run.talking() != Some(sent.epoch) {
+                    let answer = (self.handler)(&sent, said);
+                    let cp = self.w.run.talk.cp + 1;
+                    let (epoch, stays) = (sent.epoch, false);
+                    self.changes_nothing(Cause::Reported(Report { epoch, cp, answer, stays }));
+                }
             }
             Event::Fault(which) => {
                 let Some(Sent { epoch, .. }) = self.open() else { return };
@@ -373,9 +418,15 @@ impl World {
             }
             if self.run.paused.is_some() {
                 self.act(MessageKind::Resume);
-            } else if let Turn::Open { epoch, .. } = self.run.turn {
+            } else if let Some(epoch) = self.run.talking() {
                 let sent = self.sent.iter().rfind(|s| s.epoch == epoch).expect("sent").clone();
-                self.answer(handler(&sent));
+                if matches!(self.run.turn, Turn::Open { .. }) {
+                    self.answer(handler(&sent));
+                } else {
+                    self.tell_all();
+                    let sent = self.sent.iter().rfind(|s| s.epoch == epoch).expect("sent").clone();
+                    self.report(handler(&sent), false);
+                }
             } else {
                 let asked: Vec<String> = self.run.pending.values().cloned().collect();
                 for id in asked {
