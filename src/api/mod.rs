@@ -15,6 +15,7 @@ mod keys;
 mod node;
 mod openapi;
 mod operator;
+mod pace;
 mod page;
 mod pages;
 mod problem;

@@ -54,7 +54,7 @@ impl Engine {
         owner.runs.insert(id, entry);
         self.pump(owner, id);
         if mail {
-            self.fetch_mail(owner, id);
+            self.fetch_mail(owner, [id]);
         }
         self.watchers().tell(id, None);
     }

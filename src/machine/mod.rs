@@ -14,6 +14,7 @@ mod retry;
 mod row;
 mod run;
 mod shown;
+mod strict;
 #[cfg(test)]
 mod tests;
 pub mod time;
