@@ -16,6 +16,7 @@ mod keys;
 mod node;
 mod openapi;
 mod operator;
+mod pace;
 mod page;
 mod pages;
 mod problem;

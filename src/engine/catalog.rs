@@ -254,6 +254,7 @@ impl Catalog {
             step: over(run.created.retry, &step),
             invocation: over(spec.and_then(|s| s.invocation_retry), &RetryPolicy::INVOCATION),
             run: over(spec.and_then(|s| s.run_retry), &RetryPolicy::RUN),
+            strict: spec.is_some_and(|s| s.strict),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Engine, Error, Point, Wrong};
-use crate::machine::Sealed;
+use crate::machine::{RunId, Sealed};
 use crate::store::{self, Accept, Accepted, CreateOutcome, Lane, NewRun};
 
 /// The most items of one statement.
@@ -39,6 +39,7 @@ pub(super) struct Lanes {
     bulky: mpsc::UnboundedSender<Arc<Sealed>>,
     create: mpsc::UnboundedSender<Pending<NewRun>>,
     accept: mpsc::UnboundedSender<Pending<Accept>>,
+    discard: mpsc::UnboundedSender<(RunId, i32)>,
 }
 
 /// What callers ask a lane to record, and wait for.
@@ -83,7 +84,11 @@ impl Lanes {
         let (bulky, bulkies) = mpsc::unbounded_channel();
         let (create, creates) = mpsc::unbounded_channel();
         let (accept, accepts) = mpsc::unbounded_channel();
-        (Self { append, bulky, create, accept }, Receivers { appends, bulkies, creates, accepts })
+        let (discard, discards) = mpsc::unbounded_channel();
+        (
+            Self { append, bulky, create, accept, discard },
+            Receivers { appends, bulkies, creates, accepts, discards },
+        )
     }
 
     /// Records an append; the engine hears of it in `committed`.
@@ -93,6 +98,13 @@ impl Lanes {
         let lane = if bytes > BULKY { &self.bulky } else { &self.append };
         // The receivers live as long as the engine.
         let _ = lane.send(sealed);
+    }
+
+    /// Takes messages out of inboxes that repeat what was drained before.
+    pub(super) fn discard(&self, repeats: impl Iterator<Item = (RunId, i32)>) {
+        for repeat in repeats {
+            let _ = self.discard.send(repeat);
+        }
     }
 
     /// Accepts a message that nobody waits for.
@@ -143,6 +155,7 @@ pub(super) struct Receivers {
     bulkies: mpsc::UnboundedReceiver<Arc<Sealed>>,
     creates: mpsc::UnboundedReceiver<Pending<NewRun>>,
     accepts: mpsc::UnboundedReceiver<Pending<Accept>>,
+    discards: mpsc::UnboundedReceiver<(RunId, i32)>,
 }
 
 impl Receivers {
@@ -151,6 +164,7 @@ impl Receivers {
         engine.spawn(appends(engine.clone(), self.bulkies));
         engine.spawn(creates(engine.clone(), self.creates));
         engine.spawn(accepts(engine.clone(), self.accepts));
+        engine.spawn(discards(engine.clone(), self.discards));
     }
 }
 
@@ -202,8 +216,9 @@ async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>
     let mut batch = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
         metrics::histogram!("stepwell_lane_batch_appends").record(super::counted(batch.len()));
-        let mut parts = vec![std::mem::replace(&mut batch, Vec::with_capacity(BATCH))];
-        while let Some(part) = parts.pop() {
+        // With each part: whether a connection was lost while it was being recorded.
+        let mut parts = vec![(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)), false)];
+        while let Some((part, repeated)) = parts.pop() {
             let connected = line.get().await;
             let mut part = engine.in_force(part).await;
             if part.is_empty() {
@@ -214,14 +229,14 @@ async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>
                 tokio::time::sleep(BUSY).await;
             }
             engine.faults().reach(Point::FlushBefore);
-            match connected.append(&part).await {
+            match append(connected, &part, repeated).await {
                 Ok(won) => {
                     engine.faults().reach(Point::FlushAfter);
                     engine.committed(&part, &won);
                 }
                 Err(error) if error.is_unavailable() => {
                     line.lost(&error).await;
-                    parts.push(part);
+                    parts.push((part, true));
                 }
                 Err(error) if part.len() == 1 && error.is_transient() => {
                     // It goes to the end of the queue, so that it holds up nobody.
@@ -237,11 +252,23 @@ async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>
                 Err(error) => {
                     tracing::warn!(%error, appends = part.len(), "Postgres refused a batch; bisecting");
                     let half = part.split_off(part.len() / 2);
-                    parts.extend([half, part]);
+                    parts.extend([(half, repeated), (part, repeated)]);
                 }
             }
         }
     }
+}
+
+/// Records a batch. What a repeat loses to its own rows, whose acknowledgement went with the
+/// connection, has won.
+async fn append(lane: &mut Lane, part: &[Arc<Sealed>], repeated: bool) -> store::Result<Vec<bool>> {
+    let mut won = lane.append(part).await?;
+    if repeated {
+        for (sealed, won) in part.iter().zip(&mut won).filter(|(_, won)| !**won) {
+            *won = lane.is_recorded(sealed).await?;
+        }
+    }
+    Ok(won)
 }
 
 impl Engine {
@@ -258,6 +285,17 @@ impl Engine {
             in_flight.is_some_and(|append| Arc::ptr_eq(append, sealed))
         });
         batch
+    }
+}
+
+/// Repeats are no hurry and no promise: what stays is found and thrown away again.
+async fn discards(engine: Engine, mut queue: mpsc::UnboundedReceiver<(RunId, i32)>) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        if let Err(error) = engine.store().discard(&batch).await {
+            tracing::warn!(%error, repeats = batch.len(), "repeated messages stay in inboxes");
+        }
+        batch.clear();
     }
 }
 

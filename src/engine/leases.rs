@@ -160,9 +160,7 @@ impl Engine {
         self.keep_gates();
         {
             let mut owner = self.owner();
-            for run in &tick.inboxes {
-                self.fetch_mail(&mut owner, *run);
-            }
+            self.fetch_mail(&mut owner, tick.inboxes.iter().copied());
         }
         self.bury_dead_letters(&tick.inboxes);
         self.tell_lists().await;

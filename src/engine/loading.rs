@@ -58,7 +58,7 @@ impl Engine {
         owner.runs.insert(id, entry);
         self.pump(owner, id);
         if mail {
-            self.fetch_mail(owner, id);
+            self.fetch_mail(owner, [id]);
         }
         self.watchers().tell(id, None);
     }

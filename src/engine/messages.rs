@@ -1,5 +1,6 @@
 //! Messages to runs: signals, callbacks, operators' acts; accepted by any node, taken by the owner.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -260,7 +261,7 @@ impl Engine {
     /// A batch of messages has been decided: the runs of this node take theirs.
     pub(super) fn accepted(&self, batch: &[Accept], outcomes: &[Accepted]) {
         let mut owner = self.owner();
-        let mut absent = Vec::new();
+        let (mut absent, mut behind) = (Vec::new(), Vec::new());
         for (accept, outcome) in batch.iter().zip(outcomes) {
             let Accepted::At(pos) = outcome else { continue };
             metrics::counter!("stepwell_messages_accepted_total").increment(1);
@@ -281,33 +282,48 @@ impl Engine {
                 entry.queue.push_back(Cause::Drained(vec![message]));
                 self.pump(&mut owner, accept.run);
             } else if message.pos > next {
-                self.fetch_mail(&mut owner, accept.run);
+                behind.push(accept.run);
             }
         }
         self.bring_in(&mut owner, absent);
+        self.fetch_mail(&mut owner, behind);
     }
 
     /// Reads the inbox of runs in memory; what is not in memory is brought in with its mail.
-    pub(super) fn fetch_mail(&self, owner: &mut super::owner::Owner, run: RunId) {
-        if !owner.runs.contains_key(&run) {
-            self.bring_in(owner, [run]);
+    pub(super) fn fetch_mail(
+        &self,
+        owner: &mut super::owner::Owner,
+        runs: impl IntoIterator<Item = RunId>,
+    ) {
+        let (here, absent): (Vec<RunId>, Vec<RunId>) = runs
+            .into_iter()
+            .collect::<HashSet<_>>()
+            .into_iter()
+            .partition(|run| owner.runs.contains_key(run));
+        self.bring_in(owner, absent);
+        if here.is_empty() {
             return;
         }
         let engine = self.clone();
         self.spawn(async move {
-            match engine.store().messages(&[run]).await {
-                Ok(mail) => {
-                    let messages: Vec<Message> = mail.into_iter().map(|(_, m)| m).collect();
-                    let mut owner = engine.owner();
-                    if let Some(entry) = owner.runs.get_mut(&run)
-                        && !messages.is_empty()
-                    {
-                        entry.queue.push_back(Cause::Drained(messages));
-                        engine.pump(&mut owner, run);
-                    }
-                }
+            let mail = match engine.store().messages(&here).await {
+                Ok(mail) => mail,
                 // The next tick finds it again.
-                Err(error) => tracing::warn!(run.id = %run, %error, "cannot read the inbox yet"),
+                Err(error) => {
+                    tracing::warn!(runs = here.len(), %error, "cannot read inboxes yet");
+                    return;
+                }
+            };
+            let mut of_run: HashMap<RunId, Vec<Message>> = HashMap::new();
+            for (run, message) in mail {
+                of_run.entry(run).or_default().push(message);
+            }
+            let mut owner = engine.owner();
+            for (run, messages) in of_run {
+                if let Some(entry) = owner.runs.get_mut(&run) {
+                    entry.queue.push_back(Cause::Drained(messages));
+                    engine.pump(&mut owner, run);
+                }
             }
         });
     }

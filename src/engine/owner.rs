@@ -323,13 +323,7 @@ impl Engine {
             .map(|m| m.pos)
             .collect();
         if !repeats.is_empty() {
-            let (engine, id) = (self.clone(), run.id);
-            self.spawn(async move {
-                let discarded = engine.store().discard(id, &repeats).await;
-                if let Err(error) = discarded {
-                    tracing::warn!(run.id = %id, %error, "repeated messages stay in the inbox");
-                }
-            });
+            self.lanes().discard(repeats.into_iter().map(|pos| (run.id, pos)));
         }
     }
 

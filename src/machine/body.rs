@@ -89,6 +89,9 @@ pub struct Noted {
     /// The deployment that it is to stay on from now on; absent: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<i32>,
+    /// Input hashes of steps of a strict function that were reported first now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hashes: BTreeMap<String, String>,
     /// Who moved it there, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<Act>,
@@ -188,11 +191,18 @@ pub struct Policy {
     pub invocation: RetryPolicy,
     /// For run-level errors.
     pub run: RetryPolicy,
+    /// Whether another input hash of a recorded step is a mismatch.
+    pub strict: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { step: RetryPolicy::STEP, invocation: RetryPolicy::INVOCATION, run: RetryPolicy::RUN }
+        Self {
+            step: RetryPolicy::STEP,
+            invocation: RetryPolicy::INVOCATION,
+            run: RetryPolicy::RUN,
+            strict: false,
+        }
     }
 }
 

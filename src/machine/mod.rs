@@ -15,6 +15,7 @@ mod row;
 mod run;
 mod shown;
 mod talk;
+mod strict;
 #[cfg(test)]
 mod tests;
 pub mod time;

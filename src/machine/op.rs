@@ -45,6 +45,8 @@ pub enum Op {
         ms: i32,
         /// The retry policy of this step, over the function's.
         retry: Option<RetrySpec>,
+        /// What the handler says identifies the step's input.
+        input_hash: Option<String>,
     },
     /// An at-most-once step is about to run.
     Start {

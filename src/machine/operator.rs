@@ -107,6 +107,8 @@ impl Run {
 
     /// A `retaken` row: the step is as if nobody had ever asked for it.
     pub(super) fn taken_back(&mut self, row: &Row) {
+        // It may be run with another input now.
+        self.hashes.remove(&row.step);
         self.forget_timer(&row.step);
         if let Some(step) = self.steps.remove(&row.step)
             && let StepState::Settled { seq, .. } = step.state

@@ -249,6 +249,8 @@ pub struct Run {
     pub dep: i32,
     /// The deployment that it is to stay on, whatever is newest.
     pub pin: Option<i32>,
+    /// Input hashes of the steps of a strict function.
+    pub(super) hashes: BTreeMap<String, String>,
     /// All steps by id.
     pub steps: HashMap<String, Step>,
     /// Steps asked for and not settled, in order of their asks.
@@ -388,6 +390,7 @@ impl Run {
             row_epoch: row.epoch,
             dep: row.dep,
             pin: created.pin,
+            hashes: BTreeMap::new(),
             steps: HashMap::new(),
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),

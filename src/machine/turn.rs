@@ -28,7 +28,8 @@ pub(super) struct Did {
 impl Run {
     /// Records an answer: all of it, or only why it cannot be.
     pub(super) fn answered(&mut self, answer: Answer, ms: i32, seen: Seen, env: &Env<'_>) {
-        if let Some(attention) = self.objection(&answer, env) {
+        let objection = self.objection(&answer, env).or_else(|| self.other_input(&answer, env));
+        if let Some(attention) = objection {
             self.pause(&attention, env, Flags::HANDLER | Flags::END);
             return;
         }
@@ -40,9 +41,11 @@ impl Run {
         let Answer { ops, terminal } = answer;
         let first_row = self.next.rows.len();
         let mut did = Did::default();
+        let hashes = self.fresh_hashes(&ops, env);
         for op in ops {
             self.op(op, &mut did, env);
         }
+        self.keep_hashes(hashes, env);
         self.end_turn(terminal, ms, seen, did, first_row, env);
     }
 
@@ -136,7 +139,7 @@ impl Run {
 
     pub(super) fn op(&mut self, op: Op, did: &mut Did, env: &Env<'_>) {
         match op {
-            Op::Run { id, outcome, ms, retry } => {
+            Op::Run { id, outcome, ms, retry, .. } => {
                 if let Some(StepState::Settled { seq, .. }) = self.steps.get(&id).map(|s| &s.state)
                 {
                     self.heard.again.push(*seq);

@@ -50,7 +50,8 @@ fn null_is_a_value_and_nothing_is_null() {
         r#"{"op":"run","id":"a"}"#,
         r#"{"id":"a","ms":null,"retry":null,"attempt":null,"input_hash":null,"op":"run"}"#,
     ] {
-        let Op::Run { id, outcome: Outcome::Value(value), ms: 0, retry: None } = op(json) else {
+        let Op::Run { id, outcome: Outcome::Value(value), ms: 0, retry: None, .. } = op(json)
+        else {
             panic!("{json}")
         };
         assert_eq!((id.as_str(), &value[..]), ("a", &b"null"[..]), "{json}");

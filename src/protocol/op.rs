@@ -50,6 +50,9 @@ const LEVEL: usize = 13;
 const MESSAGE: usize = 14;
 const FIELDS: usize = 15;
 
+/// Bytes of an input hash; any digest in hex is shorter.
+const LONGEST_HASH: usize = 256;
+
 /// Ops of the protocol that this version does not do yet.
 const LATER: [&str; 13] = [
     "task", "event", "invoke", "call", "send", "publish", "cancel", "reply", "scope", "set",
@@ -255,10 +258,14 @@ impl Reader<'_> {
         {
             return Err(self.bad("`attempt` must be a number from 1"));
         }
-        if self.optional(INPUT_HASH).is_some() {
-            self.text(INPUT_HASH)?;
+        let input_hash = match self.optional(INPUT_HASH) {
+            Some(_) => Some(self.text(INPUT_HASH)?.to_string()),
+            None => None,
+        };
+        if input_hash.as_ref().is_some_and(|hash| hash.len() > LONGEST_HASH) {
+            return Err(self.bad(format!("`input_hash` is over {LONGEST_HASH} bytes long")));
         }
-        Ok(Op::Run { ms: self.millis()?, retry: self.retry()?, id, outcome })
+        Ok(Op::Run { ms: self.millis()?, retry: self.retry()?, input_hash, id, outcome })
     }
 
     /// What a handler measured; a clock that was set back gives less than nothing.

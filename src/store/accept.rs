@@ -88,8 +88,9 @@ union all select 1::int2, run_id, msg_id, pos, null, null from ins
 union all select 2::int2, null, msg_id, null, ord, same from seen where not expired";
 
 /// Takes repeats of messages that were drained before out of the inbox.
-pub(super) const DISCARD: &str = "delete from inbox i using unnest($3::int4[]) as p(pos)
- where i.shard = $1 and i.run_id = $2 and i.pos = p.pos";
+pub(super) const DISCARD: &str =
+    "delete from inbox i using unnest($1::int2[], $2::uuid[], $3::int4[]) as p(shard, run_id, pos)
+ where i.shard = p.shard and i.run_id = p.run_id and i.pos = p.pos";
 
 /// Whether a message was accepted, whatever has become of it.
 pub(super) const HAS_MESSAGE: &str =
@@ -184,12 +185,12 @@ impl Store {
         Ok(query.fetch_one(&self.pool).await?)
     }
 
-    /// Takes messages out of a run's inbox that repeat what it drained before.
-    pub async fn discard(&self, run: RunId, positions: &[i32]) -> Result<()> {
+    /// Takes messages out of inboxes, by run and position, that repeat what was drained before.
+    pub async fn discard(&self, repeats: &[(RunId, i32)]) -> Result<()> {
         sqlx::query(DISCARD)
-            .bind(run.shard().column())
-            .bind(run.uuid())
-            .bind(positions)
+            .bind(repeats.iter().map(|(run, _)| run.shard().column()).bind_iter())
+            .bind(repeats.iter().map(|(run, _)| run.uuid()).bind_iter())
+            .bind(repeats.iter().map(|(_, pos)| *pos).bind_iter())
             .execute(&self.pool)
             .await?;
         Ok(())

@@ -9,7 +9,7 @@ use sqlx::postgres::PgBindIterExt as _;
 use super::error::Result;
 use super::wire::{self, MINUS_INFINITY, journal_columns};
 use super::{Lane, Store};
-use crate::machine::{Message, Row, RunId, Timestamp};
+use crate::machine::{Message, Row, RunId, Sealed, Timestamp};
 
 /// A run as it is recorded.
 #[derive(Debug, Clone, PartialEq)]
@@ -177,9 +177,17 @@ union all select ",
 );
 
 impl Lane {
-    /// The journal row at a position: after a lost connection, whether a repeated append lost to
-    /// itself.
-    pub async fn row(&mut self, run: RunId, n: i32) -> Result<Option<Row>> {
+    /// After a lost connection: whether an append that lost did so to itself, because it had been
+    /// recorded before the connection went.
+    pub async fn is_recorded(&mut self, sealed: &Sealed) -> Result<bool> {
+        let Some(first) = sealed.append.rows.first() else { return Ok(false) };
+        let found = self.row(sealed.run, first.n).await?;
+        // The time of a row is to the microsecond, and the epochs of two owners differ.
+        Ok(found.is_some_and(|row| row == Row { pos: 0, ..first.clone() }))
+    }
+
+    /// The journal row at a position.
+    async fn row(&mut self, run: RunId, n: i32) -> Result<Option<Row>> {
         let row = sqlx::query(FIRST_ROW)
             .bind(run.shard().column())
             .bind(run.uuid())

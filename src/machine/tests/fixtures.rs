@@ -475,11 +475,23 @@ pub(super) fn tree_of(tree: &str) -> Tree {
 }
 
 pub(super) fn value(id: &str, value: &'static str) -> Op {
-    Op::Run { id: id.to_owned(), outcome: Outcome::Value(text(value)), ms: 1, retry: None }
+    Op::Run {
+        id: id.to_owned(),
+        outcome: Outcome::Value(text(value)),
+        ms: 1,
+        retry: None,
+        input_hash: None,
+    }
 }
 
 pub(super) fn failure(id: &str, error: StepError) -> Op {
-    Op::Run { id: id.to_owned(), outcome: Outcome::Error(error), ms: 1, retry: None }
+    Op::Run {
+        id: id.to_owned(),
+        outcome: Outcome::Error(error),
+        ms: 1,
+        retry: None,
+        input_hash: None,
+    }
 }
 
 pub(super) fn error(retry: Again) -> StepError {
