@@ -164,6 +164,7 @@ impl Engine {
                 self.fetch_mail(&mut owner, *run);
             }
         }
+        self.post(tick.outboxes.iter().copied());
         self.bury_dead_letters(&tick.inboxes);
         self.tell_lists().await;
         // Who waits here for what others drive, because they could not be asked, looks again.

@@ -3,6 +3,7 @@
 
 mod answer;
 mod await_tree;
+mod errand;
 mod form;
 mod manifest;
 mod names;
