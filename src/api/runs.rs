@@ -35,6 +35,7 @@ const BATCH: usize = 200;
         ("deployment" = Option<Vec<String>>, Query, explode, description = "The deployment they were last invoked on"),
         ("started_after" = Option<String>, Query, description = "Created at this moment or later, RFC 3339"),
         ("started_before" = Option<String>, Query, description = "Created before this moment, RFC 3339"),
+        ("parent" = Option<String>, Query, description = "The run that started them"),
         ("q" = Option<String>, Query, description = "A part of id, key, function or tag"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
@@ -75,6 +76,8 @@ fn filter(params: &mut Params) -> RunFilter {
             .all("deployment", |id| id.parse().map_err(|e: crate::machine::BadId| e.to_string())),
         started_after: params.moment("started_after"),
         started_before: params.moment("started_before"),
+        parent: params
+            .one("parent", |id| id.parse().map_err(|e: crate::machine::BadId| e.to_string())),
         q: params.one("q", text),
         limit: params.limit(),
         after: page::cursor(params),
@@ -329,6 +332,7 @@ mod tests {
             pending: 1,
             invocations: 5,
             rerun_of: None,
+            parent: None,
         }
     }
 

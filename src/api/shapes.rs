@@ -195,7 +195,7 @@ impl From<RunView> for RunBody {
             tags: run.tags,
             steps: StepCounts { settled: run.settled, pending: run.pending },
             invocations: run.invocations,
-            parent: None,
+            parent: run.parent,
             rerun_of: run.rerun_of,
             links: Links::of(run.id),
         }
@@ -222,6 +222,9 @@ pub(super) struct ListedRunBody {
     #[schema(value_type = Option<String>, format = DateTime)]
     ended_at: Option<Timestamp>,
     tags: BTreeMap<String, String>,
+    /// The run that started this one.
+    #[schema(value_type = Option<String>)]
+    parent: Option<RunId>,
     links: Links,
 }
 
@@ -239,6 +242,7 @@ impl From<ListedRun> for ListedRunBody {
             created_at: run.created_at,
             ended_at: run.ended_at,
             tags: run.tags,
+            parent: run.parent,
             links: Links::of(run.id),
         }
     }

@@ -347,5 +347,6 @@ fn accepted(
         pending: 0,
         invocations: 0,
         rerun_of: None,
+        parent: None,
     }
 }

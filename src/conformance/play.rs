@@ -320,6 +320,7 @@ impl<'a> Play<'a> {
                 created_at: run.created_at,
                 seed: &run.created.seed,
                 tags: &run.tags,
+                parent: None,
             },
             turn: protocol::Turn {
                 id: invocation,
@@ -358,7 +359,7 @@ impl<'a> Play<'a> {
                 shown.retry = Some((step.attempts, error, *due));
             }
             StepState::Begun { .. } => shown.started = true,
-            StepState::Asked { .. } | StepState::Settled { .. } => {}
+            StepState::Asked { .. } | StepState::Settled { .. } | StepState::Closed => {}
         }
         Some(shown)
     }

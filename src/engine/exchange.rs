@@ -127,7 +127,7 @@ impl Engine {
                         shown.retry = Some((step.attempts, error, *due));
                     }
                     StepState::Begun { .. } => shown.started = true,
-                    StepState::Asked { .. } | StepState::Settled { .. } => {}
+                    StepState::Asked { .. } | StepState::Settled { .. } | StepState::Closed => {}
                 }
                 Some(shown)
             })
@@ -146,6 +146,7 @@ impl Engine {
                 created_at: run.created_at,
                 seed: &run.created.seed,
                 tags: &run.tags,
+                parent: run.created.parent.as_ref().map(|p| (p.run, p.step.as_str())),
             },
             turn: protocol::Turn {
                 id: invocation,

@@ -31,11 +31,15 @@ pub enum Point {
     LeaseClaimed,
     /// Groups were dropped from memory, and not given back.
     HandoverMid,
+    /// What runs have said is about to be delivered.
+    DeliverBefore,
+    /// What runs have said is delivered, and nobody was told.
+    DeliverAfter,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::CreateBefore,
         Self::CreateAfter,
         Self::AcceptBefore,
@@ -48,6 +52,8 @@ impl Point {
         Self::TimerFire,
         Self::LeaseClaimed,
         Self::HandoverMid,
+        Self::DeliverBefore,
+        Self::DeliverAfter,
     ];
 
     /// As [`CRASH_AT`] names it.
@@ -66,6 +72,8 @@ impl Point {
             Self::TimerFire => "timer.fire",
             Self::LeaseClaimed => "lease.claimed",
             Self::HandoverMid => "handover.mid",
+            Self::DeliverBefore => "deliver.before",
+            Self::DeliverAfter => "deliver.after",
         }
     }
 }

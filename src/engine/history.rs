@@ -322,6 +322,7 @@ fn of_entry(entry: &HistoryEntry, n: i64) -> HistoryItem {
         let kind = map.remove("kind").and_then(|k| k.as_i64()).map_or("", |k| match k {
             1 => "signal",
             2 | 3 => "callback",
+            9 => "outcome",
             _ => "operator",
         });
         map.insert("kind".to_owned(), json!(kind));

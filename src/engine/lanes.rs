@@ -169,17 +169,17 @@ impl Receivers {
 }
 
 /// A connection that is made anew when it is lost.
-struct Line {
+pub(super) struct Line {
     engine: Engine,
     lane: Option<Lane>,
 }
 
 impl Line {
-    const fn new(engine: Engine) -> Self {
+    pub(super) const fn new(engine: Engine) -> Self {
         Self { engine, lane: None }
     }
 
-    async fn get(&mut self) -> &mut Lane {
+    pub(super) async fn get(&mut self) -> &mut Lane {
         let lane = match self.lane.take() {
             Some(lane) => lane,
             None => self.open().await,
@@ -204,7 +204,7 @@ impl Line {
     }
 
     /// The connection is gone, and whether it took the last batch along is not known.
-    async fn lost(&mut self, error: &store::Error) {
+    pub(super) async fn lost(&mut self, error: &store::Error) {
         tracing::warn!(%error, "a lane lost its connection");
         self.lane = None;
         tokio::time::sleep(RECONNECT).await;

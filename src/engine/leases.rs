@@ -162,6 +162,7 @@ impl Engine {
             let mut owner = self.owner();
             self.fetch_mail(&mut owner, tick.inboxes.iter().copied());
         }
+        self.post(tick.outboxes.iter().copied());
         self.bury_dead_letters(&tick.inboxes);
         self.tell_lists().await;
         // Who waits here for what others drive, because they could not be asked, looks again.

@@ -2,7 +2,7 @@
 //!
 //! A run's way through here: [`start`] creates it through a lane ([`lanes`]); [`owner`] keeps it in
 //! memory and turns causes into appends; [`exchange`] invokes its handler; [`messages`] brings
-//! signals, callbacks and operators' acts; [`timers`] wakes it; [`leases`] decides which node does
+//! signals, callbacks and operators' acts; [`outbox`] what runs say to each other; [`timers`] wakes it; [`leases`] decides which node does
 //! all that; [`view`], [`reads`] and [`history`] show it. [`endpoints`] and [`access`] are about what is
 //! registered and who may ask.
 
@@ -23,6 +23,7 @@ mod lines;
 mod loading;
 mod messages;
 mod operator;
+mod outbox;
 mod owner;
 mod probe;
 mod reads;
@@ -60,6 +61,7 @@ use crate::protocol::{ClusterKeys, ClusterSecret};
 use crate::store::{self, Store};
 use lanes::Lanes;
 use leases::Cluster;
+use outbox::Outbox;
 use owner::Owner;
 use watch::Watchers;
 
@@ -93,6 +95,7 @@ struct Inner {
     cluster: Mutex<Cluster>,
     node: Mutex<NodeId>,
     lanes: Lanes,
+    outbox: Outbox,
     watchers: Watchers,
     api_keys: access::Keys,
     timer_nudge: Notify,
@@ -141,6 +144,8 @@ impl Engine {
         engine.spawn(async move { e.keep_horizon().await });
         let e = engine.clone();
         engine.spawn(async move { e.keep_house().await });
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_outbox().await });
         Ok(engine)
     }
 
@@ -165,6 +170,7 @@ impl Engine {
             cluster: Mutex::new(Cluster::default()),
             node: Mutex::new(node),
             lanes,
+            outbox: Outbox::default(),
             watchers: Watchers::default(),
             api_keys: access::Keys::default(),
             timer_nudge: Notify::new(),
@@ -263,6 +269,9 @@ impl Engine {
     }
     fn lanes(&self) -> &Lanes {
         &self.0.lanes
+    }
+    fn outbox(&self) -> &Outbox {
+        &self.0.outbox
     }
     fn watchers(&self) -> &Watchers {
         &self.0.watchers

@@ -476,6 +476,9 @@ impl Engine {
                 continue;
             }
             entry.in_flight = None;
+            if !sealed.append.outbox.is_empty() {
+                self.post([id]);
+            }
             metrics::counter!("stepwell_journal_rows_total")
                 .increment(sealed.append.rows.len() as u64);
             self.acknowledge(entry);

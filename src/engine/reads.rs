@@ -167,6 +167,7 @@ impl Engine {
             deployments: wanted,
             started_after: filter.started_after,
             started_before: filter.started_before,
+            parent: filter.parent,
             q: filter.q,
             cursor: filter.after,
             // One more tells whether there is a next page.
@@ -190,6 +191,7 @@ impl Engine {
                 created_at: row.created_at,
                 ended_at: row.ended_at,
                 tags: row.tags,
+                parent: row.parent,
             })
             .collect();
         let next = if more { runs.last().map(|r| r.id) } else { None };
@@ -233,7 +235,7 @@ fn pending_of(run: &Run) -> Vec<JournalEntry> {
                     entry.next_attempt_at = Some(*due);
                     entry.last_error = Some(error.clone());
                 }
-                StepState::Begun { .. } | StepState::Settled { .. } => {}
+                StepState::Begun { .. } | StepState::Settled { .. } | StepState::Closed => {}
             }
             Some(entry)
         })

@@ -248,6 +248,8 @@ pub struct RunFilter {
     pub started_after: Option<Timestamp>,
     /// Created before this moment.
     pub started_before: Option<Timestamp>,
+    /// The run that started them.
+    pub parent: Option<RunId>,
     /// A part of id, key, function or tag value.
     pub q: Option<String>,
     /// How many, 1 to 200.
@@ -281,6 +283,8 @@ pub struct ListedRun {
     pub ended_at: Option<Timestamp>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// The run that started it.
+    pub parent: Option<RunId>,
 }
 
 /// A page of runs, new to old.

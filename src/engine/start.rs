@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::owner::{Entry, HORIZON};
 use super::{Engine, Error, IfClosed, IfRunning, Start, Started, Status};
 use crate::machine::{
-    Act, Created, Flags, Kind, Message, MessageId, MessageKind, Row, Run, RunId, Shard, to_bytes,
+    Act, Created, Flags, Kind, Message, MessageId, MessageKind, Parent, Row, Run, RunId, Shard,
+    to_bytes,
 };
 use crate::store::{self, Accept, CreateOutcome, Idem, NewKey, NewRun};
 
@@ -146,6 +147,16 @@ impl Engine {
     }
 
     fn new_run(&self, start: &Start, again: Option<&DoneAgain>) -> Result<NewRun, Error> {
+        self.new_run_of(start, again, None)
+    }
+
+    /// The same for a child: its id is its parent's choice.
+    pub(super) fn new_run_of(
+        &self,
+        start: &Start,
+        again: Option<&DoneAgain>,
+        child: Option<(RunId, Parent)>,
+    ) -> Result<NewRun, Error> {
         let ns = &start.namespace;
         let catalog = self.catalog();
         let function = catalog
@@ -163,7 +174,9 @@ impl Engine {
         let now = self.clock().upper();
         let idem_key = start.idempotency.as_ref().map(|i| i.key.as_str());
         let shard = self.shard_of(&ns.name, &start.function, start.key.as_deref(), idem_key);
-        let run = RunId::on_shard(now, shard, crate::clock::chance());
+        let (child, parent) = child.unzip();
+        let run = child.unwrap_or_else(|| RunId::on_shard(now, shard, crate::clock::chance()));
+        let parent_run = parent.as_ref().map(|p| p.run.uuid());
         let start_at = start.start_at.filter(|at| *at > now);
         let run_timeout = start.run_timeout.or_else(|| deployment.run_timeout(&start.function));
         let created = Created {
@@ -182,6 +195,7 @@ impl Engine {
             traceparent: start.traceparent.clone(),
             rerun_of: again.map(|a| a.of),
             by: start.by.clone(),
+            parent,
         };
         let hot = start_at.is_none_or(|at| at <= now + HORIZON);
         // Who starts later leaves memory until then, and must not seem to have been invoked.
@@ -219,7 +233,7 @@ impl Engine {
                 dep: deployment.id,
                 at: now,
                 due: run_timeout.map(|t| now.max(start_at.unwrap_or(now)) + t),
-                refer: None,
+                refer: parent_run,
                 step: String::new(),
                 body: Some(to_bytes(&created)),
                 pos: 0,

@@ -262,6 +262,8 @@ pub struct RunView {
     pub invocations: u32,
     /// The run that it does again.
     pub rerun_of: Option<RunId>,
+    /// The run that started it.
+    pub parent: Option<RunId>,
 }
 
 /// How a callback is settled.

@@ -114,6 +114,7 @@ impl Engine {
             pending: u32::try_from(run.pending.len()).unwrap_or(u32::MAX),
             invocations: run.invocations,
             rerun_of: run.created.rerun_of,
+            parent: run.created.parent.as_ref().map(|p| p.run),
         }
     }
 
@@ -156,7 +157,7 @@ fn waiting_for(run: &Run, id: &str) -> Option<WaitingFor> {
         StepState::Asked { ask, at, due, .. } => (ask.name.clone(), Some(*at), *due),
         StepState::Trying { due, .. } => (None, step.first, Some(*due)),
         StepState::Begun { .. } => (None, None, None),
-        StepState::Settled { .. } => return None,
+        StepState::Settled { .. } | StepState::Closed => return None,
     };
     Some(WaitingFor { step: id.to_owned(), op: step.op, name, since, until })
 }

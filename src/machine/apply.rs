@@ -242,6 +242,7 @@ impl Run {
         let terminated = self.next.rows.last().is_some_and(|r| r.kind == Kind::Terminated);
         self.next.drained = if terminated { -1 } else { self.drained };
         if self.ended() {
+            self.farewell();
             if let Some(head) = self.next.rows.first_mut() {
                 head.flags.set(Flags::GATED);
             }

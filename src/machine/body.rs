@@ -48,6 +48,21 @@ pub struct Created {
     pub rerun_of: Option<RunId>,
     /// Who started it: the name of the API key, or `local`.
     pub by: String,
+    /// The run that started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+}
+
+/// The run that started another, and the step that did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The run.
+    pub run: RunId,
+    /// Its step.
+    pub step: String,
+    /// It does not wait for the end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detached: bool,
 }
 
 /// Body of `tried`: a failed attempt.

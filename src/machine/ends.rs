@@ -30,7 +30,7 @@ impl Run {
             return Err(Refusal::NotDue);
         }
         let Some(end) = self.held_end.take() else { return Err(Refusal::NotDue) };
-        let Append { mut rows, attributes, logs, mut history, .. } = append;
+        let Append { mut rows, attributes, logs, mut history, mut outbox, .. } = append;
         let cp = rows.last().map_or(0, |r| r.cp);
         rows.retain(|r| !r.kind.ends());
         if let Some(head) = rows.first_mut() {
@@ -38,8 +38,9 @@ impl Run {
         }
         self.n = rows.last().map_or(self.n - 1, |r| r.n + 1);
         self.seq = rows.last().map_or(self.seq, |r| r.seq);
+        outbox.retain(|said| said.n < self.n);
         history.append(&mut self.next.history);
-        self.next = Append { rows, attributes, logs, history, ..Append::default() };
+        self.next = Append { rows, attributes, logs, history, outbox, ..Append::default() };
         self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
         let signalled = messages
             .iter()

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::body::{Act, Attention, Faulted, Noted, Tried};
 use super::id::MessageId;
+use super::outgoing::Close;
 use super::row::{Flags, Kind, MessageKind, OpKind, Row};
 use super::run::{
     AT_ONCE, AskKept, Buffered, Cancel, Mail, Reason, Run, Step, StepState, Turn, Unreadable,
@@ -20,6 +21,10 @@ struct AskBody {
     heartbeat: Option<Duration>,
     #[serde(default, with = "super::time::duration::option")]
     timeout: Option<Duration>,
+    #[serde(default)]
+    on_parent_close: Option<Close>,
+    #[serde(default)]
+    detach: Option<bool>,
 }
 
 impl Run {
@@ -32,7 +37,10 @@ impl Run {
         self.row_epoch = row.epoch;
         self.dep = row.dep;
         self.last_at = row.at;
-        self.seen.extend(row.refer);
+        if row.kind != Kind::Asked {
+            // There it is whom it asked.
+            self.seen.extend(row.refer);
+        }
         let body = || row.body.clone().unwrap_or_default();
         if row.flags.has(Flags::HANDLER) {
             if row.cp == 0 || self.talking() != Some(row.epoch) {
@@ -48,8 +56,10 @@ impl Run {
                 let op = row.flags.op().ok_or_else(|| bad("unknown op"))?;
                 let kept: AskBody = serde_json::from_slice(&body())
                     .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
-                let AskBody { name, heartbeat, timeout } = kept;
-                let ask = AskKept { name, heartbeat, timeout };
+                let AskBody { name, heartbeat, timeout, on_parent_close, detach } = kept;
+                let attached = op == OpKind::Invoke && detach != Some(true);
+                let on_close = attached.then(|| on_parent_close.unwrap_or_default());
+                let ask = AskKept { name, heartbeat, timeout, of: row.refer, on_close };
                 let state = StepState::Asked { ask, n: row.n, at: row.at, due: row.due };
                 let step = Step { op, attempts: 0, first: None, state };
                 self.pending.insert(row.n, row.step.clone());
@@ -209,6 +219,9 @@ impl Run {
             .entry(row.step.clone())
             .and_modify(|s| s.state = state.clone())
             .or_insert(Step { op, attempts: 0, first: None, state });
+        if op == OpKind::Scope {
+            self.close_under(&row.step);
+        }
     }
 
     fn resume(&mut self, row: &Row) {
@@ -256,7 +269,7 @@ impl Run {
             Some(StepState::Asked { n, due, .. }) => (*n, *due),
             Some(StepState::Trying { n, due, .. }) => (*n, Some(*due)),
             Some(StepState::Begun { n, .. }) => (*n, None),
-            Some(StepState::Settled { .. }) | None => return,
+            Some(StepState::Settled { .. } | StepState::Closed) | None => return,
         };
         self.pending.remove(&n);
         if let Some(due) = due {

@@ -159,7 +159,44 @@ typed_id!(
     NodeId, "nod"
 );
 
+impl MessageId {
+    /// The identity of what row `n` of a run says to others, or (`part` 1) of what it is told of
+    /// that: the same whoever brings it, and how often.
+    #[must_use]
+    pub fn of_outgoing(run: RunId, n: i32, k: i16, part: u8) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(run.0.as_bytes());
+        hash.update(n.to_be_bytes());
+        hash.update(k.to_be_bytes());
+        hash.update([part]);
+        Self(uuid::Builder::from_custom_bytes(first_half(&hash.finalize())).into_uuid())
+    }
+}
+
+/// The first sixteen bytes of a digest.
+fn first_half(digest: &[u8]) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    half
+}
+
 impl RunId {
+    /// The run that row `n` of `parent` starts: the same whoever computes it. Without a shard of
+    /// its own it lives in the parent's lease group, so that one node drives both.
+    #[must_use]
+    pub fn of_child(parent: Self, n: i32, at: Timestamp, shard: Option<Shard>) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"child");
+        hash.update(parent.0.as_bytes());
+        hash.update(n.to_be_bytes());
+        let chance = u128::from_be_bytes(first_half(&hash.finalize()));
+        let near = || {
+            let within = u16::try_from((chance >> 100) & 0xf).unwrap_or(0);
+            Shard((parent.shard().0 & 0xff0) | within)
+        };
+        Self::on_shard(at, shard.unwrap_or_else(near), chance)
+    }
+
     /// A new run id that lives on `shard`: the shard sits in the top twelve bits of `rand_b`.
     #[must_use]
     pub fn on_shard(at: Timestamp, shard: Shard, chance: u128) -> Self {

@@ -62,6 +62,7 @@ impl Run {
                     }
                 }
             }
+            MessageKind::Outcome => self.take_outcome(m, env),
             MessageKind::Cancel => self.take_cancel(m, env),
             MessageKind::Pause => {
                 if self.paused.is_some() {

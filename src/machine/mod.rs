@@ -2,6 +2,7 @@
 
 mod apply;
 mod body;
+mod children;
 mod draft;
 mod ends;
 mod evolve;
@@ -10,9 +11,11 @@ pub mod id;
 mod mail;
 mod op;
 mod operator;
+mod outgoing;
 mod retry;
 mod row;
 mod run;
+mod scope;
 mod shown;
 mod talk;
 mod strict;
@@ -29,6 +32,7 @@ pub use id::{
     BadId, DeploymentId, EndpointId, InvocationId, KeyId, MessageId, NodeId, RunId, Shard,
 };
 pub use op::{Again, Answer, Ask, Moment, Op, Outcome, StepError, Terminal};
+pub use outgoing::{Addressee, Close, Errand, Holder, Invoke, Outgoing, OutgoingKind, Said, Told};
 pub use retry::{RetryPolicy, RetrySpec};
 pub use row::{
     Append, Attributes, Flags, HistoryEntry, Kind, LogLine, Message, MessageKind, OpKind, Row,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::outgoing::Errand;
 use super::retry::RetrySpec;
 use super::time::Timestamp;
 use super::tree::Tree;
@@ -62,6 +63,13 @@ pub enum Op {
         /// The op as it came, kept as the row's body.
         raw: Bytes,
     },
+    /// The steps under it are done with: they are no longer sent.
+    Scope {
+        /// The step, and with a slash behind it what those under it begin with.
+        id: String,
+        /// Its value, JSON.
+        value: Bytes,
+    },
     /// The run's custom status (JSON; null clears it).
     Status(Bytes),
     /// Tags to merge; none removes one.
@@ -96,6 +104,8 @@ pub enum Ask {
         /// Settles as `timed-out` when no sign of life came for this long.
         heartbeat: Option<Duration>,
     },
+    /// Something of another run.
+    Other(Box<Errand>),
 }
 
 /// A moment as a handler gives it.
@@ -187,7 +197,10 @@ impl Op {
     #[must_use]
     pub fn step(&self) -> Option<&str> {
         match self {
-            Self::Run { id, .. } | Self::Start { id } | Self::Ask { id, .. } => Some(id),
+            Self::Run { id, .. }
+            | Self::Start { id }
+            | Self::Ask { id, .. }
+            | Self::Scope { id, .. } => Some(id),
             Self::Status(_) | Self::Tags(_) | Self::Log { .. } => None,
         }
     }

@@ -113,7 +113,7 @@ impl Run {
         if let Some(step) = self.steps.remove(&row.step)
             && let StepState::Settled { seq, .. } = step.state
         {
-            self.shown.take_back(seq);
+            self.shown.hide(vec![seq]);
         }
         if matches!(self.turn, Turn::Waiting { .. }) {
             // Its tree may name the step; the handler has to say anew what it waits for.

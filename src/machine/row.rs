@@ -6,6 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::id::{MessageId, RunId};
+use super::outgoing::Outgoing;
 use super::time::Timestamp;
 
 /// The kind of a journal row.
@@ -139,6 +140,14 @@ pub enum OpKind {
     Signal = 2,
     /// A callback awaited.
     Callback = 3,
+    /// A scope closed.
+    Scope = 4,
+    /// A signal sent to another run.
+    Send = 5,
+    /// A cancel asked of another run.
+    Cancel = 6,
+    /// A child run.
+    Invoke = 8,
 }
 
 impl OpKind {
@@ -150,6 +159,10 @@ impl OpKind {
             Self::Sleep => "sleep",
             Self::Signal => "signal",
             Self::Callback => "callback",
+            Self::Scope => "scope",
+            Self::Send => "send",
+            Self::Cancel => "cancel",
+            Self::Invoke => "invoke",
         }
     }
 
@@ -167,6 +180,10 @@ impl OpKind {
             1 => Some(Self::Sleep),
             2 => Some(Self::Signal),
             3 => Some(Self::Callback),
+            4 => Some(Self::Scope),
+            5 => Some(Self::Send),
+            6 => Some(Self::Cancel),
+            8 => Some(Self::Invoke),
             _ => None,
         }
     }
@@ -272,6 +289,8 @@ pub struct Append {
     pub logs: Vec<LogLine>,
     /// Entries for the history that are no journal rows.
     pub history: Vec<HistoryEntry>,
+    /// What is to be said to other runs because of these rows.
+    pub outbox: Vec<Outgoing>,
 }
 
 /// What lists show and search of a run beside its columns.
@@ -340,6 +359,9 @@ pub enum MessageKind {
     StepHurried = 11,
     /// An operator moves the run to another deployment. Body: [`super::Act`].
     Repinned = 12,
+    /// What a step that asked something of another run has come to: a child's end, or what became
+    /// of a signal or a cancel on its way. `name` is the step. Body: [`super::Told`].
+    Outcome = 9,
 }
 
 impl MessageKind {
@@ -359,6 +381,7 @@ impl MessageKind {
             10 => Self::StepSettled,
             11 => Self::StepHurried,
             12 => Self::Repinned,
+            9 => Self::Outcome,
             _ => return None,
         })
     }

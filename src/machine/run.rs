@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::body::{Attention, Created};
 use super::id::{MessageId, RunId};
 use super::op::Ask;
+use super::outgoing::Close;
 use super::row::{Append, Flags, Kind, MessageKind, OpKind, Row};
 use super::shown::Shown;
 use super::talk::{Heard, Talk};
@@ -157,6 +158,8 @@ pub enum StepState {
         /// Whether it has a value.
         ok: bool,
     },
+    /// Under a closed scope: done with, and not shown any more.
+    Closed,
 }
 
 /// What is kept of an op that settles later.
@@ -168,6 +171,10 @@ pub struct AskKept {
     pub heartbeat: Option<Duration>,
     /// A callback's longest wait, however many signs of life it gives.
     pub timeout: Option<Duration>,
+    /// What was asked of another run: the child's id, or the message's.
+    pub of: Option<Uuid>,
+    /// What becomes of a child when its step is given up.
+    pub on_close: Option<Close>,
 }
 
 impl AskKept {
@@ -175,10 +182,10 @@ impl AskKept {
     #[must_use]
     pub fn of(ask: &Ask) -> Self {
         match ask {
-            Ask::Sleep(_) => Self::default(),
+            Ask::Sleep(_) | Ask::Other(_) => Self::default(),
             Ask::Signal { name, .. } => Self { name: Some(name.clone()), ..Self::default() },
             Ask::Callback { heartbeat, timeout } => {
-                Self { name: None, heartbeat: *heartbeat, timeout: *timeout }
+                Self { heartbeat: *heartbeat, timeout: *timeout, ..Self::default() }
             }
         }
     }
@@ -480,7 +487,8 @@ impl Run {
     #[must_use]
     pub fn standing(&self, id: &str) -> Standing {
         match self.steps.get(id).map(|s| &s.state) {
-            Some(StepState::Settled { ok: true, .. }) => Standing::Value,
+            // Nobody is to wait for what is done with.
+            Some(StepState::Settled { ok: true, .. } | StepState::Closed) => Standing::Value,
             Some(StepState::Settled { ok: false, .. }) => Standing::Failed,
             _ => Standing::Pending,
         }

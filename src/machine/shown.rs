@@ -1,5 +1,7 @@
 //! What invocations show of settled steps: one growing piece of JSON, made once per step.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
@@ -21,6 +23,8 @@ pub struct Shown {
     pub bytes: usize,
     /// Whether a value is shown as a reference.
     pub has_refs: bool,
+    /// Which those are.
+    refs: BTreeSet<i32>,
 }
 
 impl Shown {
@@ -37,6 +41,7 @@ impl Shown {
         write!(text, r#":{{"seq":{seq},"op":"{word}","#).expect("writing to memory succeeds");
         if body.len() > INLINE_VALUE {
             self.has_refs = true;
+            self.refs.insert(seq);
             let digest = Sha256::digest(body);
             write!(text, r#""ref":{{"bytes":{},"sha256":""#, body.len())
                 .expect("writing to memory succeeds");
@@ -52,21 +57,31 @@ impl Shown {
         self.ends.push(text.len());
     }
 
-    /// Leaves out the step that settled as number `seq`: its number stays used.
-    pub fn take_back(&mut self, seq: i32) {
-        let Some(at) = usize::try_from(seq).ok().and_then(|seq| seq.checked_sub(1)) else { return };
-        let Some(end) = self.ends.get(at).copied() else { return };
-        let before = at.checked_sub(1).map_or(0, |last| self.ends[last]);
-        if before == end {
-            return;
+    /// Leaves out steps that have settled: their numbers stay used.
+    pub fn hide(&mut self, mut seqs: Vec<i32>) {
+        seqs.sort_unstable();
+        let first = seqs.first().and_then(|seq| usize::try_from(seq - 1).ok());
+        let Some(first) = first.filter(|first| *first < self.ends.len()) else { return };
+        // Everything before the first of them stays where it is.
+        let kept = first.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let tail = self.text.split_off(kept);
+        let mut begin = kept;
+        for (place, seq) in (first..self.ends.len()).zip(i32::try_from(first).unwrap_or(0) + 1..) {
+            let end = self.ends[place];
+            let member = tail[begin - kept..end - kept].strip_prefix(b",");
+            let member = member.unwrap_or(&tail[begin - kept..end - kept]);
+            if seqs.binary_search(&seq).is_ok() {
+                self.refs.remove(&seq);
+            } else if !member.is_empty() {
+                if !self.text.is_empty() {
+                    self.text.push(b',');
+                }
+                self.text.extend_from_slice(member);
+            }
+            begin = end;
+            self.ends[place] = self.text.len();
         }
-        // The comma before it goes too; the first member takes the one behind it along.
-        let cut = if before == 0 { 0..(end + 1).min(self.text.len()) } else { before..end };
-        let gone = cut.len();
-        self.text.drain(cut);
-        for later in &mut self.ends[at..] {
-            *later = later.saturating_sub(gone);
-        }
+        self.has_refs = !self.refs.is_empty();
     }
 
     /// The members up to as many as fit into `budget` bytes, and the `seq` of the last of them.
@@ -86,19 +101,16 @@ impl Shown {
     #[must_use]
     pub fn after(&self, seq: i32, budget: usize) -> (&[u8], i32) {
         let from = usize::try_from(seq).unwrap_or(0).min(self.ends.len());
-        let before = from.checked_sub(1).map_or(0, |last| self.ends[last]);
         if from == self.ends.len() {
             return (&[], seq);
         }
-        let start = if before == 0 { 0 } else { before + 1 };
-        let within = |end: &usize| end.saturating_sub(start) <= budget;
-        let count = self.ends[from..].partition_point(within).max(1);
+        let start = from.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let fits = |end: &usize| end.saturating_sub(start + usize::from(start > 0)) <= budget;
+        let count = self.ends[from..].partition_point(fits).max(1);
         let last = from + count;
-        if self.ends[last - 1] <= start {
-            // All of these were taken back.
-            return (&[], i32::try_from(last).unwrap_or(i32::MAX));
-        }
-        (&self.text[start..self.ends[last - 1]], i32::try_from(last).unwrap_or(i32::MAX))
+        let members = &self.text[start..self.ends[last - 1]];
+        let members = members.strip_prefix(b",").unwrap_or(members);
+        (members, i32::try_from(last).unwrap_or(i32::MAX))
     }
 }
 
@@ -163,8 +175,8 @@ mod tests {
                         out.reverse();
                     }
                     for seq in &out {
-                        shown.take_back(*seq);
-                        shown.take_back(*seq);
+                        shown.hide(vec![*seq]);
+                        shown.hide(vec![*seq]);
                     }
                     shown.push("new", n + 1, OpKind::Run, true, &Bytes::from_static(b"2"));
                     let mut left: Vec<(String, Option<i64>)> = (1..=n)
@@ -189,6 +201,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn hidden_steps_leave_their_numbers_behind() {
+        let mut shown = Shown::default();
+        for (seq, id) in (1..).zip(["a", "m/0", "m/1", "m", "b"]) {
+            shown.push(id, seq, OpKind::Run, true, &Bytes::from_static(b"1"));
+        }
+        shown.hide(vec![3, 2]);
+        let of = |text: &[u8]| {
+            let json = format!("{{{}}}", String::from_utf8_lossy(text));
+            serde_json::from_str::<serde_json::Value>(&json).expect("JSON")
+        };
+        let (all, upto) = shown.within(1000);
+        assert_eq!(upto, 5);
+        let member = |seq| serde_json::json!({"seq": seq, "op": "run", "value": 1});
+        let expected = serde_json::json!({"a": member(1), "m": member(4), "b": member(5)});
+        assert_eq!(of(all), expected);
+        let (rest, last) = shown.after(1, 1);
+        assert_eq!((rest, last), (&b""[..], 3), "what is hidden costs nothing");
+        assert_eq!(of(shown.after(3, 1000).0)["m"], member(4));
+        shown.hide(vec![1, 4]);
+        assert_eq!(of(shown.within(1000).0), serde_json::json!({"b": member(5)}));
+        shown.push("c", 6, OpKind::Run, true, &Bytes::from_static(b"1"));
+        assert_eq!(of(shown.after(4, 1000).0)["c"], member(6));
+        shown.hide(vec![5, 6]);
+        assert_eq!(shown.within(1000), (&b""[..], 6));
     }
 
     #[test]

@@ -95,13 +95,16 @@ impl Run {
                     fresh.insert(id, kind);
                 }
             }
-            if let Op::Run { outcome, .. } = op
+            let size = match op {
+                Op::Run { outcome: Outcome::Value(value), .. } | Op::Scope { value, .. } => {
+                    Some(value.len())
+                }
+                Op::Run { outcome: Outcome::Error(error), .. } => Some(error.to_bytes().len()),
+                _ => None,
+            };
+            if let Some(size) = size
                 && self.standing(id) == Standing::Pending
             {
-                let size = match outcome {
-                    Outcome::Value(value) => value.len(),
-                    Outcome::Error(error) => error.to_bytes().len(),
-                };
                 bytes += size;
                 if size > env.limits.value_bytes {
                     return Some(Attention::new(
@@ -140,9 +143,11 @@ impl Run {
     pub(super) fn op(&mut self, op: Op, did: &mut Did, env: &Env<'_>) {
         match op {
             Op::Run { id, outcome, ms, retry, .. } => {
-                if let Some(StepState::Settled { seq, .. }) = self.steps.get(&id).map(|s| &s.state)
-                {
+                let state = self.steps.get(&id).map(|s| &s.state);
+                if let Some(StepState::Settled { seq, .. }) = state {
                     self.heard.again.push(*seq);
+                }
+                if matches!(state, Some(StepState::Settled { .. } | StepState::Closed)) {
                     return; // The first recorded outcome wins.
                 }
                 did.recorded = true;
@@ -184,6 +189,12 @@ impl Run {
                 self.ask(&id, &ask, raw, env);
                 // What had come before it was asked for has settled it.
                 did.settled |= self.standing(&id) != Standing::Pending;
+            }
+            Op::Scope { id, value } => {
+                if !self.knows(&id) {
+                    (did.recorded, did.settled) = (true, true);
+                    self.close_scope(&id, value, env);
+                }
             }
             Op::Status(value) => {
                 let now = (value.as_ref() != b"null").then(|| value.clone());
@@ -266,6 +277,7 @@ impl Run {
 
     fn ask(&mut self, id: &str, ask: &Ask, raw: Bytes, env: &Env<'_>) {
         let (op, due) = match ask {
+            Ask::Other(errand) => return self.send_out(id, errand, raw, env),
             Ask::Sleep(Moment::For(length)) => (OpKind::Sleep, Some(env.now + *length)),
             Ask::Sleep(Moment::Until(at)) => (OpKind::Sleep, Some(*at)),
             Ask::Signal { timeout, .. } => (OpKind::Signal, timeout.map(|t| env.now + t)),
@@ -275,7 +287,7 @@ impl Run {
         };
         Draft::new(Kind::Asked, Flags::HANDLER).step(id, op).due(due).body(raw).put(self, env.now);
         match ask {
-            Ask::Sleep(_) => {}
+            Ask::Sleep(_) | Ask::Other(_) => {}
             Ask::Signal { name, .. } => self.take_buffered(id, op, name, Flags::HANDLER, env),
             Ask::Callback { .. } => self.take_buffered(id, op, id, Flags::HANDLER, env),
         }
@@ -473,7 +485,9 @@ const fn op_kind(op: &Op) -> Option<OpKind> {
             Ask::Sleep(_) => OpKind::Sleep,
             Ask::Signal { .. } => OpKind::Signal,
             Ask::Callback { .. } => OpKind::Callback,
+            Ask::Other(errand) => errand.op(),
         }),
+        Op::Scope { .. } => Some(OpKind::Scope),
         Op::Status(_) | Op::Tags(_) | Op::Log { .. } => None,
     }
 }

@@ -169,7 +169,7 @@ fn errors_name_op_step_and_field() {
             r#"{"op":"task","id":"a","task":"t","limit":1}"#,
             "op `task` is not supported by this version",
         ),
-        (r#"{"op":"scope","id":"a"}"#, "not supported"),
+        (r#"{"op":"compact","state":1}"#, "not supported"),
         (r#"{"op":1}"#, "`op` must be a string"),
         (r#"{"op":"run","id":1}"#, "`id` must be a string"),
         (r#"{"op":"run","id":"\ud800"}"#, "`id` is not Unicode"),

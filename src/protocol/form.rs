@@ -43,7 +43,7 @@ pub fn too_deep(json: &[u8]) -> bool {
 }
 
 /// The most fields that a [`Form`] can know.
-const SLOTS: usize = 16;
+const SLOTS: usize = 48;
 
 /// What is wrong with an object's fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub(super) struct Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    /// Reads one object. `names` (16 at most) give the slots their order.
+    /// Reads one object. `names` (48 at most) give the slots their order.
     pub(super) fn read(names: &'static [&'static str], json: &'a str) -> serde_json::Result<Self> {
         debug_assert!(names.len() <= SLOTS, "a form has {SLOTS} slots");
         let mut from = serde_json::Deserializer::from_str(json);

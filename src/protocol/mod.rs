@@ -4,6 +4,7 @@
 mod acknowledgement;
 mod answer;
 mod await_tree;
+mod errand;
 mod form;
 mod manifest;
 mod names;

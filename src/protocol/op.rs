@@ -32,10 +32,22 @@ const NAMES: &[&str] = &[
     "level",
     "message",
     "fields",
+    "function",
+    "input",
+    "key",
+    "detach",
+    "delay",
+    "on_parent_close",
+    "if_running",
+    "tags",
+    "run",
+    "signal",
+    "payload",
+    "reason",
 ];
 const OP: usize = 0;
-const ID: usize = 1;
-const VALUE: usize = 2;
+pub(super) const ID: usize = 1;
+pub(super) const VALUE: usize = 2;
 const MS: usize = 3;
 const ERROR: usize = 4;
 const FOR: usize = 5;
@@ -49,15 +61,25 @@ const HEARTBEAT: usize = 12;
 const LEVEL: usize = 13;
 const MESSAGE: usize = 14;
 const FIELDS: usize = 15;
+pub(super) const FUNCTION: usize = 16;
+pub(super) const INPUT: usize = 17;
+pub(super) const KEY: usize = 18;
+pub(super) const DETACH: usize = 19;
+pub(super) const DELAY: usize = 20;
+pub(super) const ON_PARENT_CLOSE: usize = 21;
+pub(super) const IF_RUNNING: usize = 22;
+pub(super) const TAGS: usize = 23;
+pub(super) const RUN: usize = 24;
+pub(super) const SIGNAL: usize = 25;
+pub(super) const PAYLOAD: usize = 26;
+pub(super) const REASON: usize = 27;
 
 /// Bytes of an input hash; any digest in hex is shorter.
 const LONGEST_HASH: usize = 256;
 
 /// Ops of the protocol that this version does not do yet.
-const LATER: [&str; 13] = [
-    "task", "event", "invoke", "call", "send", "publish", "cancel", "reply", "scope", "set",
-    "unset", "chunk", "compact",
-];
+const LATER: [&str; 9] =
+    ["task", "event", "call", "publish", "reply", "set", "unset", "chunk", "compact"];
 
 /// The answer's bytes, and what may be in them.
 #[derive(Clone, Copy)]
@@ -140,11 +162,11 @@ pub(super) fn without_place(e: &serde_json::Error) -> String {
 }
 
 /// One op and where it stands in the answer.
-struct Reader<'a> {
-    from: Source<'a>,
+pub(super) struct Reader<'a> {
+    pub(super) from: Source<'a>,
     index: usize,
     raw: &'a RawValue,
-    form: Form<'a>,
+    pub(super) form: Form<'a>,
 }
 
 /// Reads op number `index`.
@@ -164,6 +186,10 @@ impl Reader<'_> {
             "sleep" => &[ID, FOR, UNTIL],
             "signal" => &[ID, NAME, TIMEOUT],
             "callback" => &[ID, TIMEOUT, HEARTBEAT],
+            "invoke" => super::errand::INVOKE,
+            "send" => super::errand::SEND,
+            "cancel" => super::errand::CANCEL,
+            "scope" => &[ID, VALUE],
             "status" | "tags" => &[VALUE],
             "log" => &[LEVEL, MESSAGE, FIELDS],
             later if LATER.contains(&later) => {
@@ -185,6 +211,10 @@ impl Reader<'_> {
                 let (timeout, heartbeat) = (self.duration(TIMEOUT)?, self.duration(HEARTBEAT)?);
                 self.ask(Ask::Callback { timeout, heartbeat })
             }
+            "invoke" => self.invoke(),
+            "send" => self.send(),
+            "cancel" => self.cancel(),
+            "scope" => self.scope(),
             "status" => {
                 Ok(Op::Status(self.from.keep(self.required(VALUE)?, None, "custom status")?))
             }
@@ -206,33 +236,33 @@ impl Reader<'_> {
         }))
     }
 
-    fn bad(&self, detail: impl AsRef<str>) -> BadAnswer {
+    pub(super) fn bad(&self, detail: impl AsRef<str>) -> BadAnswer {
         let step = self.form.get(ID).and_then(|raw| text(raw).ok());
         let step = step.map(|id| format!(" (step {:?})", clip(&id))).unwrap_or_default();
         BadAnswer::Malformed(format!("ops[{}]{step}: {}", self.index, detail.as_ref()))
     }
 
-    fn required(&self, slot: usize) -> Result<&RawValue, BadAnswer> {
+    pub(super) fn required(&self, slot: usize) -> Result<&RawValue, BadAnswer> {
         self.form.get(slot).ok_or_else(|| self.bad(format!("missing field {:?}", NAMES[slot])))
     }
 
     /// A field that may be left out; null is as good as that.
-    fn optional(&self, slot: usize) -> Option<&RawValue> {
+    pub(super) fn optional(&self, slot: usize) -> Option<&RawValue> {
         self.form.get(slot).filter(|raw| raw.get() != "null")
     }
 
-    fn text(&self, slot: usize) -> Result<Cow<'_, str>, BadAnswer> {
+    pub(super) fn text(&self, slot: usize) -> Result<Cow<'_, str>, BadAnswer> {
         let raw = self.required(slot)?;
         text(raw).map_err(|e| self.bad(format!("`{}` {e}", NAMES[slot])))
     }
 
-    fn id(&self) -> Result<String, BadAnswer> {
+    pub(super) fn id(&self) -> Result<String, BadAnswer> {
         let id = self.text(ID)?;
         valid_step_id(&id).map_err(|e| self.bad(format!("`id`: {e}")))?;
         Ok(id.into_owned())
     }
 
-    fn duration(&self, slot: usize) -> Result<Option<Duration>, BadAnswer> {
+    pub(super) fn duration(&self, slot: usize) -> Result<Option<Duration>, BadAnswer> {
         if self.optional(slot).is_none() {
             return Ok(None);
         }
@@ -298,10 +328,19 @@ impl Reader<'_> {
         }
     }
 
-    fn ask(&self, ask: Ask) -> Result<Op, BadAnswer> {
+    pub(super) fn ask(&self, ask: Ask) -> Result<Op, BadAnswer> {
         let id = self.id()?;
         let raw = self.from.body.slice_ref(self.raw.get().as_bytes());
         Ok(Op::Ask { id, ask, raw })
+    }
+
+    fn scope(&self) -> Result<Op, BadAnswer> {
+        let id = self.id()?;
+        let value = match self.form.get(VALUE) {
+            Some(raw) => self.from.keep(raw, Some(&id), "value")?,
+            None => Bytes::from_static(b"null"),
+        };
+        Ok(Op::Scope { id, value })
     }
 
     fn tags(&self) -> Result<Op, BadAnswer> {

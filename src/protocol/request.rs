@@ -55,6 +55,8 @@ pub struct RunHead<'a> {
     pub seed: &'a str,
     /// Its tags.
     pub tags: &'a BTreeMap<String, String>,
+    /// The run that started it, and the step that did.
+    pub parent: Option<(RunId, &'a str)>,
 }
 
 /// What is new in every invocation.
@@ -216,7 +218,18 @@ fn write_run(out: &mut Vec<u8>, run: &RunHead<'_>) {
     raw(out, &id);
     out.push(b'.');
     json(out, run.generation);
-    raw(out, r#"/","parent":null,"tags":"#);
+    raw(out, r#"/","parent":"#);
+    match run.parent {
+        None => raw(out, "null"),
+        Some((parent, step)) => {
+            raw(out, r#"{"run":"#);
+            json(out, parent);
+            raw(out, r#","step":"#);
+            json(out, step);
+            out.push(b'}');
+        }
+    }
+    raw(out, r#","tags":"#);
     json(out, run.tags);
     out.push(b'}');
 }
@@ -320,6 +333,7 @@ mod tests {
                 created_at: AT,
                 seed: "9f3c",
                 tags,
+                parent: None,
             },
             turn: Turn {
                 id: InvocationId::new(AT, 3),
@@ -405,7 +419,11 @@ mod tests {
             more: true,
             inbox: &[("approved", 2), ("re\"fused", 1)],
             cancel: Some(CancelNotice { reason: Some("no \"longer\""), deadline: AT }),
-            run: RunHead { key: Some("order-42"), ..invocation(&tags).run },
+            run: RunHead {
+                key: Some("order-42"),
+                parent: Some((RunId::new(AT, 9), "st\"ep")),
+                ..invocation(&tags).run
+            },
             ..invocation(&tags)
         };
         let got = read(&it);
@@ -427,6 +445,8 @@ mod tests {
         let cancel = json!({"reason": "no \"longer\"", "deadline": "2026-11-23T09:00:00.123Z"});
         assert_eq!(got["cancel"], cancel);
         assert_eq!(got["run"]["key"], "order-42");
+        let parent = json!({"run": RunId::new(AT, 9).to_string(), "step": "st\"ep"});
+        assert_eq!(got["run"]["parent"], parent);
         assert_eq!(got["run"]["tags"], json!({"cu\u{1}": "c\\7"}));
         let only_pending = Invocation { settled: b"", pending: &pending, ..it };
         assert_eq!(read(&only_pending)["steps"].as_object().map(serde_json::Map::len), Some(3));

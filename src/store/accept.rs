@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use sqlx::Row as _;
-use sqlx::postgres::PgBindIterExt as _;
+use sqlx::postgres::{PgBindIterExt as _, PgConnection};
 use uuid::Uuid;
 
 use super::error::{Error, Result};
@@ -121,58 +121,63 @@ impl Lane {
     }
 
     async fn accept_once(&mut self, batch: &[Accept]) -> Result<Vec<Accepted>> {
-        let all = || batch.iter();
-        let idem = || batch.iter().map(|a| a.idem.as_ref());
-        let query = sqlx::query(ACCEPT)
-            .bind(all().map(|a| a.run.shard().column()).bind_iter())
-            .bind(all().map(|a| a.run.uuid()).bind_iter())
-            .bind(all().map(|a| a.message.id.uuid()).bind_iter())
-            .bind(all().map(|a| a.message.kind as i16).bind_iter())
-            .bind(all().map(|a| a.message.name.as_str()).bind_iter())
-            .bind(all().map(|a| Raw(&a.message.body)).bind_iter())
-            .bind(all().map(|a| Ts(a.message.at)).bind_iter())
-            .bind(idem().map(|i| i.map(|i| i.key.as_str())).bind_iter())
-            .bind(idem().map(|i| i.map(|i| i.hash.as_slice())).bind_iter())
-            .bind(idem().map(|i| i.map(|i| Ts(i.expires_at))).bind_iter())
-            .bind(all().map(|a| a.ns).bind_iter());
-        let rows = heard(SILENCE, query.fetch_all(&mut self.conn)).await?;
-        let mut closing: HashMap<Uuid, bool> = HashMap::new();
-        let mut taken: HashMap<(Uuid, Uuid), i32> = HashMap::new();
-        let mut seen: HashMap<i64, Accepted> = HashMap::new();
-        for row in rows {
-            let message = || row.try_get::<Uuid, _>("msg_id");
-            match row.try_get::<i16, _>("what")? {
-                0 => {
-                    closing.insert(row.try_get("run_id")?, row.try_get("flag")?);
-                }
-                1 => {
-                    taken.insert((row.try_get("run_id")?, message()?), row.try_get("pos")?);
-                }
-                _ => {
-                    let same: bool = row.try_get("flag")?;
-                    let message: Option<Uuid> = row.try_get("msg_id")?;
-                    let outcome = match message {
-                        Some(id) if same => Accepted::IdemSame(id.into()),
-                        _ => Accepted::IdemReused,
-                    };
-                    seen.insert(row.try_get("ord")?, outcome);
-                }
+        accept_on(&mut self.conn, batch).await
+    }
+}
+
+/// The same on a connection, which may be in a transaction if no message has an idempotency key.
+pub(super) async fn accept_on(conn: &mut PgConnection, batch: &[Accept]) -> Result<Vec<Accepted>> {
+    let all = || batch.iter();
+    let idem = || batch.iter().map(|a| a.idem.as_ref());
+    let query = sqlx::query(ACCEPT)
+        .bind(all().map(|a| a.run.shard().column()).bind_iter())
+        .bind(all().map(|a| a.run.uuid()).bind_iter())
+        .bind(all().map(|a| a.message.id.uuid()).bind_iter())
+        .bind(all().map(|a| a.message.kind as i16).bind_iter())
+        .bind(all().map(|a| a.message.name.as_str()).bind_iter())
+        .bind(all().map(|a| Raw(&a.message.body)).bind_iter())
+        .bind(all().map(|a| Ts(a.message.at)).bind_iter())
+        .bind(idem().map(|i| i.map(|i| i.key.as_str())).bind_iter())
+        .bind(idem().map(|i| i.map(|i| i.hash.as_slice())).bind_iter())
+        .bind(idem().map(|i| i.map(|i| Ts(i.expires_at))).bind_iter())
+        .bind(all().map(|a| a.ns).bind_iter());
+    let rows = heard(SILENCE, query.fetch_all(&mut *conn)).await?;
+    let mut closing: HashMap<Uuid, bool> = HashMap::new();
+    let mut taken: HashMap<(Uuid, Uuid), i32> = HashMap::new();
+    let mut seen: HashMap<i64, Accepted> = HashMap::new();
+    for row in rows {
+        let message = || row.try_get::<Uuid, _>("msg_id");
+        match row.try_get::<i16, _>("what")? {
+            0 => {
+                closing.insert(row.try_get("run_id")?, row.try_get("flag")?);
+            }
+            1 => {
+                taken.insert((row.try_get("run_id")?, message()?), row.try_get("pos")?);
+            }
+            _ => {
+                let same: bool = row.try_get("flag")?;
+                let message: Option<Uuid> = row.try_get("msg_id")?;
+                let outcome = match message {
+                    Some(id) if same => Accepted::IdemSame(id.into()),
+                    _ => Accepted::IdemReused,
+                };
+                seen.insert(row.try_get("ord")?, outcome);
             }
         }
-        let outcome = |(a, ord): (&Accept, i64)| {
-            let (run, message) = (a.run.uuid(), a.message.id.uuid());
-            match (seen.get(&ord), closing.get(&run), taken.get(&(run, message))) {
-                // A repeat of this very call: its message is in the inbox, or was drained.
-                (Some(Accepted::IdemSame(id)), ..) if *id == a.message.id => Accepted::Repeat,
-                (Some(outcome), ..) => *outcome,
-                (None, None, _) => Accepted::Gone,
-                (None, Some(_), Some(pos)) => Accepted::At(*pos),
-                (None, Some(true), None) => Accepted::Closing,
-                (None, Some(false), None) => Accepted::Repeat,
-            }
-        };
-        Ok(batch.iter().zip(1..).map(outcome).collect())
     }
+    let outcome = |(a, ord): (&Accept, i64)| {
+        let (run, message) = (a.run.uuid(), a.message.id.uuid());
+        match (seen.get(&ord), closing.get(&run), taken.get(&(run, message))) {
+            // A repeat of this very call: its message is in the inbox, or was drained.
+            (Some(Accepted::IdemSame(id)), ..) if *id == a.message.id => Accepted::Repeat,
+            (Some(outcome), ..) => *outcome,
+            (None, None, _) => Accepted::Gone,
+            (None, Some(_), Some(pos)) => Accepted::At(*pos),
+            (None, Some(true), None) => Accepted::Closing,
+            (None, Some(false), None) => Accepted::Repeat,
+        }
+    };
+    Ok(batch.iter().zip(1..).map(outcome).collect())
 }
 
 impl Store {

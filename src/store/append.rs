@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::error::Result;
 use super::wire::{Raw, Ts};
 use super::{Lane, SILENCE, heard};
-use crate::machine::{Flags, Row, RunId, Sealed};
+use crate::machine::{Flags, Row, RunId, Sealed, Timestamp};
 
 /// The journal's columns, in the order of the arrays.
 macro_rules! columns {
@@ -65,7 +65,8 @@ on conflict (shard, run_id, n) do nothing returning run_id"
     };
 }
 
-/// For everything: also ends, gates, parks, wake-ups, taken messages, attributes, logs, history.
+/// For everything: also ends, gates, parks, wake-ups, taken messages, attributes, logs, history,
+/// the outbox.
 ///
 /// - `touch` locks, in order, every row of `run_active` that the statement may change; accepts do
 ///   the same, so the two never deadlock, and the inbox counter read here is the latest.
@@ -161,7 +162,12 @@ told as (
   select * from unnest($31::int2[],$32::uuid[],$33::int4[],$34::timestamptz[],$35::int2[],$36::int4[],
       $37::text[],$38::text[],$39::bytea[]) as h(shard,run_id,ns,at,k,epoch,what,by,data)
    where (run_id in (select run_id from head)) is true
-  on conflict do nothing)
+  on conflict do nothing),
+sent as (
+  insert into outbox (shard, run_id, ns, n, k, kind, to_run, at, body)
+  select * from unnest($41::int2[],$42::uuid[],$43::int4[],$44::int4[],$45::int2[],$46::int2[],
+      $47::uuid[],$48::timestamptz[],$49::bytea[]) as o(shard,run_id,ns,n,k,kind,to_run,at,body)
+   where (run_id in (select run_id from head)) is true order by shard, run_id, n, k)
 select run_id from head"
         )
     };
@@ -191,6 +197,7 @@ fn touches(s: &Sealed) -> bool {
 fn is_plain(s: &Sealed) -> bool {
     s.append.logs.is_empty()
         && s.append.history.is_empty()
+        && s.append.outbox.is_empty()
         && s.append.rows.iter().all(|r| r.pos == 0)
         && !touches(s)
 }
@@ -285,6 +292,8 @@ impl Lane {
                     .iter()
                     .flat_map(move |s| (0..of(s)).map(move |i| (*s, i, &s.append.history[i])))
             };
+            let said = || batch.iter().flat_map(|s| s.append.outbox.iter().map(move |o| (*s, o)));
+            let said_at = |s: &Sealed| s.append.rows.last().map_or(Timestamp::default(), |r| r.at);
             query = query
                 .bind(rows().map(|(_, r)| r.pos).bind_iter())
                 .bind(rows().map(|(s, _)| s.append.drained).bind_iter())
@@ -313,7 +322,16 @@ impl Lane {
                 .bind(told().map(|(.., h)| h.what.as_str()).bind_iter())
                 .bind(told().map(|(.., h)| h.by.as_str()).bind_iter())
                 .bind(told().map(|(.., h)| Raw(&h.data)).bind_iter())
-                .bind(rows().map(|(s, _)| s.append.gate).bind_iter());
+                .bind(rows().map(|(s, _)| s.append.gate).bind_iter())
+                .bind(said().map(|(s, _)| s.run.shard().column()).bind_iter())
+                .bind(said().map(|(s, _)| s.run.uuid()).bind_iter())
+                .bind(said().map(|(s, _)| s.ns).bind_iter())
+                .bind(said().map(|(_, o)| o.n).bind_iter())
+                .bind(said().map(|(_, o)| o.k).bind_iter())
+                .bind(said().map(|(_, o)| o.kind as i16).bind_iter())
+                .bind(said().map(|(_, o)| o.to.map(RunId::uuid)).bind_iter())
+                .bind(said().map(|(s, _)| Ts(said_at(s))).bind_iter())
+                .bind(said().map(|(_, o)| Raw(&o.body)).bind_iter());
         }
         for row in heard(SILENCE, query.fetch_all(&mut self.conn)).await? {
             won.insert(row.try_get::<Uuid, _>(0)?.into());

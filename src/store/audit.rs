@@ -126,7 +126,7 @@ select run_id::text, format('step %s, %s times', step, count(*)) from g
         journal_rule!(
             " select a.run_id::text, format('%s taken, %s accepted', x.taken, a.inbox) from run_active a
   join (select shard, run_id, count(distinct ref) taken from w
-         where n > 0 and ref is not null group by 1, 2) x using (shard, run_id)
+         where n > 0 and kind <> 3 and ref is not null group by 1, 2) x using (shard, run_id)
  where x.taken > a.inbox limit 10"
         ),
     ),
@@ -154,7 +154,7 @@ select run_id::text, format('step %s, %s times', step, count(*)) from g
 ];
 
 /// Rules that hold when every message was taken and every run is parked, paused or ended.
-pub(super) const IDLE: [(&str, &str); 3] = [
+pub(super) const IDLE: [(&str, &str); 4] = [
     (
         "the inbox is empty",
         "select run_id::text, format('pos %s kind %s', pos, kind) from inbox limit 10",
@@ -162,6 +162,19 @@ pub(super) const IDLE: [(&str, &str); 3] = [
     (
         "the outbox is empty",
         "select run_id::text, format('n %s kind %s', n, kind) from outbox limit 10",
+    ),
+    (
+        // What asked for a child has its id in `ref`.
+        "the end of a child is told to who waits for it",
+        journal_rule!(
+            " select d.run_id::text, format('step %s of %s', j.step, d.parent) from run_done d
+  join run_active p on p.shard = shard_of(d.parent) and p.run_id = d.parent
+  join w j on j.shard = p.shard and j.run_id = p.run_id and j.kind = 3 and j.ref = d.run_id
+       and j.n >= p.gen_n
+ where d.parent is not null and not exists (
+   select from w o where o.shard = j.shard and o.run_id = j.run_id and o.step = j.step
+      and o.n > j.n and o.kind in (1, 2, 17)) limit 10"
+        ),
     ),
     (
         "a live run has a wake",

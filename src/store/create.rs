@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use sqlx::Row as _;
-use sqlx::postgres::PgBindIterExt as _;
+use sqlx::postgres::{PgBindIterExt as _, PgConnection};
 use uuid::Uuid;
 
 use super::error::{Error, Result};
@@ -59,7 +59,7 @@ pub struct NewRun {
     pub dep: i32,
     /// Its status for lists.
     pub status: i16,
-    /// Row 0, `created`. Its `dep`, `seq`, `cp`, `ms` and `pos` are not read.
+    /// Row 0, `created`; its `ref` is the parent. Its `dep`, `seq`, `cp`, `ms` and `pos` are not read.
     pub row: Row,
     /// Parked until then; none: hot, its owner drives it at once.
     pub wake_at: Option<Timestamp>,
@@ -113,8 +113,9 @@ macro_rules! write {
    order by shard, run_id
   on conflict (shard, run_id, n) do nothing returning run_id),
 a as (
-  insert into run_active (shard,run_id,ns,fn,dep,status,status_at,created_at,wake_at,tags,key,inbox)
-  select shard,run_id,ns,fn,dep,status,at,at,wake_at,nullif(tags::jsonb, '{}'),key,inbox from ok
+  insert into run_active (shard,run_id,ns,fn,dep,status,status_at,created_at,wake_at,tags,key,inbox,
+                          parent)
+  select shard,run_id,ns,fn,dep,status,at,at,wake_at,nullif(tags::jsonb, '{}'),key,inbox,ref from ok
    where (run_id in (select run_id from j)) is true order by shard, run_id),
 m as (
   insert into inbox (shard,run_id,ns,pos,msg_id,kind,name,body,at)
@@ -201,94 +202,103 @@ impl Lane {
     /// Repeating a call with the same run ids is harmless. No two starts of a batch may share a
     /// run key or an idempotency key; then the batch fails as a whole.
     pub async fn create(&mut self, batch: &[NewRun]) -> Result<Vec<CreateOutcome>> {
-        let mut outcomes: Vec<Option<CreateOutcome>> = vec![None; batch.len()];
-        for attempt in 1..=TRIES {
-            let open: Vec<usize> = (0..batch.len()).filter(|i| outcomes[*i].is_none()).collect();
-            if open.is_empty() {
-                break;
-            }
-            let runs: Vec<&NewRun> = open.iter().map(|i| &batch[*i]).collect();
-            let told = match self.create_once(&runs).await {
-                Ok(told) => told,
-                // A concurrent request with the same idempotency key committed first.
-                Err(Error::Conflict { constraint, .. })
-                    if constraint == "idem_pkey" && attempt < TRIES =>
-                {
-                    continue;
-                }
-                Err(e) => return Err(e),
-            };
-            for (i, run) in open.into_iter().zip(runs) {
-                let outcome = told.get(&run.run).copied();
-                outcomes[i] = match outcome {
-                    // The holder may be what the same request started a moment ago: the next try
-                    // sees its idempotency key.
-                    Some(CreateOutcome::KeyHeld { .. }) if run.idem.is_some() && attempt == 1 => {
-                        None
-                    }
-                    // The first row was there: an earlier call of ours.
-                    None if run.key.is_none() => Some(CreateOutcome::Created),
-                    other => other,
-                };
-            }
-        }
-        let lost = || Error::Busy("a run key changed hands too often".to_owned());
-        outcomes.into_iter().map(|o| o.ok_or_else(lost)).collect()
+        create_on(&mut self.conn, batch).await
     }
+}
 
-    async fn create_once(&mut self, runs: &[&NewRun]) -> Result<HashMap<RunId, CreateOutcome>> {
-        let keyed = runs.iter().any(|r| r.key.is_some() || r.idem.is_some());
-        let all = || runs.iter().copied();
-        let idem = || runs.iter().map(|r| r.idem.as_ref());
-        let messages =
-            || all().flat_map(|r| r.messages.iter().zip(1i32..).map(move |(m, pos)| (r, m, pos)));
-        let inbox = |r: &NewRun| i32::try_from(r.messages.len()).unwrap_or(i32::MAX);
-        let query = sqlx::query(if keyed { CREATE_KEYED } else { CREATE })
-            .bind(all().map(|r| r.run.shard().column()).bind_iter())
-            .bind(all().map(|r| r.run.uuid()).bind_iter())
-            .bind(all().map(|r| r.ns).bind_iter())
-            .bind(all().map(|r| r.function_id).bind_iter())
-            .bind(all().map(|r| r.dep).bind_iter())
-            .bind(all().map(|r| r.status).bind_iter())
-            .bind(all().map(|r| r.row.flags.0).bind_iter())
-            .bind(all().map(|r| r.row.epoch).bind_iter())
-            .bind(all().map(|r| Ts(r.row.at)).bind_iter())
-            .bind(all().map(|r| r.row.due.map(Ts)).bind_iter())
-            .bind(all().map(|r| r.row.refer).bind_iter())
-            .bind(all().map(|r| r.row.step.as_str()).bind_iter())
-            .bind(all().map(|r| r.row.body.as_deref().map(Raw)).bind_iter())
-            .bind(all().map(|r| Ts(r.wake_at.unwrap_or(MINUS_INFINITY))).bind_iter())
-            .bind(all().map(|r| r.tags.as_deref()).bind_iter())
-            .bind(all().map(|r| r.key.as_ref().map(|k| k.key.as_str())).bind_iter())
-            .bind(all().map(inbox).bind_iter())
-            .bind(all().map(|r| r.key.as_ref().map_or(0, |k| k.if_closed as i16)).bind_iter())
-            .bind(idem().map(|i| i.map(|i| i.shard.column())).bind_iter())
-            .bind(idem().map(|i| i.map(|i| i.key.as_str())).bind_iter())
-            .bind(idem().map(|i| i.map(|i| i.hash.as_slice())).bind_iter())
-            .bind(idem().map(|i| i.map(|i| Ts(i.expires_at))).bind_iter())
-            .bind(messages().map(|(r, ..)| r.run.shard().column()).bind_iter())
-            .bind(messages().map(|(r, ..)| r.run.uuid()).bind_iter())
-            .bind(messages().map(|(r, ..)| r.ns).bind_iter())
-            .bind(messages().map(|(.., pos)| pos).bind_iter())
-            .bind(messages().map(|(_, m, _)| MessageId::uuid(m.id)).bind_iter())
-            .bind(messages().map(|(_, m, _)| m.kind as i16).bind_iter())
-            .bind(messages().map(|(_, m, _)| m.name.as_str()).bind_iter())
-            .bind(messages().map(|(_, m, _)| Raw(&m.body)).bind_iter())
-            .bind(messages().map(|(_, m, _)| Ts(m.at)).bind_iter());
-        let rows = heard(SILENCE, query.fetch_all(&mut self.conn)).await?;
-        let mut told = HashMap::with_capacity(rows.len());
-        for row in rows {
-            let run: RunId = row.try_get::<Uuid, _>("run_id")?.into();
-            let holder = || row.try_get::<Uuid, _>("holder").map(RunId::from);
-            let outcome = match row.try_get::<i16, _>("what")? {
-                0 => CreateOutcome::Created,
-                _ if holder()? == run => CreateOutcome::Created,
-                1 if row.try_get("same")? => CreateOutcome::IdemSame(holder()?),
-                1 => CreateOutcome::IdemReused,
-                _ => CreateOutcome::KeyHeld { run: holder()?, status: row.try_get("status")? },
-            };
-            told.insert(run, outcome);
+/// The same on a connection, which may be in a transaction if no start has an idempotency key.
+pub(super) async fn create_on(
+    conn: &mut PgConnection,
+    batch: &[NewRun],
+) -> Result<Vec<CreateOutcome>> {
+    let mut outcomes: Vec<Option<CreateOutcome>> = vec![None; batch.len()];
+    for attempt in 1..=TRIES {
+        let open: Vec<usize> = (0..batch.len()).filter(|i| outcomes[*i].is_none()).collect();
+        if open.is_empty() {
+            break;
         }
-        Ok(told)
+        let runs: Vec<&NewRun> = open.iter().map(|i| &batch[*i]).collect();
+        let told = match create_once(conn, &runs).await {
+            Ok(told) => told,
+            // A concurrent request with the same idempotency key committed first.
+            Err(Error::Conflict { constraint, .. })
+                if constraint == "idem_pkey" && attempt < TRIES =>
+            {
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        for (i, run) in open.into_iter().zip(runs) {
+            let outcome = told.get(&run.run).copied();
+            outcomes[i] = match outcome {
+                // The holder may be what the same request started a moment ago: the next try
+                // sees its idempotency key.
+                Some(CreateOutcome::KeyHeld { .. }) if run.idem.is_some() && attempt == 1 => None,
+                // The first row was there: an earlier call of ours.
+                None if run.key.is_none() => Some(CreateOutcome::Created),
+                other => other,
+            };
+        }
     }
+    let lost = || Error::Busy("a run key changed hands too often".to_owned());
+    outcomes.into_iter().map(|o| o.ok_or_else(lost)).collect()
+}
+
+async fn create_once(
+    conn: &mut PgConnection,
+    runs: &[&NewRun],
+) -> Result<HashMap<RunId, CreateOutcome>> {
+    let keyed = runs.iter().any(|r| r.key.is_some() || r.idem.is_some());
+    let all = || runs.iter().copied();
+    let idem = || runs.iter().map(|r| r.idem.as_ref());
+    let messages =
+        || all().flat_map(|r| r.messages.iter().zip(1i32..).map(move |(m, pos)| (r, m, pos)));
+    let inbox = |r: &NewRun| i32::try_from(r.messages.len()).unwrap_or(i32::MAX);
+    let query = sqlx::query(if keyed { CREATE_KEYED } else { CREATE })
+        .bind(all().map(|r| r.run.shard().column()).bind_iter())
+        .bind(all().map(|r| r.run.uuid()).bind_iter())
+        .bind(all().map(|r| r.ns).bind_iter())
+        .bind(all().map(|r| r.function_id).bind_iter())
+        .bind(all().map(|r| r.dep).bind_iter())
+        .bind(all().map(|r| r.status).bind_iter())
+        .bind(all().map(|r| r.row.flags.0).bind_iter())
+        .bind(all().map(|r| r.row.epoch).bind_iter())
+        .bind(all().map(|r| Ts(r.row.at)).bind_iter())
+        .bind(all().map(|r| r.row.due.map(Ts)).bind_iter())
+        .bind(all().map(|r| r.row.refer).bind_iter())
+        .bind(all().map(|r| r.row.step.as_str()).bind_iter())
+        .bind(all().map(|r| r.row.body.as_deref().map(Raw)).bind_iter())
+        .bind(all().map(|r| Ts(r.wake_at.unwrap_or(MINUS_INFINITY))).bind_iter())
+        .bind(all().map(|r| r.tags.as_deref()).bind_iter())
+        .bind(all().map(|r| r.key.as_ref().map(|k| k.key.as_str())).bind_iter())
+        .bind(all().map(inbox).bind_iter())
+        .bind(all().map(|r| r.key.as_ref().map_or(0, |k| k.if_closed as i16)).bind_iter())
+        .bind(idem().map(|i| i.map(|i| i.shard.column())).bind_iter())
+        .bind(idem().map(|i| i.map(|i| i.key.as_str())).bind_iter())
+        .bind(idem().map(|i| i.map(|i| i.hash.as_slice())).bind_iter())
+        .bind(idem().map(|i| i.map(|i| Ts(i.expires_at))).bind_iter())
+        .bind(messages().map(|(r, ..)| r.run.shard().column()).bind_iter())
+        .bind(messages().map(|(r, ..)| r.run.uuid()).bind_iter())
+        .bind(messages().map(|(r, ..)| r.ns).bind_iter())
+        .bind(messages().map(|(.., pos)| pos).bind_iter())
+        .bind(messages().map(|(_, m, _)| MessageId::uuid(m.id)).bind_iter())
+        .bind(messages().map(|(_, m, _)| m.kind as i16).bind_iter())
+        .bind(messages().map(|(_, m, _)| m.name.as_str()).bind_iter())
+        .bind(messages().map(|(_, m, _)| Raw(&m.body)).bind_iter())
+        .bind(messages().map(|(_, m, _)| Ts(m.at)).bind_iter());
+    let rows = heard(SILENCE, query.fetch_all(&mut *conn)).await?;
+    let mut told = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let run: RunId = row.try_get::<Uuid, _>("run_id")?.into();
+        let holder = || row.try_get::<Uuid, _>("holder").map(RunId::from);
+        let outcome = match row.try_get::<i16, _>("what")? {
+            0 => CreateOutcome::Created,
+            _ if holder()? == run => CreateOutcome::Created,
+            1 if row.try_get("same")? => CreateOutcome::IdemSame(holder()?),
+            1 => CreateOutcome::IdemReused,
+            _ => CreateOutcome::KeyHeld { run: holder()?, status: row.try_get("status")? },
+        };
+        told.insert(run, outcome);
+    }
+    Ok(told)
 }

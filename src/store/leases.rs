@@ -50,6 +50,8 @@ pub struct Tick {
     pub inboxes: Vec<RunId>,
     /// The circuits that are open.
     pub circuits: Vec<Health>,
+    /// Runs of the caller's groups with something in their outbox that is not put off, the same.
+    pub outboxes: Vec<RunId>,
 }
 
 pub(super) const NOW: &str = "select now() as now";
@@ -73,6 +75,11 @@ select now() as now, c.level, c.config_version,
                select distinct shard, run_id from inbox
                 where shard between g.grp * 16 and g.grp * 16 + 15
                 order by shard, run_id limit 1000) i limit 1000) as inboxes,
+       array(select o.run_id from mine g cross join lateral (
+               select distinct shard, run_id from outbox
+                where shard between g.grp * 16 and g.grp * 16 + 15 and kind between 1 and 4
+                  and (due is null or due <= now())
+                order by shard, run_id limit 1000) o limit 1000) as outboxes,
        array(select endpoint_id from ill order by endpoint_id) as ill,
        array(select failures from ill order by endpoint_id) as failures,
        array(select detail from ill order by endpoint_id) as details,
@@ -189,6 +196,7 @@ impl Store {
         let terms: Vec<i64> = row.try_get("terms")?;
         let inboxes: Vec<Uuid> = row.try_get("inboxes")?;
         let circuits = circuits(&row)?;
+        let outboxes: Vec<Uuid> = row.try_get("outboxes")?;
         let reaped: i64 = row.try_get("reaped")?;
         let staying: i64 = row.try_get("staying")?;
         Ok(Tick {
@@ -202,6 +210,7 @@ impl Store {
             config_version: row.try_get("config_version")?,
             inboxes: inboxes.into_iter().map(RunId::from).collect(),
             circuits,
+            outboxes: outboxes.into_iter().map(RunId::from).collect(),
         })
     }
 

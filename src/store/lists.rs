@@ -31,6 +31,8 @@ pub struct RunFilter {
     pub started_after: Option<Timestamp>,
     /// Created before.
     pub started_before: Option<Timestamp>,
+    /// The run that started them.
+    pub parent: Option<RunId>,
     /// Text in key, function or tags, or a run's whole id. Case does not count.
     pub q: Option<String>,
     /// The last run of the page before.
@@ -66,6 +68,8 @@ pub struct ListedRun {
     pub custom_status: Option<Bytes>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// The run that started it.
+    pub parent: Option<RunId>,
 }
 
 /// Both halves walk their (ns, run id) index down from the cursor. Filters that are not given
@@ -81,6 +85,7 @@ macro_rules! filters {
           or fn in (select id from functions where ns = $1 and name = any($6)))
      and ($7::text[] is null or key = any($7))
      and ($8::int4[] is null or dep = any($8))
+     and ($15::uuid is null or parent = $15)
      and ($9::text is null or tags @> $9::jsonb)
      and ($10::text[] is null or not exists (
            select from unnest($10::text[]) as w(name) where not exists (
@@ -96,13 +101,13 @@ macro_rules! filters {
 pub(super) const LIST: &str = concat!(
     "select x.*, x.tags::text as tags_text, f.name as function from (
   (select run_id, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
-          attention, custom_status, tags
+          attention, custom_status, tags, parent
      from run_active where ",
     filters!(),
     ")
   union all
   (select run_id, fn, dep, key, generation, status, created_at, ended_at,
-          null, custom_status, tags
+          null, custom_status, tags, parent
      from run_done where ",
     filters!(),
     ")) x
@@ -111,11 +116,11 @@ pub(super) const LIST: &str = concat!(
 
 pub(super) const GET: &str = "select x.*, x.tags::text as tags_text, f.name as function from (
   select run_id, ns, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
-         attention, custom_status, tags
+         attention, custom_status, tags, parent
     from run_active where shard = $1 and run_id = $2
   union all
   select run_id, ns, fn, dep, key, generation, status, created_at, ended_at,
-         null, custom_status, tags
+         null, custom_status, tags, parent
     from run_done where shard = $1 and run_id = $2) x
   join functions f on f.id = x.fn where x.ns = $3";
 
@@ -145,6 +150,7 @@ fn listed(row: &PgRow) -> Result<ListedRun> {
         ended_at: wire::maybe_at(row, "ended_at")?,
         attention: wire::body(row, "attention")?,
         custom_status: wire::body(row, "custom_status")?,
+        parent: row.try_get::<Option<uuid::Uuid>, _>("parent")?.map(RunId::from),
         tags: tags.map_err(|e| Error::corrupt(format!("tags: {e}")))?.unwrap_or_default(),
     })
 }
@@ -184,6 +190,7 @@ impl Store {
             .bind(q.map(str::to_lowercase))
             .bind(q_run.map(RunId::uuid))
             .bind(filter.limit)
+            .bind(filter.parent.map(RunId::uuid))
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(listed).collect()

@@ -70,6 +70,7 @@ impl Population {
             traceparent: None,
             rerun_of: None,
             by: "test".to_owned(),
+            parent: None,
         };
         let body = Some(to_bytes(&created));
         NewRun {

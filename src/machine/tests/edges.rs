@@ -127,7 +127,7 @@ fn gate_lost(w: &mut World, kind: MessageKind) -> Cause {
     Cause::GateLost { append, messages: w.db.inbox.clone() }
 }
 
-const CAUSES: [(&str, Make); 57] = [
+const CAUSES: [(&str, Make); 60] = [
     ("free", |_| Cause::Free { dep: 1 }),
     ("answered: of another epoch", |_| Cause::Answered {
         epoch: 999,
@@ -148,6 +148,10 @@ const CAUSES: [(&str, Make); 57] = [
     ("answered: await what is pending", |w| answered(w, ops(asks()).awaiting("nap"))),
     ("answered: await what is settled", |w| answered(w, ops(asks()).awaiting("c"))),
     ("answered: await a stranger", |w| answered(w, ops([value("a", "1")]).awaiting("ghost"))),
+    ("answered: a child and a signal", |w| {
+        answered(w, ops([invoke("b", Close::Cancel), send("t")]).awaiting("b"))
+    }),
+    ("answered: a closed scope", |w| answered(w, ops([sleep("m/z", 50), scope("m")]))),
     ("answered: yield", |w| answered(w, ops([]).ending(Terminal::Yield))),
     ("answered: nothing", |w| answered(w, ops([]))),
     ("answered: status, tags, log", |w| {
@@ -189,6 +193,11 @@ const CAUSES: [(&str, Make); 57] = [
     ("drained: signal not asked for", |w| drained(w, MessageKind::Signal, "other", "1")),
     ("drained: callback asked for or late", |w| drained(w, MessageKind::CallbackValue, "c", "1")),
     ("drained: callback, early", |w| drained(w, MessageKind::CallbackError, "d", "{}")),
+    ("drained: an outcome, late", |w| {
+        let told = Told { of: uuid::Uuid::nil(), value: None, error: None };
+        let told = String::from_utf8(body_of(&told).to_vec()).expect("utf-8");
+        drained(w, MessageKind::Outcome, "b", &told)
+    }),
     ("drained: new", |w| drained(w, MessageKind::New, "", "")),
     ("drained: cancel", |w| drained(w, MessageKind::Cancel, "", OP)),
     ("drained: pause", |w| drained(w, MessageKind::Pause, "", OP)),

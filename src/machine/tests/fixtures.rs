@@ -51,6 +51,10 @@ pub(super) struct Db {
     pub attributes: Option<Attributes>,
     /// Every message that was accepted, repeats once.
     pub ever: Vec<(Uuid, MessageKind)>,
+    /// What was said to others, and is not delivered yet.
+    pub outbox: Vec<Outgoing>,
+    /// The same, delivered or not.
+    pub said: Vec<Outgoing>,
 }
 
 impl Db {
@@ -89,6 +93,8 @@ impl Db {
             return Verdict::LostByGate;
         }
         self.rows.extend(a.rows.iter().cloned());
+        self.outbox.extend(a.outbox.iter().cloned());
+        self.said.extend(a.outbox.iter().cloned());
         self.inbox.retain(|m| a.rows.iter().all(|r| r.pos != m.pos));
         if let Some(attributes) = &a.attributes {
             self.attributes = Some(attributes.clone());
@@ -114,7 +120,7 @@ impl Db {
             if row.kind == Kind::Retaken
                 && let Some(seq) = seqs.remove(&row.step)
             {
-                shown.take_back(seq);
+                shown.hide(vec![seq]);
             }
             if !row.kind.settles() {
                 continue;
@@ -123,6 +129,11 @@ impl Db {
             let op = row.flags.op().expect("an op");
             let body = row.body.clone().expect("a body");
             shown.push(&row.step, row.seq, op, row.kind == Kind::Done, &body);
+            if op == OpKind::Scope {
+                let under = |r: &&Row| r.step.starts_with(&format!("{}/", row.step));
+                let before = self.rows.iter().take_while(|r| r.n < row.n).filter(under);
+                shown.hide(before.filter(|r| r.kind.settles()).map(|r| r.seq).collect());
+            }
         }
         shown
     }
@@ -190,6 +201,7 @@ impl World {
             traceparent: None,
             rerun_of: None,
             by: "local".to_owned(),
+            parent: None,
         };
         let lends = start_at.is_none() && !with.elsewhere;
         let row = Row {
@@ -219,6 +231,8 @@ impl World {
             wake,
             attributes: None,
             ever: vec![],
+            outbox: vec![],
+            said: vec![],
         };
         Self {
             db,
@@ -327,6 +341,30 @@ impl World {
         self.load();
         self.pump();
         (self.run, self.posted) = (mine, posted);
+    }
+
+    /// Brings the oldest message of the outbox to whom it is for, and back what it comes to: a
+    /// child's end with this error or a value, a signal that is recorded. None: nobody waits.
+    pub(super) fn deliver(&mut self, error: Option<&str>) -> Option<Message> {
+        if self.db.outbox.is_empty() {
+            return None;
+        }
+        let said = self.db.outbox.remove(0);
+        let (step, of) = match serde_json::from_slice(&said.body).expect("readable") {
+            Said::Start { step, .. } => (Some(step), said.to.expect("a child").uuid()),
+            Said::Signal { step, .. } => {
+                (Some(step), MessageId::of_outgoing(self.run.id, said.n, said.k, 0).uuid())
+            }
+            Said::Cancel { step, .. } => {
+                (step, MessageId::of_outgoing(self.run.id, said.n, said.k, 0).uuid())
+            }
+            Said::Ended { .. } => (None, Uuid::nil()),
+        };
+        let raw = |json: &str| serde_json::value::RawValue::from_string(json.to_owned()).ok();
+        let (value, error) = (raw("1").filter(|_| error.is_none()), error.and_then(raw));
+        let body = body_of(&Told { of, value, error });
+        let body = std::str::from_utf8(&body).expect("utf-8").to_owned();
+        step.map(|step| self.message(MessageKind::Outcome, &step, &body))
     }
 
     pub(super) fn message(&mut self, kind: MessageKind, name: &str, body: &str) -> Message {
@@ -514,6 +552,33 @@ pub(super) fn sleep(id: &str, length: u64) -> Op {
 pub(super) fn signal(id: &str, name: &str, timeout: Option<u64>) -> Op {
     let raw = serde_json::json!({"op": "signal", "id": id, "name": name});
     asking(id, Ask::Signal { name: name.to_owned(), timeout: timeout.map(ms) }, &raw)
+}
+
+pub(super) fn invoke(id: &str, on_parent_close: Close) -> Op {
+    let raw = serde_json::json!({"op": "invoke", "id": id, "function": "child",
+        "on_parent_close": on_parent_close});
+    let child = Invoke {
+        function: "child".to_owned(),
+        input: text("1"),
+        key: None,
+        detach: false,
+        delay: None,
+        on_parent_close,
+        if_running: Holder::Fail,
+        tags: BTreeMap::new(),
+    };
+    asking(id, Ask::Other(Box::new(Errand::Invoke(child))), &raw)
+}
+
+pub(super) fn send(id: &str) -> Op {
+    let raw = serde_json::json!({"op": "send", "id": id, "run": "run_x", "signal": "go"});
+    let to = Addressee::Key { function: "f".to_owned(), key: "k".to_owned() };
+    let errand = Errand::Send { to, signal: "go".to_owned(), payload: text("1") };
+    asking(id, Ask::Other(Box::new(errand)), &raw)
+}
+
+pub(super) fn scope(id: &str) -> Op {
+    Op::Scope { id: id.to_owned(), value: text("9") }
 }
 
 pub(super) fn callback(id: &str, timeout: Option<u64>) -> Op {

@@ -64,6 +64,7 @@ impl World {
         self.check_messages();
         self.check_attempts();
         self.check_end();
+        self.check_outbox();
         // Another owner may have got ahead of this one, which then knows only what was.
         let ahead = usize::try_from(self.run.n) != Ok(self.db.rows.len());
         if !ahead {
@@ -154,6 +155,47 @@ impl World {
             let arrives = row.pos > 0 && row.refer.is_some_and(signal);
             assert!(!arrives, "the end had not seen {row:?}");
         }
+    }
+
+    /// What a run asks of others is said with the row that asks, once; its end is told to the
+    /// children that must not outlive it.
+    fn check_outbox(&self) {
+        let mut living = BTreeMap::new();
+        for row in &self.db.rows {
+            let op = row.flags.op();
+            let said = || self.db.said.iter().filter(|said| said.n == row.n);
+            match row.kind {
+                Kind::Asked if matches!(op, Some(OpKind::Invoke | OpKind::Send)) => {
+                    assert_eq!(said().count(), 1, "{row:?}");
+                    let child = said().find(|s| s.kind == OutgoingKind::Start);
+                    let cancels = self.body(usize::try_from(row.n).expect("n")).contains("cancel");
+                    if let Some(child) = child.filter(|_| cancels) {
+                        assert_eq!(child.to.map(RunId::uuid), row.refer);
+                        living.insert(row.step.clone(), child.to);
+                    }
+                }
+                Kind::Done if op == Some(OpKind::Scope) => {
+                    let under = format!("{}/", row.step);
+                    let cancelled: Vec<_> = said().map(|s| s.to).collect();
+                    let mut gone = vec![];
+                    living.retain(|step, child| {
+                        let under = step.starts_with(&under);
+                        gone.extend(under.then_some(*child));
+                        !under
+                    });
+                    assert_eq!(cancelled.len(), gone.len(), "{row:?}");
+                    assert!(gone.iter().all(|child| cancelled.contains(child)), "{row:?}");
+                }
+                kind if kind.settles() => drop(living.remove(&row.step)),
+                kind if kind.ends() => {
+                    let told: HashSet<_> = said().map(|s| s.to).collect();
+                    assert_eq!(told, living.values().copied().collect(), "{row:?}");
+                }
+                _ => assert_eq!(said().count(), 0, "{row:?}"),
+            }
+        }
+        let rows = self.db.rows.len();
+        assert!(self.db.said.iter().all(|s| usize::try_from(s.n).is_ok_and(|n| n < rows)));
     }
 
     /// Three attempts are three, unless a person was asked for in between.

@@ -22,6 +22,8 @@ enum Event {
     /// A message comes a second time.
     Repeat(usize),
     Drain,
+    /// What the run has said is brought to whom it is for.
+    Deliver(bool),
     Advance(u64),
     /// To the next moment at which something is due, give or take some milliseconds.
     Nearly(u64),
@@ -43,7 +45,8 @@ struct Said {
     tree: (u8, Vec<u8>),
 }
 
-const STEPS: [&str; 9] = ["r0", "r1", "o0", "z0", "z1", "s0", "s1", "c0", "c1"];
+const STEPS: [&str; 14] =
+    ["r0", "r1", "o0", "z0", "z1", "s0", "s1", "c0", "c1", "i0", "t0", "m", "m/i1", "m/r2"];
 
 fn step(n: u8) -> &'static str {
     STEPS[usize::from(n) % STEPS.len()]
@@ -54,7 +57,9 @@ impl Said {
         let id = step(which);
         let again = [Again::Default, Again::Default, Again::Never, Again::Pause];
         let failing = || failure(id, error(again[usize::from(how / 4) % 4]));
-        match (id.as_bytes()[0], how % 16) {
+        let leaf = id.rsplit('/').next().unwrap_or(id);
+        let close = if how > 100 { Close::Cancel } else { Close::Abandon };
+        match (leaf.as_bytes()[0], how % 16) {
             // Now and then the code has changed what a name means.
             (_, 15) => sleep(id, 40),
             (_, 14) => Op::Status(if how > 100 { text("null") } else { text("{\"at\":1}") }),
@@ -66,6 +71,9 @@ impl Said {
             (b'r' | b'o', _) => failing(),
             (b'z', _) => sleep(id, u64::from(how) * 700),
             (b's', _) => signal(id, "n0", (how > 100).then_some(u64::from(how) * 500)),
+            (b'i', _) => invoke(id, close),
+            (b't', _) => send(id),
+            (b'm', _) => scope(id),
             _ => callback(id, (how > 100).then_some(u64::from(how) * 500)),
         }
     }
@@ -105,6 +113,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => any::<u8>().prop_map(Event::Arriving),
         1 => any::<usize>().prop_map(Event::Repeat),
         3 => Just(Event::Drain),
+        3 => any::<bool>().prop_map(Event::Deliver),
         4 => prop_oneof![0..200u64, 0..90_000u64, Just(3_600_000)].prop_map(Event::Advance),
         3 => (0..20u64).prop_map(Event::Nearly),
         2 => any::<bool>().prop_map(Event::Crash),
@@ -252,6 +261,11 @@ impl<H: FnMut(&Sent, &Said) -> Answer> Play<H> {
                 let _: Result<(), Refusal> = self.w.cause(Cause::Drained(messages));
                 assert_eq!(format!("{:?}", self.w.run), format!("{twice:?}"), "twice is once");
             }
+            Event::Deliver(fails) => {
+                if let Some(m) = self.w.deliver(fails.then_some("{}")) {
+                    self.tell(m);
+                }
+            }
             Event::Advance(by) => {
                 self.w.clock = self.w.clock + ms(*by);
                 let _: Result<(), Refusal> = self.w.cause(Cause::Tick);
@@ -306,6 +320,8 @@ enum Stmt {
     Sleep(u64),
     Signal(Option<u64>),
     Callback(Option<u64>),
+    Child,
+    Send,
     All(Vec<Stmt>),
     Any(Vec<Stmt>),
 }
@@ -316,6 +332,8 @@ fn leaf() -> impl Strategy<Value = Stmt> {
         (0..200_000u64).prop_map(Stmt::Sleep),
         timeout().prop_map(Stmt::Signal),
         timeout().prop_map(Stmt::Callback),
+        Just(Stmt::Child),
+        Just(Stmt::Send),
     ]
 }
 
@@ -402,6 +420,8 @@ fn ask(id: &str, stmt: &Stmt) -> Op {
         Stmt::Sleep(length) => sleep(id, *length),
         Stmt::Signal(timeout) => signal(id, "n0", *timeout),
         Stmt::Callback(timeout) => callback(id, *timeout),
+        Stmt::Child => invoke(id, Close::Cancel),
+        Stmt::Send => send(id),
         _ => panic!("not a leaf: {stmt:?}"),
     }
 }
@@ -428,12 +448,16 @@ impl World {
                     self.report(handler(&sent), false);
                 }
             } else {
+                while let Some(m) = self.deliver(None) {
+                    self.db.accept(m);
+                }
+                self.drain();
                 let asked: Vec<String> = self.run.pending.values().cloned().collect();
                 for id in asked {
                     match self.run.steps[&id].op {
                         OpKind::Signal => drop(self.signal("n0", "1")),
                         OpKind::Callback => drop(self.tell(MessageKind::CallbackValue, &id, "1")),
-                        OpKind::Run | OpKind::Sleep => {}
+                        _ => {}
                     }
                 }
                 let wake = self.run.next_wake(self.env().past);

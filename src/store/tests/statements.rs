@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 83] = [
+const ALL: [(&str, &str); 89] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -89,6 +89,12 @@ const ALL: [(&str, &str); 83] = [
     ("schema exists", migrate::SCHEMA_EXISTS),
     ("table exists", migrate::TABLE_EXISTS),
     ("applied", migrate::APPLIED),
+    ("posted", outbox::POSTED),
+    ("hold", outbox::HOLD),
+    ("lock runs", outbox::LOCK_RUNS),
+    ("ended", outbox::ENDED),
+    ("remove", outbox::REMOVE),
+    ("put off", outbox::PUT_OFF),
 ];
 
 const RETENTION: [(&str, &str); 9] = [
