@@ -139,6 +139,7 @@ impl Replay {
                 created_at: run.created_at,
                 seed: &run.seed,
                 tags: &run.tags,
+                parent: None,
             },
             turn: Turn {
                 id,
@@ -146,6 +147,7 @@ impl Replay {
                 attempt: 1,
                 reason: "replay",
                 budget_ms: BUDGET_MS,
+                transport: "respond",
             },
             input: &run.input,
             settled: &fragment,
