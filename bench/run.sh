@@ -3,11 +3,14 @@
 # Postgres is private, with fsync on. All on this machine.
 #
 #   bench/run.sh [SECONDS]     how long each line is measured (default 5)
+#   TRANSPORT=duplex bench/run.sh     over respond (default), checkpoint, duplex or stream
+#   BYTES=1 bench/run.sh       bytes sent to the handler a step, for runs of 10 to 10,000 steps
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-5}
 port=${PORT:-8585}
 handler_port=$((port + 1))
+export TRANSPORT=${TRANSPORT:-respond}
 dir=$(mktemp -d)
 chmod 755 "$dir"
 bin=${CARGO_TARGET_DIR:-target}/release
@@ -31,7 +34,23 @@ for _ in $(seq 300); do
   sleep 0.1
 done
 curl -fsS -X POST "http://127.0.0.1:$port/v1/endpoints" -H 'content-type: application/json' \
-  -d "{\"name\":\"bench\",\"url\":\"http://127.0.0.1:$handler_port/\",\"functions\":[{\"name\":\"steps\"}],\"discover\":false}" >/dev/null
+  -d "{\"name\":\"bench\",\"url\":\"http://127.0.0.1:$handler_port/\",\"functions\":[{\"name\":\"steps\"}],\"transports\":[\"$TRANSPORT\"],\"discover\":false}" >/dev/null
+
+sent() {
+  curl -fsS "http://127.0.0.1:$port/metrics" |
+    awk '/^stepwell_invocation_sent_bytes_total/ { n += $2 } END { printf "%d", n }'
+}
+if [ -n "${BYTES:-}" ]; then
+  printf '%10s %6s %14s\n' transport steps bytes/step
+  for steps in 10 100 1000 10000; do
+    before=$(sent)
+    curl -fsS -X POST "http://127.0.0.1:$port/v1/functions/steps/runs?wait=280s" \
+      -H 'content-type: application/json' -d "{\"input\":$steps}" >/dev/null
+    awk -v t="$TRANSPORT" -v s="$steps" -v b="$(($(sent) - before))" \
+      'BEGIN { printf "%10s %6d %14.1f\n", t, s, b / s }'
+  done
+  exit
+fi
 
 cat >"$dir/start.lua" <<'LUA'
 wrk.method = "POST"

@@ -126,6 +126,12 @@ impl Conversation {
         }
     }
 
+    /// The steps that the checkpoints which are not answered yet have settled, by `seq`.
+    fn sent(&self) -> Vec<i32> {
+        let applied = self.waiting.iter().filter_map(|w| w.came_to.as_ref()?.as_ref().ok());
+        applied.flat_map(|heard| heard.own.iter().copied()).collect()
+    }
+
     pub(super) const fn is_of(&self, epoch: i32) -> bool {
         self.epoch == epoch
     }
@@ -355,6 +361,8 @@ impl Engine {
         let open = run.talking() == Some(talk.epoch);
         let mut refused = false;
         let mut kept = VecDeque::new();
+        // What a handler has sent on lines it is not sent back, be it acknowledged now or next.
+        let sent = if talk.line.is_some() { talk.sent() } else { Vec::new() };
         while let Some(mut waiting) = talk.waiting.pop_front() {
             let told: Told = match waiting.came_to.take() {
                 None if run.ended() => Err(Error::RunEnded(run.id)),
@@ -368,7 +376,16 @@ impl Engine {
                 }
                 Some(Ok(heard)) if talk.line.is_some() && waiting.is_line() => {
                     let hears = run.hears(past);
-                    let line = self.acknowledgement(run, waiting.n, &heard, None, (open, past));
+                    let deaf = talk.line.as_ref().is_some_and(|l| l.deaf);
+                    let line = if deaf {
+                        if open {
+                            run.told(run.seq, past);
+                        }
+                        Bytes::new()
+                    } else {
+                        let heard = Heard { own: sent.clone(), ..heard };
+                        self.acknowledgement(run, waiting.n, &heard, None, (open, past))
+                    };
                     if hears {
                         run.heard_of();
                     } else if let Some(Who::Line { push, .. }) = waiting.who.first_mut() {

@@ -63,18 +63,14 @@ pub(super) struct Fallback {
 pub(super) struct Line {
     pub(super) sender: LineSender,
     closed: Arc<Notify>,
+    /// Nobody hears what is said on it: only that it is said.
+    pub(super) deaf: bool,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
         self.closed.notify_one();
     }
-}
-
-/// What one line says.
-enum Said {
-    Beat,
-    Part(i32, Answer),
 }
 
 impl Engine {
@@ -159,7 +155,7 @@ impl Engine {
 
     async fn converse(&self, ready: &Ready, sender: LineSender, mut from: LineReceiver) -> Came {
         let closed = Arc::new(Notify::new());
-        let line = Line { sender: sender.clone(), closed: Arc::clone(&closed) };
+        let line = Line { sender: sender.clone(), closed: Arc::clone(&closed), deaf: false };
         if !self.attach(ready, line) {
             return gone(&sender);
         }
@@ -218,7 +214,7 @@ impl Engine {
     async fn take_stream(&self, ready: &Ready, mut from: LineReceiver) -> Came {
         let closed = Arc::new(Notify::new());
         let (sender, mut recorded) = mpsc::channel(ON_THEIR_WAY);
-        let line = Line { sender: sender.clone(), closed: Arc::clone(&closed) };
+        let line = Line { sender: sender.clone(), closed: Arc::clone(&closed), deaf: true };
         if !self.attach(ready, line) {
             return spoken("the exchange was over");
         }
@@ -229,18 +225,12 @@ impl Engine {
                 Ok(None) => return spoken("the stream ended without a terminal line"),
                 Err(failure) => return cut(&failure),
             };
-            let said = match protocol::parse_stream_line(&line, self.answer_limits()) {
-                Ok(None) => Said::Beat,
-                Ok(Some(answer)) => {
-                    n += 1;
-                    Said::Part(n, answer)
-                }
+            let answer = match protocol::parse_stream_line(&line, self.answer_limits()) {
+                Ok(None) => continue,
+                Ok(Some(answer)) => answer,
                 Err(error) => return refused(&error),
             };
-            let Said::Part(n, answer) = said else {
-                ready.life.sign();
-                continue;
-            };
+            n += 1;
             let ends = ends_turn(&answer, false);
             // Nobody hears these acknowledgements: they only say that there is room again.
             let permit = loop {
@@ -310,16 +300,14 @@ async fn next(
     let beat = KEEP_ALIVE.min(silence / 4);
     let mut quiet = Duration::ZERO;
     loop {
-        match from.next_within(beat, silence).await {
-            Some(next) => return next,
-            None => {
-                quiet += beat;
-                if quiet >= silence {
-                    return Err(Failure::Silence(silence));
-                }
-                keep_alive();
-            }
+        if let Some(next) = from.next_within(beat, silence).await {
+            return next;
         }
+        quiet += beat;
+        if quiet >= silence {
+            return Err(Failure::Silence(silence));
+        }
+        keep_alive();
     }
 }
 

@@ -394,7 +394,7 @@ async fn a_stream_is_recorded_line_by_line() {
     let g = Gateway::start().await;
     let cut = Arc::new(Notify::new());
     let end = Arc::clone(&cut);
-    let t = Talker::serve(move |it, lines| {
+    let t = Talker::serve(move |it, mut lines| {
         let end = Arc::clone(&end);
         async move {
             assert_eq!(it["invocation"]["transport"], "stream");
@@ -427,7 +427,7 @@ async fn a_stream_is_recorded_line_by_line() {
 #[tokio::test]
 async fn a_stream_s_last_line_may_await_and_a_bad_line_is_a_failed_exchange() {
     let g = Gateway::start().await;
-    let t = Talker::serve(|it, lines| async move {
+    let t = Talker::serve(|it, mut lines| async move {
         if it["input"] == "bad" {
             lines.say(value("a", json!(1))).await;
             lines.say(json!({"op": "run", "id": "b", "value": 1, "error": {}})).await;

@@ -53,11 +53,11 @@ impl Lines {
         Some(serde_json::from_slice(&line).unwrap_or_else(|e| panic!("{e}: {line:?}")))
     }
 
-    pub async fn say(&self, line: Value) {
+    pub async fn say(&mut self, line: Value) {
         self.bytes(format!("{line}\n")).await;
     }
 
-    pub async fn bytes(&self, bytes: impl Into<Bytes>) {
+    pub async fn bytes(&mut self, bytes: impl Into<Bytes>) {
         // The gateway may have gone.
         drop(self.to.send(Ok(bytes.into())).await);
     }

@@ -206,7 +206,7 @@ impl Player {
         said.ops.is_empty() && said.end.0 == "await"
     }
 
-    async fn stream(self, it: Value, lines: Lines) {
+    async fn stream(self, it: Value, mut lines: Lines) {
         let said = self.play(&it, it["steps"].as_object().expect("steps"));
         for op in said.ops {
             lines.say(op).await;
