@@ -165,6 +165,7 @@ async fn register_when_up(engine: Engine, url: url::Url, secret: Option<String>)
             max_inline_bytes: None,
             discover: true,
             dry_run: false,
+            replay: 0,
             force: false,
             by: "local".to_owned(),
         };

@@ -4,7 +4,7 @@
 //!
 //! - floor 0: [`machine`] decides what happens to a run, [`clock`] says what time it is;
 //! - floor 1: [`protocol`] is the wire to handlers, [`store`] is Postgres, [`outbound`] is HTTP to
-//!   strangers;
+//!   strangers, [`replay`] holds new code against a recorded run;
 //! - floor 2: [`engine`] is the only place where the machine meets store and handlers;
 //! - floor 3: [`api`] speaks HTTP with customers;
 //! - beside them: [`cli`] talks to a running gateway, [`conformance`] tests handlers, [`dev`] brings
@@ -20,5 +20,6 @@ pub mod engine;
 pub mod machine;
 pub mod outbound;
 pub mod protocol;
+pub mod replay;
 pub mod store;
 pub mod telemetry;

@@ -41,6 +41,9 @@ pub(super) struct EndpointRequest {
     discover: Option<bool>,
     /// Probe and tell, record nothing.
     dry_run: Option<bool>,
+    /// With `dry_run`: replay so many of the most recent runs of each function against the handler.
+    #[schema(maximum = 100)]
+    replay: Option<u8>,
     /// Go on although functions with live runs are dropped; those are parked.
     force: Option<bool>,
 }
@@ -92,6 +95,14 @@ pub(super) fn read(f: &mut Fields<'_>, by: &str) -> Registration {
     if max_inline_bytes.is_some_and(|n| !((64 << 10)..=(16 << 20)).contains(&n)) {
         f.fault("max_inline_bytes", "must be from 65536 to 16777216");
     }
+    let dry_run = f.value("dry_run").unwrap_or(false);
+    let replay = f.value::<u8>("replay").unwrap_or(0);
+    if replay > 100 {
+        f.fault("replay", "must be from 0 to 100");
+    }
+    if replay > 0 && !dry_run {
+        f.fault("replay", "has no meaning without `dry_run`");
+    }
     Registration {
         name: name.unwrap_or_default(),
         url: url.unwrap_or_default(),
@@ -102,7 +113,8 @@ pub(super) fn read(f: &mut Fields<'_>, by: &str) -> Registration {
         pages: f.value("pages").unwrap_or(false),
         max_inline_bytes,
         discover,
-        dry_run: f.value("dry_run").unwrap_or(false),
+        dry_run,
+        replay,
         force: f.value("force").unwrap_or(false),
         by: by.to_owned(),
     }
@@ -129,7 +141,7 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
 }
 
 /// The form of a handler's URL; whether it may be reached is the engine's to say.
-fn check_url(text: &str) -> Result<String, String> {
+pub(super) fn check_url(text: &str) -> Result<String, String> {
     let url = url::Url::parse(text).map_err(|e| format!("is not a URL: {e}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         Err("must be an `http` or `https` URL".to_owned())
@@ -156,7 +168,7 @@ pub(super) fn check_secret(text: &str) -> Result<String, String> {
     }
 }
 
-fn extra_headers(f: &mut Fields<'_>) -> BTreeMap<String, String> {
+pub(super) fn extra_headers(f: &mut Fields<'_>) -> BTreeMap<String, String> {
     let headers: BTreeMap<String, String> = f.value("headers").unwrap_or_default();
     if headers.len() > 32 {
         f.fault("headers", "has more than 32 headers");

@@ -6,9 +6,10 @@ use utoipa::ToSchema;
 use super::shapes::Payload;
 use crate::engine::{
     DeploymentView, EndpointHealth, EndpointState, EndpointView, FunctionView, KeyRow, ProbeStage,
-    Registered, Rotated, Setting, Source,
+    Registered, Replayed, Rotated, Setting, Source,
 };
-use crate::machine::{DeploymentId, EndpointId, KeyId, Timestamp};
+use crate::machine::{DeploymentId, EndpointId, KeyId, RunId, Timestamp};
+use crate::replay::Report;
 
 /// An endpoint.
 #[derive(Debug, Serialize, ToSchema)]
@@ -187,12 +188,70 @@ pub(super) struct RegisteredBody {
     /// The signing secret, where one was made just now. It is not shown again.
     secret: Option<String>,
     probe: ProbeBody,
+    /// What replays of recent runs came to, where a dry run asked for them.
+    replays: Vec<ReplayedBody>,
+}
+
+/// The replay of a run.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Replayed)]
+pub(super) struct ReplayedBody {
+    #[schema(value_type = String)]
+    run: RunId,
+    function: String,
+    #[serde(flatten)]
+    #[schema(inline)]
+    report: ReplayBody,
+}
+
+impl From<Replayed> for ReplayedBody {
+    fn from(r: Replayed) -> Self {
+        Self { run: r.run, function: r.function, report: r.report.into() }
+    }
+}
+
+/// What a replay came to.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Replay)]
+pub(super) struct ReplayBody {
+    /// Null where the candidate does what was done.
+    divergence: Option<DivergenceBody>,
+    /// Steps that the candidate asks for and the run never had; no divergence by themselves.
+    inserted: Vec<String>,
+    /// Steps that the run had and the candidate does not ask for; no divergence by themselves.
+    removed: Vec<String>,
+    /// Why the replay ended before the candidate did, if it did.
+    stopped: Option<String>,
+    /// How often the candidate was invoked.
+    invocations: u32,
+}
+
+/// The first thing that a candidate does otherwise.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Divergence)]
+pub(super) struct DivergenceBody {
+    /// Null where it is about the end, or about an answer as a whole.
+    step: Option<String>,
+    /// What is recorded.
+    expected: String,
+    /// What the candidate did.
+    got: String,
+}
+
+impl From<Report> for ReplayBody {
+    fn from(r: Report) -> Self {
+        let Report { divergence, inserted, removed, stopped, invocations } = r;
+        let divergence =
+            divergence.map(|d| DivergenceBody { step: d.step, expected: d.expected, got: d.got });
+        Self { divergence, inserted, removed, stopped, invocations }
+    }
 }
 
 impl RegisteredBody {
     /// Nothing was recorded.
-    pub(super) fn dry_run(probe: Vec<ProbeStage>) -> Self {
-        Self { endpoint: None, deployment: None, secret: None, probe: probe.into() }
+    pub(super) fn dry_run(probe: Vec<ProbeStage>, replays: Vec<Replayed>) -> Self {
+        let replays = replays.into_iter().map(Into::into).collect();
+        Self { endpoint: None, deployment: None, secret: None, probe: probe.into(), replays }
     }
 }
 
@@ -203,6 +262,7 @@ impl From<Registered> for RegisteredBody {
             deployment: Some(r.deployment.into()),
             secret: r.secret,
             probe: r.probe.into(),
+            replays: Vec::new(),
         }
     }
 }

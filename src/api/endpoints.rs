@@ -50,7 +50,9 @@ pub(super) async fn register_endpoint(
 fn registered(outcome: RegisterOutcome) -> Result<Response, Problem> {
     match outcome {
         RegisterOutcome::Registered(registered) => Ok(created(*registered)),
-        RegisterOutcome::DryRun(probe) => Ok(Json(RegisteredBody::dry_run(probe)).into_response()),
+        RegisterOutcome::DryRun(probe, replays) => {
+            Ok(Json(RegisteredBody::dry_run(probe, replays)).into_response())
+        }
         RegisterOutcome::ProbeFailed(probe) => {
             let failed = probe.iter().find(|s| s.ok == Some(false));
             let detail = failed.map_or_else(

@@ -119,6 +119,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(acts::retry_run_now))
         .routes(routes!(operator::rewind_run))
         .routes(routes!(operator::rerun_run))
+        .routes(routes!(operator::replay_run))
         // A step's id may have slashes: what is done with it is the last part of the path.
         .route("/v1/runs/{id}/steps/{*step}", axum::routing::post(operator::act_on_step))
         .routes(routes!(signals::list_signals))

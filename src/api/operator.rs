@@ -11,14 +11,16 @@ use utoipa::ToSchema;
 
 use super::ApiState;
 use super::acts::{ActRequest, reason};
-use super::auth::Operator;
+use super::auth::{Deployer, Operator};
 use super::catalogue::Code;
+use super::endpoint_request::{check_secret, check_url, extra_headers};
+use super::endpoint_shapes::ReplayBody;
 use super::fields::{self, Fields, plain_text};
 use super::problem::Problem;
 use super::request::{At, Headers, Params, Sent, check_input, idempotency, run_id, traceparent};
 use super::shapes::RunBody;
 use super::start::REPLAYED;
-use crate::engine::{ByHand, Rerun, Started};
+use crate::engine::{ByHand, Candidate, Rerun, Started};
 use crate::machine::{Act, StepError};
 
 /// The longest id of a step, in bytes.
@@ -261,6 +263,51 @@ pub(super) async fn rerun_run(
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// Code to replay a run against.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read")]
+pub(super) struct ReplayRequest {
+    /// Where the candidate is.
+    #[schema(format = "uri", example = "http://127.0.0.1:3000/")]
+    url: String,
+    /// What the calls are signed with (`whsec_…`); left out: the secrets of the run's own endpoint.
+    secret: Option<String>,
+    /// Extra request headers. Those of the run's own endpoint are not sent.
+    headers: Option<BTreeMap<String, String>>,
+}
+
+/// Hold new code against a recorded run.
+///
+/// The candidate is invoked with no steps and `reason: "replay"`, and each step that it asks for or
+/// reports settles as it is recorded, in memory: nothing is recorded, and the candidate must not
+/// run the bodies of its steps. The first divergence ends it.
+#[utoipa::path(
+    post, path = "/v1/runs/{id}/replay", tag = "runs",
+    params(("id" = String, Path, description = "The run")),
+    request_body(content = ReplayRequest, content_type = "application/json"),
+    responses((status = 200, description = "What came of it", body = ReplayBody)),
+    extensions(("x-problems" = json!(["run-not-found"])))
+)]
+pub(super) async fn replay_run(
+    State(state): State<ApiState>,
+    Deployer(caller): Deployer,
+    At(id): At<String>,
+    params: Params,
+    sent: Sent,
+) -> Result<Json<ReplayBody>, Problem> {
+    let run = run_id(&id)?;
+    params.finish()?;
+    let candidate = fields::read(&sent.0, |f| {
+        let url = f.parsed("url", check_url);
+        Candidate {
+            url: f.need("url", url).unwrap_or_default(),
+            secret: f.parsed("secret", check_secret),
+            headers: extra_headers(f),
+        }
+    })?;
+    Ok(Json(state.engine.replay(&caller.namespace, run, candidate).await?.into()))
 }
 
 fn how(f: &mut Fields<'_>) -> Rerun {

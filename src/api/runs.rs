@@ -191,7 +191,8 @@ pub(super) async fn export_run(
     let run = run_id(&id)?;
     params.finish()?;
     let view = state.engine.view(&caller.namespace, run).await?;
-    let stream = export(state, caller.namespace, view);
+    let seed = state.engine.seed(&caller.namespace, run).await?;
+    let stream = export(state, caller.namespace, view, seed);
     let name = format!("attachment; filename=\"{run}.json\"");
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
@@ -210,6 +211,8 @@ pub(super) async fn export_run(
 pub(super) struct ExportBody {
     /// The form of this document: 1.
     stepwell_export: u32,
+    /// Its handler's deterministic source of chance.
+    seed: String,
     run: RunBody,
     /// Every step, with its value however large.
     journal: Vec<EntryBody>,
@@ -224,11 +227,14 @@ fn export(
     state: ApiState,
     ns: Namespace,
     view: RunView,
+    seed: String,
 ) -> impl futures::Stream<Item = Result<Bytes, ExportError>> + Send {
     try_stream! {
         let engine = &state.engine;
         let run = view.id;
-        yield text("{\"stepwell_export\":1,\"run\":");
+        yield text("{\"stepwell_export\":1,\"seed\":");
+        yield json(&seed)?;
+        yield text(",\"run\":");
         yield json(&RunBody::from(view))?;
         yield text(",\"journal\":[");
         let (mut after, mut first) = (0, true);

@@ -1,6 +1,7 @@
 //! `stepwell endpoint`: register the URLs that host functions, and look after them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,12 @@ use super::failure::Failure;
 use super::input;
 use super::model;
 use super::output::{Format, Output, plain};
+use super::replay::Report;
 use super::run::print_list;
 use super::secret::Secret;
+
+/// How much longer than usual a registration may take that replays runs.
+const REPLAYS: Duration = Duration::from_mins(30);
 
 /// What can be done with endpoints. An endpoint is named by its name or id.
 #[derive(Debug, Clone, Subcommand)]
@@ -48,6 +53,21 @@ pub enum EndpointCommand {
         /// The endpoint.
         endpoint: String,
     },
+    /// Call the handler and say what was seen, stage by stage.
+    Test {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Send it nothing: its runs are parked.
+    Disable {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Put it back into service: its runs go on, and new ones start.
+    Enable {
+        /// The endpoint.
+        endpoint: String,
+    },
 }
 
 /// `stepwell endpoint register`.
@@ -73,6 +93,10 @@ pub struct Register {
     /// Only try it and say what was found.
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: replay so many of the most recent runs of each function against it; exit
+    /// code 1 if one diverges.
+    #[arg(long, value_name = "N", requires = "dry_run")]
+    replay: Option<u8>,
     /// Go on although a function that has live runs is dropped.
     #[arg(long)]
     force: bool,
@@ -108,6 +132,8 @@ struct Registration<'a> {
     discover: Option<bool>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay: Option<u8>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     force: bool,
 }
@@ -164,6 +190,9 @@ pub(super) async fn execute(
             Ok(())
         }
         EndpointCommand::Sync { endpoint } => post(&endpoint, "sync", client, out).await,
+        EndpointCommand::Test { endpoint } => test(&endpoint, client, out).await,
+        EndpointCommand::Disable { endpoint } => post(&endpoint, "disable", client, out).await,
+        EndpointCommand::Enable { endpoint } => post(&endpoint, "enable", client, out).await,
         EndpointCommand::RotateSecret { endpoint } => {
             post(&endpoint, "rotate-secret", client, out).await?;
             out.note("Keep the secret now: it is not shown again.");
@@ -183,10 +212,67 @@ async fn register(register: Register, client: &Client, out: &mut Output) -> Resu
         functions: register.functions.into_iter().map(|name| Function { name }).collect(),
         discover: (register.no_discover || listed).then_some(false),
         dry_run: register.dry_run,
+        replay: register.replay,
         force: register.force,
     };
-    let answer = client.send(Request::post(&["endpoints"], &body)).await?;
-    print(&answer, out)
+    let request = Request::post(&["endpoints"], &body);
+    let extra = register.replay.map_or(Duration::ZERO, |_| REPLAYS);
+    let answer = client.send(Request { extra, ..request }).await?;
+    print(&answer, out)?;
+    if register.replay.is_some() { replayed(&answer, out) } else { Ok(()) }
+}
+
+/// Prints what replays of recent runs came to; a failure if one diverged.
+fn replayed(answer: &Answer, out: &mut Output) -> Result<(), Failure> {
+    #[derive(Deserialize)]
+    struct Replayed {
+        run: String,
+        function: String,
+        #[serde(flatten)]
+        report: Report,
+    }
+    #[derive(Deserialize)]
+    struct Replays {
+        #[serde(default)]
+        replays: Vec<Replayed>,
+    }
+    let Replays { replays } = answer.read()?;
+    if out.format() == Format::Table {
+        for replay in &replays {
+            out.line("")?;
+            out.line(&plain(&format!("{} ({})", replay.run, replay.function)))?;
+            for line in replay.report.lines() {
+                out.line(&plain(&format!("  {line}")))?;
+            }
+        }
+    }
+    replays.iter().try_for_each(|replay| replay.report.verdict())
+}
+
+/// Prints what a probe saw; a failure if a stage failed.
+async fn test(endpoint: &str, client: &Client, out: &mut Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Nothing {}
+    #[derive(Deserialize)]
+    struct Probe {
+        ok: bool,
+    }
+    let path = ["endpoints", endpoint, "probe"];
+    let answer = client.send(Request::post(&path, &Nothing {})).await?;
+    let text = answer.text()?;
+    if out.format().is_json() {
+        out.json(text)?;
+    } else {
+        for line in model::probe_lines(text) {
+            out.line(&plain(&line))?;
+        }
+    }
+    let Probe { ok } = answer.read()?;
+    if ok {
+        Ok(())
+    } else {
+        Err(Failure::Unexpected("the handler did not answer as it should".to_owned()))
+    }
 }
 
 async fn post(

@@ -46,6 +46,8 @@ pub(super) enum Failure {
     TimedOut(String),
     /// The awaited run ended otherwise than completed.
     RunFailed(String),
+    /// New code does not do what a recorded run did.
+    Diverged(String),
     /// The user was asked and said no.
     Declined,
     /// Standard output or a file could not be used.
@@ -94,9 +96,11 @@ impl Failure {
             Self::RunFailed(_) => exit::RUN_FAILED,
             Self::Problem(problem) => problem.exit_code(),
             Self::Io(_) if self.is_broken_pipe() => exit::OK,
-            Self::Unreachable { .. } | Self::Unexpected(_) | Self::Declined | Self::Io(_) => {
-                exit::FAILURE
-            }
+            Self::Unreachable { .. }
+            | Self::Unexpected(_)
+            | Self::Diverged(_)
+            | Self::Declined
+            | Self::Io(_) => exit::FAILURE,
         }
     }
 
@@ -119,6 +123,7 @@ impl Failure {
         match self {
             Self::Usage(text)
             | Self::Unexpected(text)
+            | Self::Diverged(text)
             | Self::NotFound(text)
             | Self::TimedOut(text)
             | Self::RunFailed(text) => plain(text),

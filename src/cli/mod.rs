@@ -8,16 +8,21 @@ mod client;
 mod conformance;
 mod endpoint;
 mod failure;
+mod function;
 mod input;
 mod json_text;
 mod key;
 mod model;
 mod output;
+mod replay;
+mod rerun;
 mod run;
+mod run_id;
 mod secret;
 mod server;
 mod signal;
 mod sse;
+mod step;
 mod trace;
 mod tree;
 mod wait;
@@ -42,14 +47,17 @@ use output::Output;
 pub use conformance::{ConformanceArgs, Transport};
 pub use endpoint::EndpointCommand;
 pub use failure::exit;
+pub use function::FunctionCommand;
 pub use key::{KeyCommand, KeyCreate};
 pub use output::{Color, Format};
+pub use replay::RunReplay;
 pub use run::RunCommand;
 pub use secret::Secret;
 pub use server::{
     Database, DevArgs, DoctorArgs, LogFormat, MigrateAction, MigrateArgs, OpenapiArgs, ServeArgs,
 };
 pub use signal::SignalCommand;
+pub use step::StepCommand;
 
 /// `stepwell`: durable functions over plain HTTP.
 #[derive(Debug, Parser)]
@@ -161,6 +169,12 @@ pub enum ClientCommand {
     /// Start runs, look at them, and act on them.
     #[command(subcommand, arg_required_else_help = true)]
     Run(RunCommand),
+    /// Settle a step of a run by hand, or hurry it.
+    #[command(subcommand, arg_required_else_help = true)]
+    Step(StepCommand),
+    /// Look at the functions that endpoints host.
+    #[command(subcommand, arg_required_else_help = true)]
+    Function(FunctionCommand),
     /// Send signals to runs.
     #[command(subcommand, arg_required_else_help = true)]
     Signal(SignalCommand),
@@ -203,6 +217,11 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
     let connect = || Client::new(&global.url, global.api_key.as_ref(), global.timeout);
     match command {
         ClientCommand::Endpoint(command) => endpoint::execute(command, &connect()?, out).await,
+        ClientCommand::Run(RunCommand::Replay(replay)) => {
+            replay::execute(replay, global, out).await
+        }
+        ClientCommand::Step(command) => step::execute(command, &connect()?, out).await,
+        ClientCommand::Function(command) => function::execute(command, &connect()?, out).await,
         ClientCommand::Run(command) => run::execute(command, &connect()?, out).await,
         ClientCommand::Signal(command) => signal::execute(command, &connect()?, out).await,
         ClientCommand::Key(command) => key::execute(command, &connect()?, out).await,

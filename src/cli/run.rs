@@ -12,16 +12,13 @@ use super::failure::Failure;
 use super::input;
 use super::model::{Entry, Page, Run, cell, error_line};
 use super::output::{Format, Output, plain};
+use super::replay::RunReplay;
+use super::rerun::{self, RunRerun};
+pub(super) use super::run_id::resolve;
 use super::trace;
 use super::tree;
 use super::wait::{self, Limit};
-use crate::machine::RunId;
 use crate::machine::time::{Timestamp, format_duration, parse_duration};
-
-/// How much of an id must be given: eight characters bound its moment to about a second.
-const LEAST_DIGITS: usize = 8;
-/// How far a run's time of creation may be from the moment in its id.
-const SLACK: Duration = Duration::from_secs(2);
 
 /// What can be done with runs. A run is named by its id or a unique beginning of it.
 #[derive(Debug, Clone, Subcommand)]
@@ -80,6 +77,17 @@ pub enum RunCommand {
     },
     /// Do at once what waits for its next attempt.
     RetryNow(Act),
+    /// Let a run that has failed go on under its id: failed steps run again, the others stay.
+    Rewind(Act),
+    /// Start a new run that does this one again.
+    Rerun(RunRerun),
+    /// Print everything about a run as one JSON document.
+    Export {
+        /// The run.
+        run: String,
+    },
+    /// Hold new code against a recorded run; exit code 1 if it does something else.
+    Replay(RunReplay),
 }
 
 /// `stepwell run start`.
@@ -216,6 +224,16 @@ pub(super) async fn execute(
             self::act("resume", act, deployment, client, out).await
         }
         RunCommand::RetryNow(act) => self::act("retry-now", act, None, client, out).await,
+        RunCommand::Rewind(act) => self::act("rewind", act, None, client, out).await,
+        RunCommand::Rerun(rerun) => rerun::execute(rerun, client, out).await,
+        RunCommand::Export { run } => {
+            let id = resolve(client, &run).await?;
+            let answer = client.send(Request::get(&["runs", &id, "export"])).await?;
+            out.bytes(&answer.body)
+        }
+        RunCommand::Replay(_) => {
+            Err(Failure::Unexpected("a replay is no request to the gateway".to_owned()))
+        }
     }
 }
 
@@ -338,7 +356,7 @@ pub(super) fn print_list(
 }
 
 /// Prints a run without its steps.
-fn print(answer: &Answer, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn print(answer: &Answer, out: &mut Output) -> Result<(), Failure> {
     let run: Run = answer.read()?;
     match out.format() {
         Format::Json | Format::Jsonl => out.json(answer.text()?),
@@ -487,46 +505,5 @@ async fn act(
             out.note(&format!("{verb} accepted for run {id}"));
             Ok(())
         }
-    }
-}
-
-/// The whole id of a run that is named by its id or by a beginning of it that only one run has. An
-/// id begins with its moment of creation, so the beginning bounds where to look.
-pub(super) async fn resolve(client: &Client, text: &str) -> Result<String, Failure> {
-    if text.parse::<RunId>().is_ok() {
-        return Ok(text.to_owned());
-    }
-    let none = || Failure::NotFound(format!("there is no run whose id is or begins with {text}"));
-    let digits = text.strip_prefix("run_").unwrap_or(text).to_ascii_lowercase();
-    if !(LEAST_DIGITS..26).contains(&digits.len()) {
-        return Err(Failure::Usage(format!(
-            "{text} is no run's id; a beginning needs {LEAST_DIGITS} characters after run_"
-        )));
-    }
-    let bound = |fill: &str| {
-        let whole = format!("run_{digits}{}", fill.repeat(26 - digits.len()));
-        let id: RunId = whole.parse().map_err(|_| none())?;
-        let millis = i64::try_from(id.uuid().as_u128() >> 80).expect("48 bits");
-        Ok::<_, Failure>(Timestamp::from_micros(millis * 1_000))
-    };
-    let query = [
-        ("started_after", (bound("0")? - SLACK).to_string()),
-        ("started_before", (bound("z")? + SLACK).to_string()),
-    ];
-    let page = client.list(&["runs"], &query, 10_000).await?;
-    let mut found = Vec::new();
-    for item in &page.data {
-        let run: Run = document(item.get())?;
-        if run.id.strip_prefix("run_").is_some_and(|id| id.starts_with(&digits)) {
-            found.push(run.id);
-        }
-    }
-    match found.len() {
-        0 => Err(none()),
-        1 => Ok(found.remove(0)),
-        _ => Err(Failure::Usage(format!(
-            "{text} is the beginning of several ids: {}",
-            found.join(", ")
-        ))),
     }
 }

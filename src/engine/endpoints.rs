@@ -22,7 +22,7 @@ use crate::store;
 /// How long the secret before a rotation signs too.
 const ROTATION_GRACE: Duration = Duration::from_hours(24);
 /// How many runs are named where they are in the way.
-const SHOWN_RUNS: i64 = 10;
+const SHOWN_RUNS: i64 = 20;
 /// How many runs one delete cancels at most; more are cancelled by their deadline only.
 const MOST_CANCELLED: i64 = 100_000;
 /// How long a delete waits for its cancelled runs, while their handler can still be called.
@@ -100,7 +100,7 @@ impl Engine {
         }
         let Some(manifest) = manifest else {
             return Ok(if r.dry_run {
-                RegisterOutcome::DryRun(asked.stages)
+                RegisterOutcome::DryRun(asked.stages, Vec::new())
             } else {
                 RegisterOutcome::ProbeFailed(asked.stages)
             });
@@ -111,7 +111,12 @@ impl Engine {
             return Ok(RegisterOutcome::DropsFunctions(functions, runs));
         }
         if r.dry_run {
-            return Ok(RegisterOutcome::DryRun(asked.stages));
+            let most = usize::from(r.replay);
+            let replayed = match most {
+                0 => Vec::new(),
+                most => self.replay_recent(ns, &manifest, (&url, &headers, &secrets), most).await?,
+            };
+            return Ok(RegisterOutcome::DryRun(asked.stages, replayed));
         }
         let plan = Plan {
             ns,
@@ -147,6 +152,7 @@ impl Engine {
             max_inline_bytes: None,
             discover: true,
             dry_run: false,
+            replay: 0,
             force,
             by: by.to_owned(),
         };
@@ -256,7 +262,7 @@ impl Engine {
 
     // --- parts ---------------------------------------------------------------------------------
 
-    fn handler_url(&self, text: &str) -> Result<Url, Error> {
+    pub(super) fn handler_url(&self, text: &str) -> Result<Url, Error> {
         let guard = self.client().guard();
         guard.url(text).map_err(|b| Error::Invalid("/url".to_owned(), format!("{b}; {}", b.fix())))
     }
@@ -303,7 +309,8 @@ impl Engine {
             let live = self.store().live_runs_of(&[id], SHOWN_RUNS).await?;
             if !live.is_empty() {
                 names.push(name);
-                runs.extend(live);
+                let room = usize::try_from(SHOWN_RUNS).unwrap_or(usize::MAX) - runs.len();
+                runs.extend(live.into_iter().take(room));
             }
         }
         Ok((!names.is_empty()).then_some((names, runs)))
@@ -478,11 +485,11 @@ fn secrets_of(endpoint: &store::Endpoint) -> impl Iterator<Item = Secret> {
     endpoint.secrets.iter().filter_map(|s| Secret::parse(s).ok())
 }
 
-fn parse_secret(text: &str) -> Result<Secret, Error> {
+pub(super) fn parse_secret(text: &str) -> Result<Secret, Error> {
     Secret::parse(text).map_err(|e| Error::Invalid("/secret".to_owned(), e.to_string()))
 }
 
-fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), Error> {
+pub(super) fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), Error> {
     for (name, value) in headers {
         let wrong = |why: &str| {
             let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));

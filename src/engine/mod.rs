@@ -24,6 +24,7 @@ mod operator;
 mod owner;
 mod probe;
 mod reads;
+mod replaying;
 mod shapes;
 mod start;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub use access::bootstrap_key;
 pub use catalog::Catalog;
 pub use faults::{CRASH_AT, DO_WRONG, Faults, Point, Wrong};
 pub use operator::{ByHand, Rerun};
+pub use replaying::{Candidate, Replayed};
 pub use shapes::*;
 pub use types::*;
 pub use watch::Changes;

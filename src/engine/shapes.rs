@@ -459,6 +459,8 @@ pub struct Registration {
     pub discover: bool,
     /// Probe and tell, record nothing.
     pub dry_run: bool,
+    /// How many of the most recent runs of each function to replay in a dry run.
+    pub replay: u8,
     /// Go on although a function with live runs is dropped.
     pub force: bool,
     /// Who registers.
@@ -483,8 +485,9 @@ pub struct ProbeStage {
 pub enum RegisterOutcome {
     /// It stands.
     Registered(Box<Registered>),
-    /// Nothing was recorded, because a dry run was asked for.
-    DryRun(Vec<ProbeStage>),
+    /// Nothing was recorded, because a dry run was asked for; and what replays of recent runs came
+    /// to.
+    DryRun(Vec<ProbeStage>, Vec<super::Replayed>),
     /// Nothing was recorded, because the handler could not tell its functions.
     ProbeFailed(Vec<ProbeStage>),
     /// Nothing was recorded, because functions with live runs would be gone: their names and some

@@ -83,6 +83,7 @@ fn registration(name: &str, url: &str, functions: Option<&[&str]>) -> Registrati
         pages: false,
         max_inline_bytes: None,
         dry_run: false,
+        replay: 0,
         force: false,
         by: "ann".to_owned(),
     }
@@ -336,7 +337,7 @@ async fn registrations_are_probed_checked_and_idempotent() {
         handler(|_| json!({"ops": [{"op": "sleep", "id": "s", "for": "1h"}], "await": "s"})).await;
 
     let dry = Registration { dry_run: true, ..registration("shop", &handler.url, None) };
-    let RegisterOutcome::DryRun(stages) = node.register(dry).await else { panic!("not dry") };
+    let RegisterOutcome::DryRun(stages, _) = node.register(dry).await else { panic!("not dry") };
     assert!(stages.iter().all(|s| s.ok != Some(false)), "{stages:?}");
     assert_eq!(stage(&stages, "functions").detail, "f");
     assert!(engine.endpoints(ns).await.expect("a list").is_empty());

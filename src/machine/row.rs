@@ -153,6 +153,12 @@ impl OpKind {
         }
     }
 
+    /// The op of a word, if this version knows it.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        (0..=u8::MAX).filter_map(Self::from_code).find(|op| op.word() == word)
+    }
+
     /// The op of a code, if this version knows it.
     #[must_use]
     pub const fn from_code(code: u8) -> Option<Self> {

@@ -449,6 +449,14 @@ impl Run {
     }
 }
 
+impl Op {
+    /// The kind of the step that it is about, if any.
+    #[must_use]
+    pub const fn kind(&self) -> Option<OpKind> {
+        op_kind(self)
+    }
+}
+
 const fn op_kind(op: &Op) -> Option<OpKind> {
     match op {
         Op::Run { .. } | Op::Start { .. } => Some(OpKind::Run),

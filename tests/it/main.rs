@@ -24,6 +24,7 @@ mod oracle;
 mod outage;
 mod proxy;
 mod races;
+mod replay;
 mod runs;
 mod signals;
 mod steps;

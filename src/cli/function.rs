@@ -1,0 +1,80 @@
+//! `stepwell function`: the functions that endpoints host.
+
+use clap::Subcommand;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::client::{Client, Request, document};
+use super::failure::Failure;
+use super::model;
+use super::output::{Format, Output};
+use super::run::print_list;
+
+/// What can be done with functions.
+#[derive(Debug, Clone, Subcommand)]
+pub enum FunctionCommand {
+    /// List the functions.
+    List,
+    /// Show a function: every setting in force, and where it comes from.
+    Get {
+        /// Its name.
+        function: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Function {
+    name: String,
+    #[serde(default)]
+    endpoint_name: String,
+    #[serde(default)]
+    deployment: String,
+    #[serde(default)]
+    settings: Vec<Setting>,
+}
+
+#[derive(Deserialize)]
+struct Setting {
+    name: String,
+    value: Box<RawValue>,
+    #[serde(default)]
+    source: String,
+}
+
+pub(super) async fn execute(
+    command: FunctionCommand,
+    client: &Client,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    match command {
+        FunctionCommand::List => {
+            let page = client.list(&["functions"], &[], usize::MAX).await?;
+            print_list(&page.data, out, &["NAME", "ENDPOINT", "DEPLOYMENT"], |item| {
+                let function: Function = document(item)?;
+                Ok(vec![function.name, function.endpoint_name, function.deployment])
+            })
+        }
+        FunctionCommand::Get { function } => {
+            let answer = client.send(Request::get(&["functions", &function])).await?;
+            if out.format().is_json() {
+                return out.json(answer.text()?);
+            }
+            let function: Function = answer.read()?;
+            if out.format() == Format::Id {
+                return out.line(&function.name);
+            }
+            out.fields(&[
+                ("name", function.name),
+                ("endpoint", function.endpoint_name),
+                ("deployment", function.deployment),
+            ])?;
+            out.line("")?;
+            let rows: Vec<Vec<String>> = function
+                .settings
+                .into_iter()
+                .map(|s| vec![s.name, model::cell(&s.value), s.source])
+                .collect();
+            out.table(&["SETTING", "VALUE", "FROM"], &rows)
+        }
+    }
+}
