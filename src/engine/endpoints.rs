@@ -22,7 +22,7 @@ use crate::store;
 /// How long the secret before a rotation signs too.
 const ROTATION_GRACE: Duration = Duration::from_hours(24);
 /// How many runs are named where they are in the way.
-const SHOWN_RUNS: i64 = 10;
+const SHOWN_RUNS: i64 = 20;
 /// How many runs one delete cancels at most; more are cancelled by their deadline only.
 const MOST_CANCELLED: i64 = 100_000;
 /// How long a delete waits for its cancelled runs, while their handler can still be called.
@@ -309,7 +309,8 @@ impl Engine {
             let live = self.store().live_runs_of(&[id], SHOWN_RUNS).await?;
             if !live.is_empty() {
                 names.push(name);
-                runs.extend(live);
+                let room = usize::try_from(SHOWN_RUNS).unwrap_or(usize::MAX) - runs.len();
+                runs.extend(live.into_iter().take(room));
             }
         }
         Ok((!names.is_empty()).then_some((names, runs)))

@@ -64,8 +64,7 @@ impl Engine {
             Some(secret) => vec![secret],
             None => endpoint.map_or_else(Vec::new, |e| e.signing(self.now()).to_vec()),
         };
-        let report = self.drive(&url, &headers, &secrets, recorded).await;
-        self.reachable(report)
+        self.drive(&url, &headers, &secrets, recorded).await
     }
 
     /// The same for the most recent runs of each function of a deployment that may go live.
@@ -90,8 +89,7 @@ impl Engine {
                     Err(Error::RunNotFound(_)) => continue,
                     Err(error) => return Err(error),
                 };
-                let report = self.drive(url, headers, secrets, recorded).await;
-                let report = self.reachable(report)?;
+                let report = self.drive(url, headers, secrets, recorded).await?;
                 replayed.push(Replayed { run: listed.id, function: function.name.clone(), report });
             }
         }
@@ -151,7 +149,7 @@ impl Engine {
         headers: &HeaderMap,
         secrets: &[Secret],
         recorded: Recorded,
-    ) -> Result<Report, String> {
+    ) -> Result<Report, Error> {
         let mut replay = Replay::new(recorded);
         let until = self.clock().mono() + PATIENCE;
         loop {
@@ -167,7 +165,8 @@ impl Engine {
                 Ok(reply) if reply.status == 200 => reply.body,
                 Ok(reply) => return Ok(replay.broken(&format!("status {}", reply.status))),
                 Err(crate::outbound::Failure::Blocked(blocked)) => {
-                    return Err(format!("{blocked}; {}", blocked.fix()));
+                    let detail = format!("{blocked}; {}", blocked.fix());
+                    return Err(Error::Invalid("/url".to_owned(), detail));
                 }
                 Err(failure) => return Ok(replay.broken(&failure.to_string())),
             };
@@ -175,10 +174,6 @@ impl Engine {
                 return Ok(report);
             }
         }
-    }
-
-    fn reachable(&self, report: Result<Report, String>) -> Result<Report, Error> {
-        report.map_err(|blocked| Error::Invalid("/url".to_owned(), blocked))
     }
 
     fn signed(
