@@ -88,7 +88,7 @@ async fn invoked(request: Request) -> Response {
             });
             ndjson(lines)
         }
-        _ if std::env::var("TRANSPORT").is_ok_and(|t| t == "checkpoint") => {
+        _ if std::env::var_os("TRANSPORT").is_some_and(|t| t == "checkpoint") => {
             // The exchange stays open meanwhile: a handler that can answers when it is done.
             for (n, k) in (next..=it.input).enumerate() {
                 let body = format!("{{\"n\":{},{}}}", n + 1, step(k, it.input));

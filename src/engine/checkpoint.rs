@@ -264,7 +264,7 @@ impl Engine {
             return false;
         }
         let taken = take(entry, ready.epoch, Some((n, answer)), None, stays, who);
-        if let Err((error, who)) = taken {
+        if let Err((error, who)) = taken.map_err(|refused| *refused) {
             who.tell(&Err(error));
             return false;
         }
@@ -285,7 +285,8 @@ impl Engine {
         let mut owner = self.owner();
         let Some(entry) = owner.runs.get_mut(&id) else { return Duration::ZERO };
         let longest = entry.silence / 2;
-        if let Err((error, who)) = take(entry, epoch, said, hash, stays, who) {
+        let taken = take(entry, epoch, said, hash, stays, who);
+        if let Err((error, who)) = taken.map_err(|refused| *refused) {
             if matches!(error, Error::StaleEpoch) && entry.noted != epoch {
                 // Once for each exchange: one that beats for ever must not fill the history.
                 entry.noted = epoch;
@@ -384,7 +385,7 @@ impl Engine {
                         Bytes::new()
                     } else {
                         let heard = Heard { own: sent.clone(), ..heard };
-                        self.acknowledgement(run, waiting.n, &heard, None, (open, past))
+                        Self::acknowledgement(run, waiting.n, &heard, None, (open, past))
                     };
                     if hears {
                         run.heard_of();
@@ -405,7 +406,7 @@ impl Engine {
                     run.talk.leaving |= *leaving && open;
                     let budget = self.budget_left(run, *silence);
                     let told =
-                        self.acknowledgement(run, waiting.n, &heard, Some(budget), (open, past));
+                        Self::acknowledgement(run, waiting.n, &heard, Some(budget), (open, past));
                     if hears && waiting.stays {
                         run.heard_of();
                     }
@@ -427,7 +428,7 @@ impl Engine {
     fn tell_line(&self, run: &mut Run, talk: &mut Conversation, open: bool, leaving: bool) {
         let past = self.clock().lower();
         if open && talk.push.is_some() && run.hears(past) {
-            let line = self.acknowledgement(run, 0, &Heard::default(), None, (true, past));
+            let line = Self::acknowledgement(run, 0, &Heard::default(), None, (true, past));
             run.heard_of();
             if let Some(permit) = talk.push.take() {
                 permit.send(line);
@@ -455,7 +456,6 @@ impl Engine {
 
     /// What the handler is told: everything that it does not know yet.
     fn acknowledgement(
-        &self,
         run: &mut Run,
         n: i32,
         heard: &Heard,
@@ -546,21 +546,21 @@ fn take(
     hash: Option<[u8; 32]>,
     stays: bool,
     who: Who,
-) -> Result<(), (Error, Who)> {
+) -> Result<(), Box<(Error, Who)>> {
     let open = entry.run.talking() == Some(epoch);
     if entry.talk.as_ref().is_none_or(|t| t.epoch != epoch) {
         if !open {
-            return Err((Error::StaleEpoch, who));
+            return Err(Box::new((Error::StaleEpoch, who)));
         }
         entry.talk = Some(Box::new(Conversation::new(epoch, entry.run.talk.cp)));
     }
     let Entry { run, talk, queue, life, .. } = entry;
-    let Some(talk) = talk else { return Err((Error::StaleEpoch, who)) };
+    let Some(talk) = talk else { return Err(Box::new((Error::StaleEpoch, who))) };
     let waiting =
         |n, beat, came_to, stays, who| Waiting { n, beat, came_to, stays, who: vec![who] };
     let Some((n, answer)) = said else {
         if !open {
-            return Err((Error::StaleEpoch, who));
+            return Err(Box::new((Error::StaleEpoch, who)));
         }
         life.sign();
         let came_to = Some(Ok(Heard::default()));
@@ -569,7 +569,7 @@ fn take(
     };
     if n == talk.n && matches!(who, Who::Post(_)) {
         if talk.hash.is_some() && hash.is_some() && talk.hash != hash {
-            return Err((Error::CheckpointReused(n), who));
+            return Err(Box::new((Error::CheckpointReused(n), who)));
         }
         if let Some(told) = &talk.told {
             who.tell(told);
@@ -583,11 +583,11 @@ fn take(
         return Ok(());
     }
     if !open {
-        return Err((Error::StaleEpoch, who));
+        return Err(Box::new((Error::StaleEpoch, who)));
     }
     let next = n == talk.n + 1 || (n > talk.n && talk.n == run.talk.cp && run.takes_any());
     if !next {
-        return Err((Error::CheckpointSkipped { n, last: talk.n }, who));
+        return Err(Box::new((Error::CheckpointSkipped { n, last: talk.n }, who)));
     }
     life.sign();
     (talk.n, talk.hash, talk.told) = (n, hash, None);

@@ -17,8 +17,8 @@ mod row;
 mod run;
 mod scope;
 mod shown;
-mod talk;
 mod strict;
+mod talk;
 #[cfg(test)]
 mod tests;
 pub mod time;
