@@ -16,7 +16,6 @@ mod keys;
 mod node;
 mod openapi;
 mod operator;
-mod pace;
 mod page;
 mod pages;
 mod problem;

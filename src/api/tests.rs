@@ -1,13 +1,11 @@
 //! The router as a whole: statuses, the order of checks, problems, and that the reference is true.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -464,92 +462,4 @@ async fn a_server_serves_both_versions_and_ends_when_told() {
         .expect("ends in time")
         .expect("does not panic")
         .expect("no error");
-}
-
-/// A server that gives heads this long, and where it is.
-async fn paced(head: Duration) -> (std::net::SocketAddr, CancellationToken) {
-    let shutdown = CancellationToken::new();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("bound");
-    let router = router(state());
-    tokio::spawn(super::serve::serve_with(listener, router, shutdown.clone(), head));
-    (address, shutdown)
-}
-
-/// What the server says until it closes the connection.
-async fn said(stream: &mut tokio::net::TcpStream) -> String {
-    let mut all = Vec::new();
-    // A reset says the same as an end.
-    drop(tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut all)).await);
-    String::from_utf8_lossy(&all).into_owned()
-}
-
-#[tokio::test]
-async fn a_head_that_trickles_in_is_cut_off_however_lively_it_is() {
-    let head = Duration::from_millis(300);
-    let (address, _shutdown) = paced(head).await;
-    for beginning in ["", "GET /healthz HTTP/1.1\r\nhost: x\r\n"] {
-        let begun = tokio::time::Instant::now();
-        let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
-        let (mut reader, mut writer) = stream.into_split();
-        let trickle = tokio::spawn(async move {
-            let mut bytes = beginning.as_bytes();
-            while writer.write_all(bytes).await.is_ok() {
-                bytes = b"x";
-                tokio::time::sleep(head / 10).await;
-            }
-        });
-        let mut all = Vec::new();
-        let closed = reader.read_to_end(&mut all);
-        drop(tokio::time::timeout(Duration::from_secs(20), closed).await.expect("it is closed"));
-        assert!(begun.elapsed() >= head, "{:?}", begun.elapsed());
-        assert!(!String::from_utf8_lossy(&all).contains("200 OK"));
-        trickle.abort();
-    }
-    // Who says nothing at all is not waited for either.
-    let mut silent = tokio::net::TcpStream::connect(address).await.expect("it listens");
-    assert_eq!(said(&mut silent).await, "");
-}
-
-#[tokio::test]
-async fn who_is_silent_between_two_requests_is_not_slow() {
-    let head = Duration::from_millis(150);
-    let (address, _shutdown) = paced(head).await;
-    let mut stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
-    for _ in 0..3 {
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("it is open");
-        let mut buffer = [0; 4096];
-        let n = stream.read(&mut buffer).await.expect("an answer");
-        assert!(buffer[..n].starts_with(b"HTTP/1.1 200"), "{:?}", &buffer[..n.min(20)]);
-        tokio::time::sleep(head * 2).await;
-    }
-    let http = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build();
-    let http = http.expect("a client");
-    let url = format!("http://{address}/healthz");
-    let answers = futures::future::join_all((0..4).map(|_| http.get(&url).send())).await;
-    assert!(answers.into_iter().all(|answer| answer.is_ok_and(|a| a.status() == 200)));
-}
-
-#[tokio::test]
-async fn a_head_without_end_is_refused_before_it_is_read() {
-    let (address, _shutdown) = paced(Duration::from_secs(5)).await;
-    let ask = async |head: String| {
-        let mut stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
-        // It may be closed while this is written.
-        drop(stream.write_all(head.as_bytes()).await);
-        said(&mut stream).await
-    };
-    let long = format!(
-        "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-a: {}\r\n\r\n",
-        "x".repeat(17_000)
-    );
-    assert!(ask(long).await.starts_with("HTTP/1.1 431"));
-    let long = format!(
-        "GET /healthz?{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        "x".repeat(9_000)
-    );
-    assert!(ask(long).await.starts_with("HTTP/1.1 414"));
-    let endless = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx-a: {}", "x".repeat(1 << 20));
-    let answer = ask(endless).await;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
 }

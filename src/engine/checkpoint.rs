@@ -12,24 +12,22 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use super::acknowledgement::{acknowledgement, cancel_of};
 use super::exchange::Ready;
 use super::lines::Line;
 use super::owner::Entry;
 use super::{Engine, Error};
 use crate::machine::{
-    Answer, Cause, Env, Flags, Heard, Kind, Refusal, Report, Row, Run, RunId, StepState, Timestamp,
-    Turn,
+    Answer, Cause, Env, Flags, Heard, Kind, Refusal, Report, Row, Run, RunId, Turn,
 };
-use crate::protocol::{
-    self, Acknowledgement, BadAnswer, CancelNotice, Pending, write_acknowledgement,
-};
+use crate::protocol::{self, Acknowledgement, BadAnswer, write_acknowledgement};
 
 /// How long a checkpoint may take to become durable before its sender is told to come again.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a run that has just come to this node may take to be read.
 const LOADING: Duration = Duration::from_secs(5);
 /// How much of the journal an acknowledgement shows at most; the rest is in the next.
-const INLINE: usize = 1 << 20;
+pub(super) const INLINE: usize = 1 << 20;
 
 /// What a checkpoint is answered with.
 pub(super) type Told = Result<Bytes, Error>;
@@ -385,7 +383,7 @@ impl Engine {
                         Bytes::new()
                     } else {
                         let heard = Heard { own: sent.clone(), ..heard };
-                        Self::acknowledgement(run, waiting.n, &heard, None, (open, past))
+                        acknowledgement(run, waiting.n, &heard, None, (open, past))
                     };
                     if hears {
                         run.heard_of();
@@ -405,8 +403,7 @@ impl Engine {
                     }
                     run.talk.leaving |= *leaving && open;
                     let budget = self.budget_left(run, *silence);
-                    let told =
-                        Self::acknowledgement(run, waiting.n, &heard, Some(budget), (open, past));
+                    let told = acknowledgement(run, waiting.n, &heard, Some(budget), (open, past));
                     if hears && waiting.stays {
                         run.heard_of();
                     }
@@ -428,7 +425,7 @@ impl Engine {
     fn tell_line(&self, run: &mut Run, talk: &mut Conversation, open: bool, leaving: bool) {
         let past = self.clock().lower();
         if open && talk.push.is_some() && run.hears(past) {
-            let line = Self::acknowledgement(run, 0, &Heard::default(), None, (true, past));
+            let line = acknowledgement(run, 0, &Heard::default(), None, (true, past));
             run.heard_of();
             if let Some(permit) = talk.push.take() {
                 permit.send(line);
@@ -452,59 +449,6 @@ impl Engine {
             let _ = line.sender.try_send(problem_line(&error));
         }
         (talk.line, talk.push) = (None, None);
-    }
-
-    /// What the handler is told: everything that it does not know yet.
-    fn acknowledgement(
-        run: &mut Run,
-        n: i32,
-        heard: &Heard,
-        budget: Option<Duration>,
-        (open, past): (bool, Timestamp),
-    ) -> Bytes {
-        let mut parts: Vec<&[u8]> = Vec::new();
-        let mut known = run.talk.told;
-        if budget.is_none() {
-            // On lines the handler is not sent back what it sent itself.
-            for seq in &heard.own {
-                known += i32::from(*seq == known + 1);
-            }
-        }
-        let (settled, upto) = run.shown.after(known, INLINE);
-        // What it sent and was settled otherwise, longer ago than it needs to be told of.
-        for seq in heard.again.iter().filter(|seq| **seq <= run.talk.told) {
-            parts.push(run.shown.after(seq - 1, 0).0);
-        }
-        if !settled.is_empty() {
-            parts.push(settled);
-        }
-        let due: Vec<&str> = run.come_due(past).collect();
-        let pending = trying(run, &heard.trying, &due);
-        let inbox = inbox_of(run);
-        let acknowledgement = write_acknowledgement(&Acknowledgement {
-            ack: Some(n).filter(|n| *n > 0),
-            upto,
-            settled: &parts,
-            pending: &pending,
-            due: &due,
-            budget_ms: budget.map(|b| u64::try_from(b.as_millis()).unwrap_or(u64::MAX)),
-            inbox: &inbox,
-            cancel: cancel_of(run),
-            suspend: run.talk.leaving && open && budget.is_some(),
-        });
-        let (acknowledgement, transport) = if budget.is_some() {
-            (acknowledgement, "checkpoint")
-        } else {
-            let mut line = protocol::on_one_line(acknowledgement);
-            line.push(b'\n');
-            (line, "duplex")
-        };
-        metrics::counter!("stepwell_invocation_sent_bytes_total", "transport" => transport)
-            .increment(acknowledgement.len() as u64);
-        if open {
-            run.told(upto, past);
-        }
-        acknowledgement.into()
     }
 
     /// How long the handler should work on.
@@ -609,28 +553,6 @@ fn rebuilt(rows: &[Row], epoch: i32, n: i32) -> Option<Told> {
     let acknowledgement =
         Acknowledgement { ack: Some(n), upto, budget_ms: Some(0), ..Acknowledgement::default() };
     Some(Ok(write_acknowledgement(&acknowledgement).into()))
-}
-
-/// How steps stand that an acknowledgement shows as waiting for their next attempt.
-fn trying<'a>(run: &'a Run, ids: &'a [String], due: &[&str]) -> Vec<Pending<'a>> {
-    let shown = ids.iter().filter(|id| !due.contains(&id.as_str())).filter_map(|id| {
-        let step = run.steps.get(id)?;
-        let StepState::Trying { due, error, .. } = &step.state else { return None };
-        let retry = Some((step.attempts, error.as_ref(), *due));
-        Some(Pending { id, op: step.op, started: false, retry })
-    });
-    shown.collect()
-}
-
-/// The signals that were accepted and not taken.
-pub(super) fn inbox_of(run: &Run) -> Vec<(&str, u32)> {
-    run.inbox().map(|(name, count)| (name, u32::try_from(count).unwrap_or(u32::MAX))).collect()
-}
-
-/// The cancel, as a handler is told of it.
-pub(super) fn cancel_of(run: &Run) -> Option<CancelNotice<'_>> {
-    let cancel = run.cancel.as_ref()?;
-    Some(CancelNotice { reason: cancel.reason.as_deref(), deadline: cancel.deadline })
 }
 
 /// What is wrong with the form of a checkpoint.

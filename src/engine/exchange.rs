@@ -6,9 +6,9 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 
+use super::acknowledgement::{cancel_of, inbox_of};
 use super::breaker::{Breaker, Health};
 use super::catalog::Deployment;
-use super::checkpoint::{cancel_of, inbox_of};
 use super::lines::Came;
 use super::owner::Owner;
 use super::{Engine, Point};

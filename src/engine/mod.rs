@@ -7,6 +7,7 @@
 //! registered and who may ask.
 
 mod access;
+mod acknowledgement;
 mod breaker;
 mod catalog;
 mod checkpoint;

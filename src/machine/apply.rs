@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::body::{Act, Attention, Faulted, Limits, Policy, Tried, to_bytes};
+use super::body::{Act, Attention, Faulted, Limits, Policy, to_bytes};
 use super::draft::Draft;
 use super::op::{Answer, StepError};
 use super::row::{Append, Attributes, Flags, HistoryEntry, Kind, Message, OpKind};
@@ -590,15 +590,4 @@ pub(super) struct Seen {
     pub(super) signals: bool,
     /// The cancel, if there is one.
     pub(super) cancel: bool,
-}
-
-/// Body of a `tried` row.
-pub(super) fn tried(attempt: u32, first: Timestamp, error: &StepError) -> Bytes {
-    let error = serde_json::value::to_raw_value(error).expect("strings and raw JSON serialise");
-    to_bytes(&Tried { attempt, first, error })
-}
-
-/// `await any` of everything that is pending.
-pub(super) fn any_of(pending: impl Iterator<Item = String>) -> Tree {
-    Tree::Any(pending.map(Tree::Step).collect())
 }

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::apply::{Env, Fault, NO_PROGRESS, REFUSED_ENDS, Seen, any_of, tried};
-use super::body::{Attention, Noted, to_bytes};
+use super::apply::{Env, Fault, NO_PROGRESS, REFUSED_ENDS, Seen};
+use super::body::{Attention, Noted, Tried, to_bytes};
 use super::draft::Draft;
 use super::op::{Again, Answer, Ask, Moment, Op, Outcome, StepError, Terminal};
 use super::retry::RetrySpec;
 use super::row::{Flags, Kind, LogLine, OpKind};
 use super::run::{End, Reason, Run, StepState, Turn};
-use super::tree::Standing;
+use super::time::Timestamp;
+use super::tree::{Standing, Tree};
 
 /// What the ops of an answer did.
 #[derive(Default)]
@@ -490,4 +491,15 @@ const fn op_kind(op: &Op) -> Option<OpKind> {
         Op::Scope { .. } => Some(OpKind::Scope),
         Op::Status(_) | Op::Tags(_) | Op::Log { .. } => None,
     }
+}
+
+/// Body of a `tried` row.
+fn tried(attempt: u32, first: Timestamp, error: &StepError) -> Bytes {
+    let error = serde_json::value::to_raw_value(error).expect("strings and raw JSON serialise");
+    to_bytes(&Tried { attempt, first, error })
+}
+
+/// `await any` of everything that is pending.
+fn any_of(pending: impl Iterator<Item = String>) -> Tree {
+    Tree::Any(pending.map(Tree::Step).collect())
 }

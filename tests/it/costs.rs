@@ -109,7 +109,7 @@ async fn a_message_is_a_row_in_the_inbox_that_becomes_one_in_the_journal() {
     g.signal(&run, "other", json!(1)).await;
     g.eventually("it has arrived", async |g| kinds(g, &run).await.contains_key(&7)).await;
     assert_eq!(left_in_transit(&g).await, 0);
-    assert_eq!(g.db.number("select inbox from run_active").await, 1);
+    assert_eq!(g.db.number("select inbox::bigint from run_active").await, 1);
     g.signal(&run, "go", json!(1)).await;
     g.status(&run, "completed").await;
     assert_eq!(
