@@ -98,7 +98,7 @@ pub const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 /// which have no fixed length, are refused.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     // A stranger may have written it: no more than its beginning is told again.
-    let shown = &text[..text.char_indices().nth(80).map_or(text.len(), |(at, _)| at)];
+    let shown = &text[..text.char_indices().nth(24).map_or(text.len(), |(at, _)| at)];
     let wrong = || format!("`{shown}` is not a duration such as `90s`, `7d` or `PT30S`");
     let span: jiff::Span = text.parse().map_err(|_| wrong())?;
     if span.get_months() != 0 || span.get_years() != 0 {

@@ -228,7 +228,7 @@ async fn what_a_caller_sends_wrong_is_refused_by_name_and_harms_nobody() {
     let nested = |field: &str| format!(r#"{{"{field}":{}}}"#, deep(100_000));
     let padded = |size: usize| format!(r#""{}""#, "x".repeat(size));
     let mut cases: Vec<(String, String, u16, &str)> = vec![
-        (start.clone(), "{".into(), 400, "malformed-request"),
+        (start.clone(), "{".into(), 400, "malformed-json"),
         (start.clone(), "[1]".into(), 422, "invalid-request"),
         (start.clone(), r#"{"input":1,"inputs":2}"#.into(), 422, "invalid-request"),
         (start.clone(), r#"{"key":7}"#.into(), 422, "invalid-request"),
@@ -240,7 +240,7 @@ async fn what_a_caller_sends_wrong_is_refused_by_name_and_harms_nobody() {
         (signal.clone(), format!(r#"{{"payload":{}}}"#, padded(2 << 20)), 413, "payload-too-large"),
         (format!("/v1/runs/{run}/signals/{long}"), "{}".into(), 400, "malformed-request"),
         (format!("/v1/runs/{run}/signals/a%00b"), "{}".into(), 400, "malformed-request"),
-        (format!("{callback}cb"), "{".into(), 400, "malformed-request"),
+        (format!("{callback}cb"), "{".into(), 400, "malformed-json"),
         (format!("{callback}cb"), deep(100_000), 422, "invalid-request"),
         (format!("{callback}cb"), padded(5 << 20), 413, "payload-too-large"),
         (format!("{callback}{long}"), "1".into(), 400, "malformed-request"),

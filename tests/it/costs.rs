@@ -104,6 +104,8 @@ async fn a_message_is_a_row_in_the_inbox_that_becomes_one_in_the_journal() {
     })
     .await;
     g.register(&handler, json!(["f"])).await;
+    // Past the first seconds of a tenure, in which what is read anew is claimed.
+    g.advance(std::time::Duration::from_secs(10));
     let run = g.run("f", json!({})).await;
     g.status(&run, "waiting").await;
     g.signal(&run, "other", json!(1)).await;
