@@ -18,7 +18,7 @@ use super::lines::Line;
 use super::owner::Entry;
 use super::{Engine, Error};
 use crate::machine::{
-    Answer, Cause, Env, Flags, Heard, Kind, Refusal, Report, Row, Run, RunId, Turn,
+    Answer, Cause, Env, Flags, Heard, Kind, Refusal, Report, Row, Run, RunId, Terminal, Turn,
 };
 use crate::protocol::{self, Acknowledgement, BadAnswer, write_acknowledgement};
 
@@ -154,6 +154,10 @@ impl Engine {
         }
         let said =
             protocol::parse_report(&body, self.answer_limits()).map_err(|e| bad_report(&e))?;
+        // There is nothing to wait for but a tree.
+        let awaits =
+            |(_, answer): &(i32, Answer)| matches!(answer.terminal, Some(Terminal::Await(_)));
+        let wait = wait.filter(|_| said.as_ref().is_some_and(awaits));
         let hash: [u8; 32] = Sha256::digest(&body).into();
         let number = said.as_ref().map(|(n, _)| *n);
         let told = match self.present(run).await {

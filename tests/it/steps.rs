@@ -442,7 +442,7 @@ async fn what_is_malformed_is_named_retried_and_then_paused_never_failed() {
     let mut runs = Vec::new();
     for (answer, named) in [
         (r#"{"ops":[{"op":"teleport","id":"a"}]}"#, "teleport"),
-        (r#"{"ops":[{"op":"invoke","id":"a"}]}"#, "invoke"),
+        (r#"{"ops":[{"op":"task","id":"a"}]}"#, "task"),
         (r#"{"ops":[{"op":"run","id":"a","valeu":1}]}"#, "valeu"),
         (r#"{"ops":[{"op":"run","id":"a","value":1,"error":{}}]}"#, "\"a\""),
         (r#"{"resutl":1}"#, "resutl"),
