@@ -8,7 +8,7 @@
 //! - floor 2: [`engine`] is the only place where the machine meets store and handlers;
 //! - floor 3: [`api`] speaks HTTP with customers;
 //! - beside them: [`cli`] talks to a running gateway, [`conformance`] tests handlers, [`dev`] brings
-//!   a private Postgres, [`app`] puts it all together.
+//!   a private Postgres, [`app`] puts it all together; [`fuzz`] has what fuzzers call.
 
 pub mod api;
 pub mod app;
@@ -17,6 +17,7 @@ pub mod clock;
 pub mod conformance;
 pub mod dev;
 pub mod engine;
+pub mod fuzz;
 pub mod machine;
 pub mod outbound;
 pub mod protocol;

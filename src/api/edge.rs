@@ -1,14 +1,14 @@
 //! The outermost layer: request ids, limits of the head, panics, problems in writing, safe headers.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use futures::FutureExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 
 use super::catalogue::Code;
 use super::problem::Problem;
@@ -18,6 +18,10 @@ use super::request::{body_limit, too_large};
 const MAX_URI: usize = 8 << 10;
 /// The largest head, all names and values together.
 const MAX_HEAD: usize = 16 << 10;
+/// How much of a refused body is still taken.
+const LINGER_BYTES: usize = 16 << 20;
+/// And for how long.
+const LINGER_TIME: Duration = Duration::from_secs(2);
 /// The header of request ids, taken and given.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -30,7 +34,10 @@ pub(super) async fn edge(mut request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = match check(&request) {
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            linger(request).await;
+            problem.into_response()
+        }
         Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) => response,
             Err(panic) => Problem::internal(format!("panic: {}", text_of(&*panic))).into_response(),
@@ -46,6 +53,26 @@ pub(super) async fn edge(mut request: Request, next: Next) -> Response {
     let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
     tracing::debug!(%method, route, status, ms, request_id = ?id, "request");
     response
+}
+
+/// Takes what the caller is sending anyway, up to a point: a connection that is closed with data on
+/// its way is reset, and the caller would see that in place of what we have to say.
+async fn linger(request: Request) {
+    // Who waits for a go-ahead has sent nothing and is to send nothing.
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let mut pieces = request.into_body().into_data_stream();
+    let drain = async {
+        let mut left = LINGER_BYTES;
+        while left > 0
+            && let Some(Ok(piece)) = pieces.next().await
+        {
+            left = left.saturating_sub(piece.len());
+        }
+    };
+    // What is still on its way after that is not waited for.
+    let _: Result<(), tokio::time::error::Elapsed> = tokio::time::timeout(LINGER_TIME, drain).await;
 }
 
 fn request_id(request: &Request) -> HeaderValue {

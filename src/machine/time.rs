@@ -97,16 +97,18 @@ pub const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 /// Reads `90s`, `1h 30m`, `7d` or ISO 8601 (`PT30S`, `P7D`). A day is 24 hours; months and years,
 /// which have no fixed length, are refused.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration such as `90s`, `7d` or `PT30S`");
+    // A stranger may have written it: no more than its beginning is told again.
+    let shown = &text[..text.char_indices().nth(24).map_or(text.len(), |(at, _)| at)];
+    let wrong = || format!("`{shown}` is not a duration such as `90s`, `7d` or `PT30S`");
     let span: jiff::Span = text.parse().map_err(|_| wrong())?;
     if span.get_months() != 0 || span.get_years() != 0 {
-        return Err(format!("`{text}`: months and years have no fixed length, use days"));
+        return Err(format!("`{shown}`: months and years have no fixed length, use days"));
     }
     let length =
         span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
-    let length = Duration::try_from(length).map_err(|_| format!("`{text}` is negative"))?;
+    let length = Duration::try_from(length).map_err(|_| format!("`{shown}` is negative"))?;
     if length > LONGEST {
-        return Err(format!("`{text}` is longer than 100 years"));
+        return Err(format!("`{shown}` is longer than 100 years"));
     }
     Ok(length)
 }

@@ -19,6 +19,9 @@ pub const MAX_ANSWER: usize = 16 << 20;
 /// The most ops in one answer.
 pub const MAX_OPS: usize = 50_000;
 
+/// How everything begins that is compressed with gzip: it is not unpacked here, whatever its size.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
 /// Why an answer was not taken. Nothing of it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadAnswer {
@@ -85,6 +88,10 @@ pub fn parse_answer(body: &Bytes, limits: &Limits) -> Result<Answer, BadAnswer> 
         return Err(BadAnswer::TooLarge { step: None, what: "answer".to_owned(), bytes, limit });
     }
     let malformed = |detail: String| BadAnswer::Malformed(detail);
+    if body.starts_with(GZIP) {
+        let detail = "the answer is compressed with gzip; send it as plain JSON";
+        return Err(malformed(detail.to_owned()));
+    }
     let text = std::str::from_utf8(body)
         .map_err(|_| malformed("the answer is not JSON: it is not UTF-8".to_owned()))?;
     let start = text.trim_start();

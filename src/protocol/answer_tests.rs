@@ -146,6 +146,9 @@ fn an_answer_ends_in_one_way() {
     let latin1 = Bytes::from_static(b"{\"result\":\"\xe4\"}");
     let said = parse_answer(&latin1, &Limits::default()).expect_err("not UTF-8");
     assert!(said.to_string().contains("UTF-8"));
+    let zipped = Bytes::from_static(b"\x1f\x8b\x08\x00");
+    let said = parse_answer(&zipped, &Limits::default()).expect_err("compressed");
+    assert!(said.to_string().contains("gzip"));
 }
 
 // P2.25, P5.1
@@ -197,8 +200,11 @@ fn errors_name_op_step_and_field() {
     }
     let long = format!(r#"{{"op":"{}"}}"#, "x".repeat(100_000));
     assert!(bad_op(&long).len() < 400);
+    let long = format!(r#"{{"op":"run","id":"a","retry":{{"{}":1}}}}"#, "x".repeat(100_000));
+    assert!(bad_op(&long).len() < 600);
 }
 
+// P5.45
 #[test]
 fn a_step_is_reported_once_an_answer() {
     taken(r#"{"ops":[{"op":"start","id":"a"},{"op":"run","id":"a"},{"op":"run","id":"b"}]}"#);

@@ -7,6 +7,7 @@
 
 mod acts;
 mod auth;
+mod bad_input;
 mod callbacks;
 mod chaos;
 mod circuits;

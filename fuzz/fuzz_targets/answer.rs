@@ -1,0 +1,4 @@
+//! The target `answer` for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| stepwell::fuzz::answer(data));

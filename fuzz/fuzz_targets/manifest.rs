@@ -1,0 +1,4 @@
+//! The target `manifest` for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| stepwell::fuzz::manifest(data));

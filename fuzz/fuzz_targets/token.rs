@@ -1,0 +1,4 @@
+//! The target `token` for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| stepwell::fuzz::token(data));
