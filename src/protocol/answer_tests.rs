@@ -201,6 +201,8 @@ fn errors_name_op_step_and_field() {
     }
     let long = format!(r#"{{"op":"{}"}}"#, "x".repeat(100_000));
     assert!(bad_op(&long).len() < 400);
+    let long = format!(r#"{{"op":"run","id":"a","retry":{{"{}":1}}}}"#, "x".repeat(100_000));
+    assert!(bad_op(&long).len() < 600);
 }
 
 // P5.45

@@ -379,6 +379,18 @@ impl FunctionSpec {
                 return Err(bad(place(&format!("timeouts/{field}")), detail));
             }
         }
+        // JSON's grammar allows what no reader can hold: half a surrogate pair, 1e999, any depth.
+        for (field, raw) in [
+            ("input_schema", &self.input_schema),
+            ("tasks", &self.tasks),
+            ("concurrency", &self.concurrency),
+            ("triggers", &self.triggers),
+        ] {
+            let read = raw.as_ref().map(|raw| serde_json::from_str::<Value>(raw.get()));
+            if let Some(Err(e)) = read {
+                return Err(bad(place(field), named(&without_place(&e))));
+            }
+        }
         Ok(())
     }
 }
@@ -476,6 +488,21 @@ mod tests {
             (with(r#"{"name":"f","timeouts":{"run":"0s"}}"#), "/functions/1/timeouts/run", "least"),
             (with(r#"{"name":""}"#), "/functions/1/name", "empty"),
             (with(r#"{"kind":"function"}"#), "/functions/1", "name"),
+            (with(r#"{"name":"f","tasks":["\ud800"]}"#), "/functions/1/tasks", "escape"),
+            (
+                with(r#"{"name":"f","input_schema":1e999}"#),
+                "/functions/1/input_schema",
+                "out of range",
+            ),
+            (
+                with(&format!(
+                    r#"{{"name":"f","triggers":{}1{}}}"#,
+                    "[".repeat(200),
+                    "]".repeat(200)
+                )),
+                "/functions/1/triggers",
+                "recursion",
+            ),
             (with(r#"{"name":"ok"}"#), "/functions/1/name", "twice"),
         ] {
             let said = Manifest::parse(json.as_bytes()).expect_err(&json);

@@ -152,11 +152,17 @@ struct ErrorForm {
     _attempts: Option<u32>,
 }
 
-/// serde's message without the line and column, which count from within the part that was read.
+/// serde's message without the line and column, which count from within the part that was read, and
+/// no longer than one that lists every field: a stranger's field may have any name.
 pub(super) fn without_place(e: &serde_json::Error) -> String {
+    const CHARS: usize = 400;
     let mut said = e.to_string();
     if let Some(at) = said.rfind(" at line ") {
         said.truncate(at);
+    }
+    if let Some((at, _)) = said.char_indices().nth(CHARS) {
+        said.truncate(at);
+        said.push('…');
     }
     said
 }
