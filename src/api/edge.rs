@@ -43,6 +43,11 @@ pub(super) async fn edge(mut request: Request, next: Next) -> Response {
             Err(panic) => Problem::internal(format!("panic: {}", text_of(&*panic))).into_response(),
         },
     };
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED
+        && let Some(allow) = allowed_on_step(&path)
+    {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    }
     write_problem(&mut response, &path, &id);
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id.clone());
@@ -53,6 +58,14 @@ pub(super) async fn edge(mut request: Request, next: Next) -> Response {
     let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
     tracing::debug!(%method, route, status, ms, request_id = ?id, "request");
     response
+}
+
+/// The methods of what is about a step, as documented: the id of a step may hold slashes, so for the
+/// router its acts and itself are one address.
+fn allowed_on_step(path: &str) -> Option<&'static str> {
+    let (_, step) = path.strip_prefix("/v1/runs/")?.split_once("/steps/")?;
+    let acts = ["/complete", "/fail", "/retry-now"];
+    Some(if acts.iter().any(|act| step.ends_with(act)) { "POST" } else { "GET,HEAD" })
 }
 
 /// Takes what the caller is sending anyway, up to a point: a connection that is closed with data on

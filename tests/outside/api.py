@@ -89,6 +89,8 @@ def look_at_what_was_seen(gateway, seen):
                 print(f"  {name}: {statuses}")
             if path == "/openapi.json":  # where the description itself comes from; not tried again
                 continue
+            if path == "/v1/runs/{id}/checkpoint":  # for handlers, with the token of an invocation
+                continue
             assert any(200 <= status < 400 for status in statuses), f"{name} has never worked: {statuses}"
 
 
