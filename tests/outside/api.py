@@ -78,8 +78,14 @@ def callbacks(handler):
     return sorted({link.rstrip("/").rsplit("/", 1)[1] for link in links if "/v1/callbacks/" in link})
 
 
+# What chance does not get right: a checkpoint needs the token of an invocation, and `fail` an error in
+# its form for a step that nothing has settled yet. Both are tested by hand in tests/it.
+UNLIKELY = {"/v1/runs/{id}/checkpoint", "/v1/runs/{id}/steps/{step}/fail"}
+
+
 def look_at_what_was_seen(gateway, seen):
     """Fails if an operation has never done what it is for: then nothing was tested."""
+    never = []
     _, text = gateway.request("GET", "/openapi.json")
     for path, methods in json.loads(text)["paths"].items():
         for method in methods:
@@ -89,9 +95,11 @@ def look_at_what_was_seen(gateway, seen):
                 print(f"  {name}: {statuses}")
             if path == "/openapi.json":  # where the description itself comes from; not tried again
                 continue
-            if path == "/v1/runs/{id}/checkpoint":  # for handlers, with the token of an invocation
+            if path in UNLIKELY:
                 continue
-            assert any(200 <= status < 400 for status in statuses), f"{name} has never worked: {statuses}"
+            if not any(200 <= status < 400 for status in statuses):
+                never.append(f"{name}: {statuses}")
+    assert not never, "these have never worked:\n" + "\n".join(never)
 
 
 def main(binary, arguments):
