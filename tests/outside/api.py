@@ -78,9 +78,10 @@ def callbacks(handler):
     return sorted({link.rstrip("/").rsplit("/", 1)[1] for link in links if "/v1/callbacks/" in link})
 
 
-# What chance does not get right: a checkpoint needs the token of an invocation, and `fail` an error in
-# its form for a step that nothing has settled yet. Both are tested by hand in tests/it.
-UNLIKELY = {"/v1/runs/{id}/checkpoint", "/v1/runs/{id}/steps/{step}/fail"}
+# What chance does not get right: a checkpoint needs the token of an invocation, `fail` an error in its
+# form for a step that nothing has settled yet, `retry-now` a step between two attempts. They are
+# tested in tests/it.
+UNLIKELY = {"/v1/runs/{id}/checkpoint", "/v1/runs/{id}/steps/{step}/fail", "/v1/runs/{id}/steps/{step}/retry-now"}
 
 
 def look_at_what_was_seen(gateway, seen):
