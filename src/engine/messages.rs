@@ -126,21 +126,7 @@ impl Engine {
             }
             _ => {}
         }
-        let message = self.message(kind, "", crate::machine::to_bytes(&act));
-        let id = message.id;
-        let mut changes = self.changes(run);
-        match self.deliver(run, ns.id, message, None).await? {
-            Accepted::Closing => return Err(Error::RunEnding(run)),
-            Accepted::Gone => return Err(Error::RunEnded(run)),
-            _ => {}
-        }
-        // It is durable. Seeing it taken is a courtesy, which must not take long.
-        let taken = self.taken(run, id, &mut changes);
-        let _ = tokio::time::timeout(Duration::from_secs(2), taken).await;
-        if let Some(view) = changes.ended() {
-            return Ok((*view).clone());
-        }
-        self.view(ns, run).await
+        self.do_to(ns, run, kind, "", crate::machine::to_bytes(&act)).await
     }
 
     /// The run that a callback's secret is of.
