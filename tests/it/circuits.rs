@@ -59,9 +59,12 @@ async fn a_node_that_starts_when_a_probe_is_overdue_serves_and_probes() {
     cluster.register(&handler.url, &["f"]).await;
     let runs = start(&cluster, "f", 1).await;
     cluster.status(0, &runs[0], "parked").await;
+    // The node acts at once and writes then: what it has not written, nobody could find overdue.
+    let open = "select count(*) from endpoint_health where state = 1";
+    cluster.eventually("it is recorded", async || cluster.db.number(open).await == 1).await;
+    cluster.nodes[0].kill();
     let overdue = "select count(*) from endpoint_health
         where state = 1 and next_probe_at < now() - interval '1 second'";
-    cluster.nodes[0].kill();
     cluster.eventually("it is overdue", async || cluster.db.number(overdue).await == 1).await;
     handler.now(|_| json!({"result": 1}));
     cluster.nodes[0].start();
