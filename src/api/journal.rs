@@ -32,6 +32,8 @@ pub(super) struct JournalBody {
     next_cursor: Option<String>,
     /// How many steps are settled in all.
     upto: i32,
+    /// Of which generation of the run this is the journal.
+    generation: i32,
 }
 
 /// The steps of a run in commit order.
@@ -74,7 +76,8 @@ pub(super) async fn get_journal(
     let next = last.filter(|seq| *seq < page.upto).map(|seq| seq.to_string());
     let link = next.as_deref().map(|after| next_link(&uri, "after", after));
     let data = page.entries.into_iter().map(EntryBody::of).collect();
-    let body = JournalBody { data, next_cursor: next, upto: page.upto };
+    let body =
+        JournalBody { data, next_cursor: next, upto: page.upto, generation: page.generation };
     Ok(with_link(Json(body).into_response(), link))
 }
 

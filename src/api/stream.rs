@@ -32,16 +32,21 @@ struct Position {
     history: i64,
     seq: i32,
     log: i64,
+    /// The generation that `seq` counts in.
+    generation: i32,
     ended: bool,
 }
 
 impl Position {
-    const START: Self = Self { history: -1, seq: 0, log: -1, ended: false };
+    const START: Self = Self { history: -1, seq: 0, log: -1, generation: 1, ended: false };
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.history, self.seq, self.log)?;
+        if self.generation > 1 {
+            write!(f, ".{}", self.generation)?;
+        }
         if self.ended { f.write_str(".end") } else { Ok(()) }
     }
 }
@@ -51,11 +56,18 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Self, ()> {
         let (ended, rest) = text.strip_suffix(".end").map_or((false, text), |rest| (true, rest));
         let parts: Vec<&str> = rest.split('.').collect();
-        let [history, seq, log] = parts.as_slice() else { return Err(()) };
+        let (history, seq, log, generation) = match parts.as_slice() {
+            [history, seq, log] => (history, seq, log, 1),
+            [history, seq, log, generation] => {
+                (history, seq, log, generation.parse().map_err(drop)?)
+            }
+            _ => return Err(()),
+        };
         Ok(Self {
             history: history.parse().map_err(drop)?,
             seq: seq.parse().map_err(drop)?,
             log: log.parse().map_err(drop)?,
+            generation,
             ended,
         })
     }
@@ -118,7 +130,8 @@ impl Form {
 /// A run, live.
 ///
 /// Events: `history` (a history entry), `step` (a settled journal entry), `log` (a log line), `run`
-/// (the run, whenever it stands differently) and, last, `end` (the ended run). With
+/// (the run, whenever it stands differently) and, last, `end` (the ended run). A run that continues
+/// as new has steps of its new generation from then on, counted from 1 again. With
 /// `Last-Event-ID` it goes on after that event; after `end` that is 204. With
 /// `Accept: application/x-ndjson` each event is a line `{"event", "id", "data"}`.
 #[utoipa::path(
@@ -226,7 +239,12 @@ impl Reel {
         // The run first: if it has ended, what is read after it is complete.
         let view = engine.view(ns, run).await?;
         let history = engine.history(ns, run, self.at.history, BATCH).await?;
-        let journal = engine.journal(ns, run, self.at.seq, BATCH).await?;
+        let mut journal = engine.journal(ns, run, self.at.seq, BATCH).await?;
+        if journal.generation != self.at.generation {
+            // The run has continued as new: its journal begins anew.
+            (self.at.generation, self.at.seq) = (journal.generation, 0);
+            journal = engine.journal(ns, run, 0, BATCH).await?;
+        }
         let logs = engine.logs(ns, run, self.at.log, BATCH).await?;
         let settled = journal.entries.iter().filter_map(|e| e.seq).max().unwrap_or(self.at.seq);
         let more = history.len() >= BATCH || logs.len() >= BATCH || settled < journal.upto;
@@ -266,11 +284,14 @@ mod tests {
 
     #[test]
     fn a_position_is_the_id_of_an_event() {
-        let at = Position { history: 41, seq: 7, log: -1, ended: false };
+        let at = Position { history: 41, seq: 7, log: -1, generation: 1, ended: false };
         assert_eq!(at.to_string(), "41.7.-1");
         assert_eq!("41.7.-1".parse(), Ok(at));
         assert_eq!("41.7.-1.end".parse(), Ok(Position { ended: true, ..at }));
-        for bad in ["", "1.2", "1.2.3.4", "a.b.c", "1.2.3.END"] {
+        let third = Position { generation: 3, ended: true, ..at };
+        assert_eq!(third.to_string(), "41.7.-1.3.end");
+        assert_eq!("41.7.-1.3.end".parse(), Ok(third));
+        for bad in ["", "1.2", "1.2.3.4.5", "a.b.c", "1.2.3.END"] {
             assert_eq!(bad.parse::<Position>(), Err(()), "{bad}");
         }
     }

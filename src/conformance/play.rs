@@ -181,7 +181,7 @@ impl<'a> Play<'a> {
         self.accepted += 1;
         let id = MessageId::new(self.clock, clock::chance());
         let (pos, name, body) = (self.accepted, name.to_owned(), Bytes::from(body));
-        Message { pos, id, kind, name, body, at: self.clock }
+        Message { pos, id, kind, name, body, at: self.clock, generation: None }
     }
 
     fn tell(&mut self, message: Message) {
@@ -335,6 +335,7 @@ impl<'a> Play<'a> {
             pending: &pending,
             upto,
             more: upto < run.seq,
+            long: false,
             inbox: &inbox,
             cancel: run
                 .cancel

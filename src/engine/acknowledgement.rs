@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::checkpoint::INLINE;
-use crate::machine::{Heard, Run, StepState, Timestamp};
+use crate::machine::{Heard, Limits, Run, StepState, Timestamp};
 use crate::protocol::{self, Acknowledgement, CancelNotice, Pending, write_acknowledgement};
 
 /// What the handler is told: everything that it does not know yet.
@@ -15,6 +15,7 @@ pub(super) fn acknowledgement(
     heard: &Heard,
     budget: Option<Duration>,
     (open, past): (bool, Timestamp),
+    limits: &Limits,
 ) -> Bytes {
     let mut parts: Vec<&[u8]> = Vec::new();
     let mut known = run.talk.told;
@@ -27,7 +28,10 @@ pub(super) fn acknowledgement(
     let (settled, upto) = run.shown.after(known, INLINE);
     // What it sent and was settled otherwise, longer ago than it needs to be told of.
     for seq in heard.again.iter().filter(|seq| **seq <= run.talk.told) {
-        parts.push(run.shown.after(seq - 1, 0).0);
+        let part = run.shown.after(seq - 1, 0).0;
+        if !part.is_empty() {
+            parts.push(part);
+        }
     }
     if !settled.is_empty() {
         parts.push(settled);
@@ -45,6 +49,7 @@ pub(super) fn acknowledgement(
         inbox: &inbox,
         cancel: cancel_of(run),
         suspend: run.talk.leaving && open && budget.is_some(),
+        long: open && run.is_long(limits),
     });
     let (acknowledgement, transport) = if budget.is_some() {
         (acknowledgement, "checkpoint")

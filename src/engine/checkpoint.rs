@@ -387,7 +387,7 @@ impl Engine {
                         Bytes::new()
                     } else {
                         let heard = Heard { own: sent.clone(), ..heard };
-                        acknowledgement(run, waiting.n, &heard, None, (open, past))
+                        acknowledgement(run, waiting.n, &heard, None, (open, past), self.limits())
                     };
                     if hears {
                         run.heard_of();
@@ -407,7 +407,14 @@ impl Engine {
                     }
                     run.talk.leaving |= *leaving && open;
                     let budget = self.budget_left(run, *silence);
-                    let told = acknowledgement(run, waiting.n, &heard, Some(budget), (open, past));
+                    let told = acknowledgement(
+                        run,
+                        waiting.n,
+                        &heard,
+                        Some(budget),
+                        (open, past),
+                        self.limits(),
+                    );
                     if hears && waiting.stays {
                         run.heard_of();
                     }
@@ -429,7 +436,8 @@ impl Engine {
     fn tell_line(&self, run: &mut Run, talk: &mut Conversation, open: bool, leaving: bool) {
         let past = self.clock().lower();
         if open && talk.push.is_some() && run.hears(past) {
-            let line = acknowledgement(run, 0, &Heard::default(), None, (true, past));
+            let line =
+                acknowledgement(run, 0, &Heard::default(), None, (true, past), self.limits());
             run.heard_of();
             if let Some(permit) = talk.push.take() {
                 permit.send(line);

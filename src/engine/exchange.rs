@@ -161,6 +161,7 @@ impl Engine {
             pending: &pending,
             upto,
             more,
+            long: run.is_long(self.limits()),
             inbox: &inbox,
             cancel: cancel_of(run),
             links: Links { base: self.public_url(), callback_secret: &callback },

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Engine, Error, HistoryItem, Namespace};
 use crate::machine::{
-    Act, AtGate, Attention, Created, Faulted, Flags, HistoryEntry, INLINE_VALUE, Kind, MessageId,
-    Noted, OpKind, Row, RunId, Tried,
+    Act, AtGate, Attention, Carried, Created, Faulted, Flags, HistoryEntry, INLINE_VALUE, Kind,
+    MessageId, Noted, OpKind, Row, RunId, Tried,
 };
 
 /// Bits of a number that tell apart what hangs on one row.
@@ -49,7 +49,7 @@ impl Engine {
             let part = self.store().happened(run, place.home, from, want, entries).await?;
             let more_rows = i64::try_from(part.rows.len()).is_ok_and(|n| n == want);
             let more_entries = i64::try_from(part.entries.len()).is_ok_and(|n| n == entries);
-            let (found, upto) = merge(&part.rows, &part.entries, more_rows, more_entries);
+            let (found, upto) = merge(from, &part.rows, &part.entries, more_rows, more_entries);
             let room = limit - items.len();
             items.extend(found.into_iter().filter(|i| i.n > after).take(room));
             if !(more_rows || more_entries) || upto <= after {
@@ -61,8 +61,10 @@ impl Engine {
     }
 }
 
-/// Rows and entries as items in order, and the number up to which nothing is missing between them.
+/// Rows from position `from` on, and entries, as items in order, and the number up to which nothing
+/// is missing between them. The row before may be there too, to tell what begins.
 fn merge(
+    from: i32,
     rows: &[Row],
     entries: &[HistoryEntry],
     more_rows: bool,
@@ -74,7 +76,7 @@ fn merge(
     let mut next = entries.iter().peekable();
     for (i, row) in rows.iter().enumerate() {
         let before = i.checked_sub(1).map(|i| &rows[i]);
-        if i > 0 || row.n == 0 {
+        if row.n >= from {
             items.extend(answered(row, before));
             items.extend(of_row(row));
         }
@@ -172,6 +174,8 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
         }
         Kind::Begun => "step.begun",
         Kind::Held => "invocation.held",
+        // It has arrived before.
+        Kind::Arrived if row.flags.has(Flags::REF) => return None,
         Kind::Arrived => {
             put("name", json!(row.step));
             put("kind", json!(op));
@@ -272,7 +276,13 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
             }
         }
         Kind::Compacted => "run.compacted",
-        Kind::Continued => "run.continued",
+        Kind::Continued => {
+            let carried: Carried = serde_json::from_slice(body).ok()?;
+            put("generation", json!(carried.generation));
+            put("input_bytes", json!(carried.created.input.get().len()));
+            put("deadline", json!(row.due));
+            "run.continued"
+        }
         Kind::Beat | Kind::Moved => return None,
     };
     let data = with_payload(&data, payload);
@@ -381,7 +391,7 @@ mod tests {
         ];
         let entries =
             [entry(15, "invocation.failed"), entry(20, "a"), entry(30, "b"), entry(50, "c")];
-        let (items, _) = merge(&rows, &entries, false, false);
+        let (items, _) = merge(0, &rows, &entries, false, false);
         let expected = [
             "run.claimed",
             "invocation.failed",
@@ -397,7 +407,7 @@ mod tests {
         assert_eq!(whats(&items), expected);
         assert!(items.windows(2).all(|w| w[0].n < w[1].n));
         // Whoever goes on from any of them sees the same numbers again.
-        let (again, _) = merge(&rows[1..], &entries[1..], false, false);
+        let (again, _) = merge(2, &rows[1..], &entries[1..], false, false);
         assert_eq!(again[..], items[4..], "the first row only tells what comes before the second");
         let data = std::str::from_utf8(&items[8].data).expect("UTF-8");
         assert!(data.ends_with(r#""value":3544790567247868102}"#), "{data}");
@@ -406,10 +416,10 @@ mod tests {
     #[test]
     fn nothing_is_told_that_something_unread_may_come_before() {
         let rows = [row(0, Kind::Claimed, 0, 0, 10, ""), row(1, Kind::Claimed, 0, 0, 30, "")];
-        let (items, upto) = merge(&rows, &[entry(40, "late")], true, false);
+        let (items, upto) = merge(0, &rows, &[entry(40, "late")], true, false);
         assert_eq!(whats(&items), ["run.claimed", "run.claimed"]);
         assert_eq!(upto, number(1, OF_ROW));
-        let (items, upto) = merge(&rows, &[entry(20, "x")], false, true);
+        let (items, upto) = merge(0, &rows, &[entry(20, "x")], false, true);
         assert_eq!(whats(&items), ["run.claimed", "x"]);
         assert_eq!(upto, number(0, OF_ROW + 1));
     }

@@ -427,7 +427,7 @@ impl Request for Accept {
         if !sure {
             // What the first time accepted may have closed or ended the run since.
             for (accept, outcome) in batch.iter().zip(&mut outcomes) {
-                if matches!(outcome, Accepted::Gone | Accepted::Closing)
+                if matches!(outcome, Accepted::Gone | Accepted::Closing | Accepted::OtherGeneration)
                     && engine.store().has_message(accept.run, accept.message.id).await?
                 {
                     *outcome = Accepted::Repeat;

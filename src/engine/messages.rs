@@ -53,7 +53,7 @@ impl Engine {
             Accepted::IdemSame(_) => Ok(Signalled { replayed: true }),
             Accepted::IdemReused => Err(Error::IdempotencyKeyReused),
             Accepted::Closing => Err(Error::RunEnding(run)),
-            Accepted::Gone => Err(Error::RunEnded(run)),
+            Accepted::Gone | Accepted::OtherGeneration => Err(Error::RunEnded(run)),
         }
     }
 
@@ -164,10 +164,14 @@ impl Engine {
             }
             Found::Open => {}
         }
-        let message = self.message(kind, step, body.clone());
+        let mut message = self.message(kind, step, body.clone());
+        message.generation = Some(generation);
         let id = message.id;
         let mut changes = self.changes(run);
         let accepted = self.deliver(run, ns, message, None).await?;
+        if accepted == Accepted::OtherGeneration {
+            return Err(Error::BadCallback);
+        }
         if matches!(accepted, Accepted::Closing | Accepted::Gone) {
             // Another of the same may have come first, and the run have ended with it.
             return match self.find_step(run, generation, step).await? {
@@ -231,7 +235,7 @@ impl Engine {
     pub(super) fn message(&self, kind: MessageKind, name: &str, body: Bytes) -> Message {
         let at = self.clock().upper();
         let id = MessageId::new(at, crate::clock::chance());
-        Message { pos: 0, id, kind, name: name.to_owned(), body, at }
+        Message { pos: 0, id, kind, name: name.to_owned(), body, at, generation: None }
     }
 
     pub(super) async fn deliver(
@@ -326,7 +330,9 @@ impl Engine {
         }
         let now = self.clock().upper();
         let mut owner = self.owner();
-        if let Some(entry) = owner.runs.get_mut(&run) {
+        if let Some(entry) = owner.runs.get_mut(&run)
+            && entry.run.generation == generation
+        {
             entry.run.sign_of_life(step, now);
             self.pump(&mut owner, run);
         }

@@ -484,6 +484,9 @@ impl Engine {
             }
             // One node at a time drops: the one that drives the first group.
             if self.is_ours_group(0) {
+                if let Err(error) = self.store().trim_generations(now).await {
+                    tracing::warn!(%error, "generations that are over wait for the next round");
+                }
                 let older_than = now - self.0.settings.retention;
                 match self.store().drop_partitions(older_than, now).await {
                     Ok(dropped) => tracing::debug!(?dropped, "retention"),

@@ -162,12 +162,12 @@ impl Engine {
         let policy = Policy::default();
         let env = self.env(&policy);
         // It has as long as it had at first.
-        let deadline = it.deadline.map(|at| env.now + at.since(it.created_at));
+        let deadline = it.allowed.map(|allowed| env.now + allowed);
         let reopened = Cause::Reopened { act, deadline };
         let rows = it.apply(reopened, &env).ok().and_then(|()| it.seal());
         let append = rows.ok_or_else(|| Error::corrupt("an ended run does not reopen"))?;
         let sealed = Sealed { run, ns: loaded.ns, home: loaded.home, append };
-        let taken = i32::try_from(it.seen.len()).unwrap_or(i32::MAX);
+        let taken = it.taken();
         let message = self.message(MessageKind::New, "", Bytes::new());
         match self.store().reopen(&sealed, taken, &message).await? {
             Reopened::Done => {}
@@ -209,7 +209,7 @@ impl Engine {
             if_closed: IfClosed::Allow,
             start_at: None,
             tags: created.tags.clone(),
-            run_timeout: loaded.rows[0].due.map(|due| due.since(it.created_at)),
+            run_timeout: it.allowed,
             invocation_timeout: created.invocation_timeout,
             retry: created.retry,
             deployment: how.deployment,
@@ -322,7 +322,7 @@ impl Recorded {
     fn of(rows: &[Row], run: &Run) -> Self {
         let arrived: HashMap<Uuid, &Row> = rows
             .iter()
-            .filter(|r| r.kind == Kind::Arrived && !r.flags.has(Flags::REF))
+            .filter(|r| r.kind == Kind::Arrived)
             .filter_map(|r| Some((r.refer?, r)))
             .collect();
         let body = |row: &Row| match row.refer.and_then(|id| arrived.get(&id)) {

@@ -75,7 +75,8 @@ impl Job {
     ) -> Message {
         let (run, n, k) = self.slot();
         let id = MessageId::of_outgoing(run, n, k, part);
-        Message { pos: 0, id, kind, name: name.to_owned(), body, at: at.clock().upper() }
+        let at = at.clock().upper();
+        Message { pos: 0, id, kind, name: name.to_owned(), body, at, generation: None }
     }
 
     /// The answer to who asked.

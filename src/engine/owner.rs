@@ -12,7 +12,7 @@ use super::checkpoint::Conversation;
 use super::view::status_of;
 use super::{Engine, Point, Status, Wrong};
 use crate::machine::{
-    Cause, Env, Flags, MessageKind, Policy, RunId, Sealed, Shard, Timestamp, Turn,
+    Cause, Env, Flags, Kind, MessageKind, Policy, RunId, Sealed, Shard, Timestamp, Turn,
 };
 use crate::machine::{Message, Run};
 use crate::outbound::Life;
@@ -231,11 +231,13 @@ impl Engine {
         let env = self.env(&policy);
         while let Some(cause) = entry.queue.pop_front() {
             self.apply(entry, cause, &env);
-            if entry.run.ended() {
+            if entry.run.ended() || entry.run.continues() {
+                // Its gate decides first.
                 break;
             }
         }
-        if !entry.run.ended() && entry.run.next_wake(env.past).is_some_and(|at| at <= env.past) {
+        let decided = !entry.run.ended() && !entry.run.continues();
+        if decided && entry.run.next_wake(env.past).is_some_and(|at| at <= env.past) {
             self.apply(entry, Cause::Tick, &env);
         }
         if entry.run.wants_exchange(env.past) && !owner.leaving && !entry.gated {
@@ -476,6 +478,9 @@ impl Engine {
                 continue;
             }
             entry.in_flight = None;
+            if sealed.append.rows.iter().any(|r| r.kind == Kind::Moved) {
+                entry.run.home = 1;
+            }
             if !sealed.append.outbox.is_empty() {
                 self.post([id]);
             }

@@ -36,21 +36,26 @@ impl Engine {
     ) -> Result<JournalPage, Error> {
         let place = self.place(ns, run).await?;
         let most = i64::try_from(limit).unwrap_or(i64::MAX);
-        let page = self.store().journal_page(run, place.home, after_seq, most).await?;
+        let page = self.store().journal_page(run, place.home, place.gen_n, after_seq, most).await?;
         let last = page.last().map_or(after_seq, |e| e.row.seq);
         let mut entries: Vec<JournalEntry> = page.into_iter().map(settled).collect();
         if entries.len() >= limit {
             let upto = self.store().settled(run, place.home).await?;
             if upto > last {
-                return Ok(JournalPage { entries, upto });
+                return Ok(JournalPage { entries, upto, generation: place.generation });
             }
         }
-        let (upto, pending) = self.with_run(ns, run, |run| (run.seq, pending_of(run))).await?;
+        let look = |run: &Run| (run.generation, run.seq, pending_of(run));
+        let (generation, upto, pending) = self.with_run(ns, run, look).await?;
+        if generation != place.generation {
+            // It has continued since the page was read.
+            return Box::pin(self.journal(ns, run, after_seq, limit)).await;
+        }
         // What has settled since the page was read is on the next page, and no longer pending.
         if upto <= last {
             entries.extend(pending);
         }
-        Ok(JournalPage { entries, upto: upto.max(last) })
+        Ok(JournalPage { entries, upto: upto.max(last), generation })
     }
 
     /// One step with its failed attempts; none if the run has no such step.
@@ -61,7 +66,7 @@ impl Engine {
         step: &str,
     ) -> Result<Option<StepView>, Error> {
         let place = self.place(ns, run).await?;
-        Ok(step_of(step, self.store().rows_of_step(run, place.home, step).await?))
+        Ok(step_of(step, self.store().rows_of_step(run, &place, step).await?))
     }
 
     /// Log lines after line `after_n` (-1: from the start), oldest first.
@@ -92,7 +97,7 @@ impl Engine {
     /// The run's signals in the order of their acceptance.
     pub async fn signals(&self, ns: &Namespace, run: RunId) -> Result<Vec<SignalItem>, Error> {
         let place = self.place(ns, run).await?;
-        let rows = self.store().signals(run, place.home).await?;
+        let rows = self.store().signals(run, &place).await?;
         // Looked at after the signals: what is untaken in an ended run stays so.
         let listed = self.store().get_run(ns.id, run).await?;
         let ended = listed.and_then(|l| Status::from_code(l.status)).is_some_and(Status::ended);
@@ -119,7 +124,7 @@ impl Engine {
         step: &str,
     ) -> Result<Option<Bytes>, Error> {
         let place = self.place(ns, run).await?;
-        let rows = self.store().rows_of_step(run, place.home, step).await?;
+        let rows = self.store().rows_of_step(run, &place, step).await?;
         let last = rows.into_iter().rfind(|r| r.kind.settles() || r.kind == Kind::Retaken);
         let recorded = last.filter(|r| r.kind.settles()).map(|r| (r.kind, r.body));
         Ok(recorded.and_then(|(kind, body)| {

@@ -150,6 +150,8 @@ pub struct JournalPage {
     pub entries: Vec<JournalEntry>,
     /// How many steps of this generation are settled in all.
     pub upto: i32,
+    /// Which one it is, from 1.
+    pub generation: i32,
 }
 
 /// A failed attempt of a step.

@@ -203,7 +203,7 @@ impl Engine {
         let mut messages = Vec::new();
         let mut message = |kind, name: String, body| {
             let id = MessageId::new(now, crate::clock::chance());
-            messages.push(Message { pos: 0, id, kind, name, body, at: now });
+            messages.push(Message { pos: 0, id, kind, name, body, at: now, generation: None });
         };
         if hot && !ours {
             // Its owner has to hear of it.

@@ -177,6 +177,7 @@ impl Run {
     #[must_use]
     pub fn wants_exchange(&self, now: Timestamp) -> bool {
         self.paused.is_none()
+            && !self.continues()
             && matches!(self.turn, Turn::Due { not_before, .. } if not_before <= now)
     }
 
@@ -241,14 +242,15 @@ impl Run {
         }
         let terminated = self.next.rows.last().is_some_and(|r| r.kind == Kind::Terminated);
         self.next.drained = if terminated { -1 } else { self.drained };
+        let gated = self.ended() || self.continues();
         if self.ended() {
             self.farewell();
-            if let Some(head) = self.next.rows.first_mut() {
-                head.flags.set(Flags::GATED);
-            }
         } else {
             self.flip();
             self.next.gate = self.gate.filter(|_| self.parked);
+        }
+        if let Some(head) = self.next.rows.first_mut().filter(|_| gated) {
+            head.flags.set(Flags::GATED);
         }
         Some(std::mem::take(&mut self.next))
     }
@@ -300,6 +302,7 @@ impl Run {
             );
             return Ok(());
         }
+        self.before = None;
         self.wake();
         self.dep = dep;
         if self.fresh {

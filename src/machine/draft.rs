@@ -58,7 +58,10 @@ impl Draft {
     /// Gives the row its place, lets the run evolve by it and keeps it for the next append.
     pub(super) fn put(mut self, run: &mut Run, at: Timestamp) {
         self.0.n = run.n;
-        self.0.seq = run.seq + i32::from(self.0.kind.settles());
+        self.0.seq = match self.0.kind {
+            Kind::Continued => 0,
+            kind => run.seq + i32::from(kind.settles()),
+        };
         self.0.epoch = run.epoch.max(run.row_epoch);
         self.0.dep = run.dep;
         if self.0.flags.has(Flags::HANDLER) {

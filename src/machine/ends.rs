@@ -7,8 +7,13 @@ use super::row::{Append, Flags, Kind, Message, MessageKind};
 use super::run::{End, Reason, Run, Turn};
 
 impl Run {
-    /// Records an end; the append is gated when it is sealed.
+    /// Records an end, of the run or of its generation; the append is gated when it is sealed.
     pub(super) fn end(&mut self, end: End, env: &Env<'_>) {
+        if end.kind == Kind::Continued {
+            self.continue_as_new(&end, env);
+            self.held_end = Some(end);
+            return;
+        }
         let flags = if end.holdable { Flags::HANDLER } else { 0 };
         let mut draft = Draft::new(end.kind, flags).ms(end.ms);
         if let Some(body) = &end.body {
@@ -26,21 +31,16 @@ impl Run {
         messages: &[Message],
         env: &Env<'_>,
     ) -> Result<(), Refusal> {
-        if !append.rows.last().is_some_and(|r| r.kind.ends()) {
+        let last = append.rows.iter().rfind(|r| r.kind.ends() || r.kind == Kind::Continued);
+        let Some((kind, cp)) = last.map(|r| (r.kind, r.cp)) else { return Err(Refusal::NotDue) };
+        if kind == Kind::Continued && self.before.is_none() {
             return Err(Refusal::NotDue);
         }
         let Some(end) = self.held_end.take() else { return Err(Refusal::NotDue) };
-        let Append { mut rows, attributes, logs, mut history, mut outbox, .. } = append;
-        let cp = rows.last().map_or(0, |r| r.cp);
-        rows.retain(|r| !r.kind.ends());
-        if let Some(head) = rows.first_mut() {
-            head.flags.clear(Flags::GATED);
+        match self.before.take() {
+            Some(before) if kind == Kind::Continued => self.undo(*before),
+            _ => self.without_end(append),
         }
-        self.n = rows.last().map_or(self.n - 1, |r| r.n + 1);
-        self.seq = rows.last().map_or(self.seq, |r| r.seq);
-        outbox.retain(|said| said.n < self.n);
-        history.append(&mut self.next.history);
-        self.next = Append { rows, attributes, logs, history, outbox, ..Append::default() };
         self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
         let signalled = messages
             .iter()
@@ -61,6 +61,32 @@ impl Run {
             self.reporting = 0;
         }
         Ok(())
+    }
+
+    /// The other rows of an append that lost with an end wait to be appended again.
+    fn without_end(&mut self, append: Append) {
+        let Append { mut rows, attributes, logs, mut history, mut outbox, .. } = append;
+        rows.retain(|r| !r.kind.ends());
+        if let Some(head) = rows.first_mut() {
+            head.flags.clear(Flags::GATED);
+        }
+        self.n = rows.last().map_or(self.n - 1, |r| r.n + 1);
+        self.seq = rows.last().map_or(self.seq, |r| r.seq);
+        outbox.retain(|said| said.n < self.n);
+        history.append(&mut self.next.history);
+        self.next = Append { rows, attributes, logs, history, outbox, ..Append::default() };
+    }
+
+    /// It has not continued: all is as it was, and what was noted since then stays.
+    fn undo(&mut self, before: Self) {
+        let (drained, mut history) = (self.drained, std::mem::take(&mut self.next.history));
+        let (last_at, last_note) = (self.last_at, self.last_note);
+        *self = before;
+        self.drained = drained;
+        self.reporting = 0;
+        self.last_at = self.last_at.max(last_at);
+        self.last_note = last_note;
+        self.next.history.append(&mut history);
     }
 
     /// A signal came that the answer with the end could not have seen: invoke again.

@@ -39,7 +39,7 @@ impl Run {
         self.last_at = row.at;
         if row.kind != Kind::Asked {
             // There it is whom it asked.
-            self.seen.extend(row.refer);
+            row.refer.into_iter().for_each(|id| self.took(id, row.at));
         }
         let body = || row.body.clone().unwrap_or_default();
         if row.flags.has(Flags::HANDLER) {
@@ -117,7 +117,9 @@ impl Run {
                     (Mail::Callback, true) => MessageKind::CallbackError,
                 };
                 let id = MessageId::from(row.refer.unwrap_or_default());
-                let message = Buffered { id, kind, body: body(), at: row.at };
+                // What was carried over says when it first came.
+                let first = row.due.filter(|_| mail == Mail::Signal && row.flags.has(Flags::REF));
+                let message = Buffered { id, kind, body: body(), at: first.unwrap_or(row.at) };
                 self.buffered.entry((mail, row.step.clone())).or_default().push_back(message);
             }
             Kind::Noted if row.flags.has(Flags::PARK) => self.kept_back(row)?,
@@ -186,7 +188,8 @@ impl Run {
                 self.turn = Turn::Ended { kind: row.kind, body: row.body.clone(), at: row.at };
             }
             Kind::Late | Kind::Moved | Kind::Beat => {}
-            Kind::Created | Kind::Compacted | Kind::Continued => {
+            Kind::Continued => self.continued(row)?,
+            Kind::Created | Kind::Compacted => {
                 return Err(bad("a row of this kind is not known here"));
             }
         }

@@ -49,6 +49,15 @@ impl Run {
                     None => self.buffer(m, OpKind::Signal, env),
                 }
             }
+            MessageKind::CallbackValue | MessageKind::CallbackError
+                if m.generation.is_some_and(|g| g != self.generation) =>
+            {
+                // Of a step that is no more; one of this generation may have its name.
+                Draft::new(Kind::Late, 0)
+                    .step(&m.name, OpKind::Callback)
+                    .took(m)
+                    .put(self, env.now);
+            }
             MessageKind::CallbackValue | MessageKind::CallbackError => {
                 let state = self.steps.get(&m.name).map(|s| (s.op, &s.state));
                 match state {

@@ -2,6 +2,7 @@
 
 mod apply;
 mod body;
+mod carried;
 mod children;
 mod draft;
 mod ends;
@@ -27,6 +28,7 @@ mod turn;
 
 pub use apply::{CANCEL_GRACE, Cause, EPOCH_BLOCK, EPOCH_ROOM, Env, Fault, Refusal};
 pub use body::*;
+pub use carried::{CancelCarried, Carried};
 pub use gate::AtGate;
 pub use id::{
     BadId, DeploymentId, EndpointId, InvocationId, KeyId, MessageId, NodeId, RunId, Shard,

@@ -31,6 +31,8 @@ pub enum Terminal {
     Await(Tree),
     /// Record and invoke again at once.
     Yield,
+    /// Continue as new, with this input.
+    Continue(Bytes),
 }
 
 /// One thing that a handler reports or asks for.

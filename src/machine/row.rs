@@ -402,6 +402,8 @@ pub struct Message {
     pub body: Bytes,
     /// When it was accepted.
     pub at: Timestamp,
+    /// For a callback: the generation whose step it is about; none: any.
+    pub generation: Option<i32>,
 }
 
 /// A run and its append, as the store takes them.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::body::{Attention, Created};
+use super::body::{Attention, Created, Limits};
+use super::carried::Recent;
 use super::id::{MessageId, RunId};
 use super::op::Ask;
 use super::outgoing::Close;
@@ -22,6 +23,9 @@ use super::tree::{Standing, Tree};
 pub(super) const AT_ONCE: Timestamp = Timestamp::from_micros(0);
 /// A moment before every other.
 const NEVER_YET: Timestamp = Timestamp::from_micros(i64::MIN);
+
+/// A journal is long from this part of its limits on.
+const LONG: usize = 4;
 
 /// Why the gateway invokes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -242,6 +246,8 @@ pub struct Run {
     pub created_at: Timestamp,
     /// When it is timed out.
     pub deadline: Option<Timestamp>,
+    /// How long a generation of it may take.
+    pub allowed: Option<Duration>,
     /// Grows at `continue`.
     pub generation: i32,
     /// Next position in the log.
@@ -266,8 +272,12 @@ pub struct Run {
     pub timers: BTreeSet<(Timestamp, i32)>,
     /// Messages that nothing asks for, by class and name, oldest first.
     pub buffered: BTreeMap<(Mail, String), VecDeque<Buffered>>,
-    /// Every message that is in the journal.
+    /// Every message that is in the journal of this generation, and those taken shortly before it.
     pub seen: HashSet<Uuid>,
+    /// Of these the ones taken last.
+    pub(super) recent: Recent,
+    /// Messages that had ever been accepted when this generation began.
+    pub(super) counted: i32,
     /// The last inbox position that was drained.
     pub drained: i32,
     /// Whose move it is.
@@ -305,6 +315,8 @@ pub struct Run {
     pub invocations: u32,
     /// An end that lost to the gate and waits for the messages.
     pub held_end: Option<End>,
+    /// The run as it was before it said that it continues, while its gate may refuse that.
+    pub(super) before: Option<Box<Self>>,
     /// What invocations show of settled steps.
     pub shown: Shown,
     /// Tags now.
@@ -383,13 +395,19 @@ impl Run {
         let body = body.ok_or(Unreadable::NoCreated)?;
         let created: Created = serde_json::from_slice(body)
             .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+        Ok(Self::made(id, ns, row, created))
+    }
+
+    /// The run that begins with this row.
+    pub(super) fn made(id: RunId, ns: i32, row: &Row, created: Created) -> Self {
         let not_before = created.start_at.unwrap_or_default();
-        Ok(Self {
+        Self {
             id,
             ns,
             home: 0,
             created_at: row.at,
             deadline: row.due,
+            allowed: row.due.map(|due| due.since(row.at)),
             generation: 1,
             n: row.n + 1,
             seq: row.seq,
@@ -403,6 +421,8 @@ impl Run {
             timers: BTreeSet::new(),
             buffered: BTreeMap::new(),
             seen: HashSet::new(),
+            recent: Recent::new(),
+            counted: 0,
             drained: 0,
             turn: Turn::Due { reason: Reason::Start, not_before },
             paused: None,
@@ -423,6 +443,7 @@ impl Run {
             invoked: false,
             invocations: 0,
             held_end: None,
+            before: None,
             shown: Shown::default(),
             tags: created.tags.clone(),
             custom_status: None,
@@ -440,7 +461,7 @@ impl Run {
             was_parked: created.start_at.is_some(),
             was_closing: false,
             created,
-        })
+        }
     }
 
     /// The run that `rows` add up to, as a new owner finds it. `parked` and `closing` are the
@@ -454,7 +475,10 @@ impl Run {
         closing: bool,
     ) -> Result<Self, Unreadable> {
         let (first, rest) = rows.split_first().ok_or(Unreadable::NoCreated)?;
-        let mut run = Self::of_created(id, ns, first)?;
+        let mut run = match first.kind {
+            Kind::Continued => Self::carried_over(id, ns, first)?,
+            _ => Self::of_created(id, ns, first)?,
+        };
         let mut last_epoch = 0;
         for row in rest {
             run.evolve(row)?;
@@ -463,7 +487,8 @@ impl Run {
                 run.invocations += 1;
             }
         }
-        run.started_at = rest.iter().find(|r| r.flags.has(Flags::HANDLER)).map(|r| r.at);
+        let started_at = rest.iter().find(|r| r.flags.has(Flags::HANDLER)).map(|r| r.at);
+        run.started_at = run.started_at.or(started_at);
         run.epoch = run.row_epoch;
         // Its log is not read: the last lines came with a row.
         run.last_log = run.last_at;
@@ -492,6 +517,18 @@ impl Run {
             Some(StepState::Settled { ok: false, .. }) => Standing::Failed,
             _ => Standing::Pending,
         }
+    }
+
+    /// Whether its journal is so long that it had better continue as new.
+    #[must_use]
+    pub fn is_long(&self, limits: &Limits) -> bool {
+        self.steps.len() >= limits.steps / LONG || self.shown.bytes >= limits.journal_bytes / LONG
+    }
+
+    /// How many messages were ever taken, at most.
+    #[must_use]
+    pub fn taken(&self) -> i32 {
+        self.counted.saturating_add(i32::try_from(self.seen.len()).unwrap_or(i32::MAX))
     }
 
     /// Whether the run has ended.

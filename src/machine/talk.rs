@@ -185,7 +185,7 @@ impl Run {
     /// A turn that was held and goes on as due is so in the journal too: a new owner must not
     /// believe that the handler still works on.
     pub(super) fn end_hold(&mut self, env: &Env<'_>) {
-        if !self.talk.held || !matches!(self.turn, Turn::Due { .. }) {
+        if !self.talk.held || self.continues() || !matches!(self.turn, Turn::Due { .. }) {
             return;
         }
         let turn = self.turn.clone();

@@ -319,6 +319,9 @@ impl Run {
                 Some(end) => Some(end),
                 None => return self.after_turn(env),
             },
+            Some(Terminal::Continue(input)) => {
+                Some(End { kind: Kind::Continued, body: Some(input), holdable: true, ms })
+            }
             Some(Terminal::Yield) => {
                 self.turn = again;
                 None

@@ -23,6 +23,8 @@ pub struct Acknowledgement<'a> {
     pub cancel: Option<CancelNotice<'a>>,
     /// The handler is asked to finish its exchange.
     pub suspend: bool,
+    /// The run had better continue as new before long.
+    pub long: bool,
 }
 
 /// The JSON text of an acknowledgement, on one line and without its end.
@@ -78,6 +80,9 @@ pub fn write_acknowledgement(it: &Acknowledgement<'_>) -> Vec<u8> {
     }
     if it.suspend {
         raw(&mut out, r#","suspend":true"#);
+    }
+    if it.long {
+        raw(&mut out, r#","continue_suggested":true"#);
     }
     out.push(b'}');
     out
@@ -144,12 +149,13 @@ mod tests {
             inbox: &[("go", 2)],
             cancel: Some(CancelNotice { reason: None, deadline: at }),
             suspend: true,
+            long: true,
         };
         let expected = json!({"upto": 7,
             "steps": {"a": {"seq": 6}, "b": {"seq": 7}, "again": null,
                 "charge": {"op": "run", "pending": true, "attempt": 1, "last_error": {"type": "X"},
                            "next_attempt_at": "2026-11-23T09:00:00.123Z"}},
-            "inbox": {"go": 2}, "suspend": true,
+            "inbox": {"go": 2}, "suspend": true, "continue_suggested": true,
             "cancel": {"reason": null, "deadline": "2026-11-23T09:00:00.123Z"}});
         assert_eq!(written(&it), expected);
     }

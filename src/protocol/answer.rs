@@ -18,6 +18,8 @@ use crate::machine::{Answer, Limits, Op, Terminal};
 pub const MAX_ANSWER: usize = 16 << 20;
 /// The most ops in one answer.
 pub const MAX_OPS: usize = 50_000;
+/// The longest input of a run, in bytes.
+const MAX_INPUT: usize = 1 << 20;
 
 /// How everything begins that is compressed with gzip: it is not unpacked here, whatever its size.
 const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -190,8 +192,25 @@ fn terminal(from: Source<'_>, form: &Form<'_>) -> Result<Option<Terminal>, BadAn
         ),
         YIELD if raw.get() == "true" => Terminal::Yield,
         YIELD => return Err(malformed("`yield` must be true or left out".to_owned())),
-        _ => return Err(malformed("`continue` is not supported by this version".to_owned())),
+        _ => Terminal::Continue(next_input(from, raw)?),
     }))
+}
+
+/// The input of the next generation: `{"input": any}`; left out it is null.
+fn next_input(from: Source<'_>, raw: &RawValue) -> Result<Bytes, BadAnswer> {
+    let malformed = |detail: String| BadAnswer::Malformed(format!("in `continue`: {detail}"));
+    let form = Form::read(&["input"], raw.get())
+        .map_err(|_| malformed("an object such as {\"input\": …} was expected".to_owned()))?;
+    if let Some(odd) = &form.odd {
+        return Err(malformed(format!("{odd}; it has input")));
+    }
+    let Some(input) = form.get(0) else { return Ok(Bytes::from_static(b"null")) };
+    let (bytes, limit) = (input.get().len(), MAX_INPUT);
+    if bytes > limit {
+        let what = "input of `continue`".to_owned();
+        return Err(BadAnswer::TooLarge { step: None, what, bytes, limit });
+    }
+    from.keep(input, None, "input of `continue`")
 }
 
 fn read_ops(from: Source<'_>, raw: &RawValue) -> Result<Vec<Op>, BadAnswer> {

@@ -119,13 +119,27 @@ fn an_answer_ends_in_one_way() {
     assert!(matches!(taken(r#"{"yield":true}"#).terminal, Some(Terminal::Yield)));
     let tree = taken(r#"{"await":{"all":["a",{"any":["b","c"]}]}}"#).terminal;
     assert!(matches!(tree, Some(Terminal::Await(t)) if t.steps() == ["a", "b", "c"]));
+    for (json, input) in
+        [(r#"{"continue":{"input": [1.0] }}"#, "[1.0]"), (r#"{"continue":{}}"#, "null")]
+    {
+        let next = taken(json).terminal;
+        assert!(
+            matches!(&next, Some(Terminal::Continue(it)) if &it[..] == input.as_bytes()),
+            "{next:?}"
+        );
+    }
+    let long = format!(r#"{{"continue":{{"input":"{}"}}}}"#, "x".repeat(1 << 20));
+    let long = parse_answer(&Bytes::from(long), &Limits::default());
+    assert!(matches!(long, Err(BadAnswer::TooLarge { limit: 1_048_576, .. })), "{long:?}");
     for (json, word) in [
         (r#"{"result":1,"error":{}}"#, "`result` and `error`"),
         (r#"{"await":"a","yield":true}"#, "`await` and `yield`"),
         (r#"{"result":1,"result":1}"#, "given twice"),
         (r#"{"ops":[],"ops":[]}"#, "given twice"),
         (r#"{"yield":false}"#, "must be true"),
-        (r#"{"continue":{"input":1}}"#, "not supported"),
+        (r#"{"continue":{"input":1},"result":1}"#, "`result` and `continue`"),
+        (r#"{"continue":true}"#, "an object such as"),
+        (r#"{"continue":{"inptu":1}}"#, r#"unknown field "inptu""#),
         (r#"{"reslut":1}"#, r#"unknown field "reslut""#),
         (r#"{"error":"boom"}"#, "must be an object"),
         (r#"{"error":{"typ":"E"}}"#, "typ"),

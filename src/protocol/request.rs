@@ -26,6 +26,8 @@ pub struct Invocation<'a> {
     pub upto: i32,
     /// Whether the journal goes on at `links.journal`.
     pub more: bool,
+    /// Whether the run had better continue as new before long.
+    pub long: bool,
     /// By name, how many signals were accepted and not yet taken.
     pub inbox: &'a [(&'a str, u32)],
     /// Set once a cancel was taken.
@@ -149,6 +151,9 @@ pub fn write_invocation(it: &Invocation<'_>) -> Vec<u8> {
     json(&mut out, it.upto);
     raw(&mut out, r#","more":"#);
     json(&mut out, it.more);
+    if it.long {
+        raw(&mut out, r#","continue_suggested":true"#);
+    }
     raw(&mut out, r#"},"inbox":"#);
     write_inbox(&mut out, it.inbox);
     raw(&mut out, r#","object":null,"cancel":"#);
@@ -348,6 +353,7 @@ mod tests {
             pending: &[],
             upto: 0,
             more: false,
+            long: false,
             inbox: &[],
             cancel: None,
             links: Links { base: "https://gw", callback_secret: "s3cret" },

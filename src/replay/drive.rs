@@ -154,6 +154,7 @@ impl Replay {
             pending: &pending,
             upto,
             more: false,
+            long: false,
             inbox: &[],
             cancel: None,
             links: Links { base, callback_secret: "replay" },
@@ -183,6 +184,7 @@ impl Replay {
         let tree = match terminal {
             Some(Terminal::Result(output)) => return Some(self.ended("completed", &output)),
             Some(Terminal::Error(error)) => return Some(self.ended("failed", &error.to_bytes())),
+            Some(Terminal::Continue(input)) => return Some(self.ended("continued", &input)),
             Some(Terminal::Await(tree)) => Some(tree),
             Some(Terminal::Yield) => None,
             None if settles || self.pending().next().is_none() => None,

@@ -37,20 +37,24 @@ pub enum Accepted {
     IdemReused,
     /// The run is about to end and takes no more messages.
     Closing,
+    /// It is about a step of a generation that is over.
+    OtherGeneration,
     /// The run has ended, or there is none.
     Gone,
 }
 
-/// A run that is closing refuses signals and callbacks (kinds under 4); operators' acts it takes.
+/// A run that is closing refuses signals and callbacks (kinds under 4); operators' acts it takes. A
+/// callback is refused whose generation is over: the run's row, locked here, says which one it is.
 ///
 /// Any node, any number of messages. `lk` orders all who touch a run; what is in the inbox stays
 /// there until the owner's append takes it, so nothing that is accepted can be lost.
 pub(super) const ACCEPT: &str = "with m as materialized (
   select * from unnest($1::int2[],$2::uuid[],$3::uuid[],$4::int2[],$5::text[],$6::bytea[],
-      $7::timestamptz[],$8::text[],$9::bytea[],$10::timestamptz[],$11::int4[]) with ordinality
-    as t(shard,run_id,msg_id,kind,name,body,at,idem_key,idem_hash,idem_expires,ns,ord)),
+      $7::timestamptz[],$8::text[],$9::bytea[],$10::timestamptz[],$11::int4[],$12::int4[])
+      with ordinality
+    as t(shard,run_id,msg_id,kind,name,body,at,idem_key,idem_hash,idem_expires,ns,generation,ord)),
 lk as materialized (
-  select a.shard, a.run_id, a.inbox, a.closing
+  select a.shard, a.run_id, a.inbox, a.closing, a.generation
     from (select distinct shard, run_id, ns from m) d join run_active a using (shard, run_id, ns)
    order by a.shard, a.run_id for update of a),
 seen as materialized (
@@ -58,12 +62,13 @@ seen as materialized (
     from m join idem e on e.shard = m.shard and e.ns = m.ns and e.key = m.idem_key
    order by e.shard, e.ns, e.key for update of e),
 ins as (
-  insert into inbox (shard,run_id,ns,pos,msg_id,kind,name,body,at)
+  insert into inbox (shard,run_id,ns,pos,msg_id,kind,name,body,at,generation)
   select m.shard, m.run_id, m.ns,
          lk.inbox + row_number() over (partition by m.shard, m.run_id order by m.ord),
-         m.msg_id, m.kind, m.name, m.body, m.at
+         m.msg_id, m.kind, m.name, m.body, m.at, m.generation
     from m join lk using (shard, run_id)
-   where not (lk.closing and m.kind < 4) and (m.ord in (select ord from seen where not expired)) is not true
+   where not (lk.closing and m.kind < 4) and coalesce(m.generation = lk.generation, true)
+     and (m.ord in (select ord from seen where not expired)) is not true
    order by 1, 2, 4
   on conflict (shard, run_id, msg_id) do nothing returning shard, run_id, pos, msg_id),
 up as (
@@ -82,7 +87,7 @@ remembered as (
   insert into idem (shard, ns, key, hash, run_id, msg_id, created_at, expires_at)
   select shard, ns, idem_key, idem_hash, run_id, msg_id, at, idem_expires from asked
    where (ord in (select ord from seen)) is not true order by 1, 2, 3)
-select 0::int2 as what, run_id, null::uuid as msg_id, null::int4 as pos, null::int8 as ord,
+select 0::int2 as what, run_id, null::uuid as msg_id, generation as pos, null::int8 as ord,
        closing as flag from lk
 union all select 1::int2, run_id, msg_id, pos, null, null from ins
 union all select 2::int2, null, msg_id, null, ord, same from seen where not expired";
@@ -140,16 +145,18 @@ pub(super) async fn accept_on(conn: &mut PgConnection, batch: &[Accept]) -> Resu
         .bind(idem().map(|i| i.map(|i| i.key.as_str())).bind_iter())
         .bind(idem().map(|i| i.map(|i| i.hash.as_slice())).bind_iter())
         .bind(idem().map(|i| i.map(|i| Ts(i.expires_at))).bind_iter())
-        .bind(all().map(|a| a.ns).bind_iter());
+        .bind(all().map(|a| a.ns).bind_iter())
+        .bind(all().map(|a| a.message.generation).bind_iter());
     let rows = heard(SILENCE, query.fetch_all(&mut *conn)).await?;
-    let mut closing: HashMap<Uuid, bool> = HashMap::new();
+    let mut closing: HashMap<Uuid, (bool, i32)> = HashMap::new();
     let mut taken: HashMap<(Uuid, Uuid), i32> = HashMap::new();
     let mut seen: HashMap<i64, Accepted> = HashMap::new();
     for row in rows {
         let message = || row.try_get::<Uuid, _>("msg_id");
         match row.try_get::<i16, _>("what")? {
             0 => {
-                closing.insert(row.try_get("run_id")?, row.try_get("flag")?);
+                let stands = (row.try_get("flag")?, row.try_get("pos")?);
+                closing.insert(row.try_get("run_id")?, stands);
             }
             1 => {
                 taken.insert((row.try_get("run_id")?, message()?), row.try_get("pos")?);
@@ -173,8 +180,13 @@ pub(super) async fn accept_on(conn: &mut PgConnection, batch: &[Accept]) -> Resu
             (Some(outcome), ..) => *outcome,
             (None, None, _) => Accepted::Gone,
             (None, Some(_), Some(pos)) => Accepted::At(*pos),
-            (None, Some(true), None) => Accepted::Closing,
-            (None, Some(false), None) => Accepted::Repeat,
+            (None, Some((_, generation)), None)
+                if a.message.generation.is_some_and(|g| g != *generation) =>
+            {
+                Accepted::OtherGeneration
+            }
+            (None, Some((true, _)), None) => Accepted::Closing,
+            (None, Some((false, _)), None) => Accepted::Repeat,
         }
     };
     Ok(batch.iter().zip(1..).map(outcome).collect())

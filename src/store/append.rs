@@ -19,11 +19,28 @@ macro_rules! columns {
     };
 }
 
+/// In `journal_long` the rows of generations that are over are deleted some time later. Whoever was
+/// stopped for so long that it would take one of their positions is refused by this; elsewhere the
+/// position itself refuses it.
+macro_rules! since {
+    ($row:literal) => {
+        concat!(
+            " and exists (select from run_active a where a.shard = ",
+            $row,
+            ".shard and a.run_id = ",
+            $row,
+            ".run_id and a.gen_n < ",
+            $row,
+            ".n)"
+        )
+    };
+}
+
 /// For batches of plain rows: the head row of each append decides, the rest follows it.
 ///
 /// `(… in …) is true` keeps the planner from making a join of it: a hashed look-up, not a product.
 macro_rules! lean {
-    ($journal:literal) => {
+    ($journal:literal, $since:expr) => {
         concat!(
             "with u as materialized (
   select * from unnest($1::int2[],$2::uuid[],$3::int4[],$4::int4[],$5::int2[],$6::int2[],$7::int4[],
@@ -32,7 +49,7 @@ macro_rules! lean {
     as t(shard,run_id,first,n,kind,flags,seq,epoch,cp,ms,dep,ns,at,due,ref,step,body)),
 head as (
   insert into ", $journal, " (", columns!(), ")
-  select ", columns!(), " from u where n = first order by shard, run_id
+  select ", columns!(), " from u where n = first", $since, " order by shard, run_id
   on conflict (shard, run_id, n) do nothing returning run_id),
 rest as (
   insert into ", $journal, " (", columns!(), ")
@@ -45,7 +62,7 @@ select run_id from head"
 
 /// For batches of plain appends of one row each, which is what steps are: nothing to look up.
 macro_rules! single {
-    ($journal:literal) => {
+    ($journal:literal, $since:expr) => {
         concat!(
             "insert into ",
             $journal,
@@ -59,6 +76,9 @@ select ",
       $8::int4[],$9::int4[],$10::int4[],$11::int4[],$12::int4[],$13::timestamptz[],
       $14::timestamptz[],$15::uuid[],$16::text[],$17::bytea[])
     as t(shard,run_id,first,n,kind,flags,seq,epoch,cp,ms,dep,ns,at,due,ref,step,body)
+ where true",
+            $since,
+            "
  order by shard, run_id
 on conflict (shard, run_id, n) do nothing returning run_id"
         )
@@ -74,8 +94,9 @@ on conflict (shard, run_id, n) do nothing returning run_id"
 /// - `rest` has no conflict clause: a clash behind a head that won is a bug and must be loud.
 /// - All further branches are driven by rows that won; attributes ride on an append's last row.
 /// - `changed` leaves out runs that end here: one statement cannot change a row twice.
+/// - `$rest` says which rows behind the head go into the same table, `$more` what else is done.
 macro_rules! full {
-    ($journal:literal) => {
+    ($journal:literal, $since:expr, $rest:expr, $more:expr) => {
         concat!(
             "with u as materialized (
   select * from unnest($1::int2[],$2::uuid[],$3::int4[],$4::int4[],$5::int2[],$6::int2[],$7::int4[],
@@ -93,13 +114,14 @@ gate as materialized (
 head as (
   insert into ", $journal, " (", columns!(), ")
   select ", columns!(), " from u
-   where n = first and (flags & 16 = 0 or run_id in (select run_id from gate))
+   where n = first and (flags & 16 = 0 or run_id in (select run_id from gate))", $since, "
    order by shard, run_id
   on conflict (shard, run_id, n) do nothing returning run_id),
 rest as (
   insert into ", $journal, " (", columns!(), ")
   select ", columns!(), " from u
-   where n > first and (run_id in (select run_id from head)) is true order by shard, run_id, n),
+   where n > first and (run_id in (select run_id from head)) is true", $rest, "
+   order by shard, run_id, n),
 won as materialized (
   select shard, run_id, n, kind, flags, dep, at, due, pos, tags, custom, gate from u
    where (pos > 0 or flags & 44 <> 0 or kind in (18, 19) or kind >= 100 or tags is not null)
@@ -115,6 +137,7 @@ change as materialized (
          (array_agg(due order by n desc) filter (where flags & 44 <> 0))[1] as due,
          max(gate) as gate,
          max(n) filter (where kind in (18, 19)) as base,
+         max(n) filter (where kind = 19) as generation,
          count(*) filter (where kind = 19)::int as continued,
          max(tags) as tags,
          (array_agg(custom) filter (where tags is not null))[1] as custom
@@ -130,20 +153,22 @@ changed as (
          gate = case when c.flags is null then a.gate when c.flags & 4 <> 0 then c.gate end,
          closing = case when c.flags is null then a.closing else c.flags & 32 <> 0 end,
          base_n = coalesce(c.base, a.base_n),
+         gen_n = coalesce(c.generation, a.gen_n),
          generation = a.generation + c.continued,
+         home = case when c.continued > 0 then 1 else a.home end,
          tags = case when c.tags is null then a.tags else nullif(c.tags::jsonb, '{}') end,
          custom_status = case when c.tags is null then a.custom_status else c.custom end
     from change c where a.shard = c.shard and a.run_id = c.run_id),
 gone as (
   delete from run_active a using ends e where a.shard = e.shard and a.run_id = e.run_id
   returning a.run_id, a.created_at, e.at, a.ns, a.fn, coalesce(nullif(e.dep, 0), a.dep) as dep,
-            e.n, a.base_n, a.generation, a.shard, a.home, e.kind, a.key, a.parent, a.schedule,
+            e.n, a.base_n, a.gen_n, a.generation, a.shard, a.home, e.kind, a.key, a.parent, a.schedule,
             case when e.tags is null then a.tags else nullif(e.tags::jsonb, '{}') end as tags,
             case when e.tags is null then a.custom_status else e.custom end as custom),
 done as (
-  insert into run_done (run_id,created_at,ended_at,ns,fn,dep,last_n,base_n,generation,shard,home,
+  insert into run_done (run_id,created_at,ended_at,ns,fn,dep,last_n,base_n,gen_n,generation,shard,home,
                         status,key,parent,schedule,tags,custom_status)
-  select run_id,created_at,at,ns,fn,dep,n,base_n,generation,shard,home,
+  select run_id,created_at,at,ns,fn,dep,n,base_n,gen_n,generation,shard,home,
          kind,key,parent,schedule,tags,custom from gone),
 freed as (
   update run_keys k set status = g.kind, ended_at = g.at
@@ -167,18 +192,52 @@ sent as (
   insert into outbox (shard, run_id, ns, n, k, kind, to_run, at, body)
   select * from unnest($41::int2[],$42::uuid[],$43::int4[],$44::int4[],$45::int2[],$46::int2[],
       $47::uuid[],$48::timestamptz[],$49::bytea[]) as o(shard,run_id,ns,n,k,kind,to_run,at,body)
-   where (run_id in (select run_id from head)) is true order by shard, run_id, n, k)
+   where (run_id in (select run_id from head)) is true order by shard, run_id, n, k)", $more, "
 select run_id from head"
         )
     };
 }
 
-pub(super) const SINGLE: &str = single!("journal");
-pub(super) const SINGLE_LONG: &str = single!("journal_long");
-pub(super) const LEAN: &str = lean!("journal");
-pub(super) const LEAN_LONG: &str = lean!("journal_long");
-pub(super) const FULL: &str = full!("journal");
-pub(super) const FULL_LONG: &str = full!("journal_long");
+/// The first row of the next generation, where the append has one, and all behind it.
+macro_rules! next {
+    () => {
+        " (select min(c.n) from u c where c.run_id = u.run_id and c.kind = 19)"
+    };
+}
+
+pub(super) const SINGLE: &str = single!("journal", "");
+pub(super) const SINGLE_LONG: &str = single!("journal_long", since!("t"));
+pub(super) const LEAN: &str = lean!("journal", "");
+pub(super) const LEAN_LONG: &str = lean!("journal_long", since!("u"));
+pub(super) const FULL: &str = full!("journal", "", "", "");
+pub(super) const FULL_LONG: &str = full!(
+    "journal_long",
+    since!("u"),
+    "",
+    ",
+past as (
+  insert into past_generations (shard, run_id, n, at)
+  select shard, run_id, n, at from won where kind = 19 order by 1, 2, 3)"
+);
+/// For appends that begin in the week's table and go on, with a generation, in `journal_long`.
+pub(super) const FULL_OVER: &str = full!(
+    "journal",
+    "",
+    concat!(" and n <", next!()),
+    concat!(
+        ",
+over as (
+  insert into journal_long (",
+        columns!(),
+        ")
+  select ",
+        columns!(),
+        " from u
+   where (run_id in (select run_id from head)) is true and n >=",
+        next!(),
+        " order by shard, run_id, n)"
+    )
+);
 
 /// Whether the append changes or reads the run's row in `run_active`.
 fn touches(s: &Sealed) -> bool {
@@ -191,6 +250,11 @@ fn touches(s: &Sealed) -> bool {
                     crate::machine::Kind::Compacted | crate::machine::Kind::Continued
                 )
         })
+}
+
+/// Whether the append begins in the week's table and goes on in `journal_long`.
+fn goes_over(s: &Sealed) -> bool {
+    s.home == 0 && s.append.rows.iter().any(|r| r.kind == crate::machine::Kind::Continued)
 }
 
 /// Whether the lean statement does all that the append asks for.
@@ -213,7 +277,8 @@ impl Lane {
     ///
     /// An append loses if its first position is taken, or if its head is gated and a message was
     /// accepted that it has not drained. Two appends of one run in a batch, or an append without
-    /// rows, are the caller's mistake. Runs of both homes take two statements.
+    /// rows, are the caller's mistake. Runs of both homes take two statements, those that change it
+    /// a third.
     pub async fn append(&mut self, batch: &[impl Borrow<Sealed>]) -> Result<Vec<bool>> {
         let batch: Vec<&Sealed> = batch.iter().map(Borrow::borrow).collect();
         debug_assert!(
@@ -221,8 +286,9 @@ impl Lane {
             "two appends of one run in a batch"
         );
         let mut won = HashSet::with_capacity(batch.len());
-        for home in [0, 1] {
-            let here: Vec<&Sealed> = batch.iter().copied().filter(|s| s.home == home).collect();
+        for (home, over) in [(0, false), (0, true), (1, false)] {
+            let here = |s: &&Sealed| s.home == home && goes_over(s) == over;
+            let here: Vec<&Sealed> = batch.iter().copied().filter(here).collect();
             if here.is_empty() {
                 continue;
             }
@@ -233,6 +299,7 @@ impl Lane {
                 (true, _, _) => SINGLE_LONG,
                 (false, true, 0) => LEAN,
                 (false, true, _) => LEAN_LONG,
+                (false, false, 0) if over => FULL_OVER,
                 (false, false, 0) => FULL,
                 (false, false, _) => FULL_LONG,
             };

@@ -31,13 +31,26 @@ macro_rules! journal_rule {
 }
 
 /// Rules that hold in every snapshot.
-pub(super) const ALWAYS: [(&str, &str); 16] = [
+pub(super) const ALWAYS: [(&str, &str); 17] = [
     (
+        // Generations that are over go whole, in order.
         "the log is dense",
-        journal_rule!(
-            " select run_id::text, format('%s rows from %s to %s', count(*), min(n), max(n))
-  from w group by shard, run_id having count(*) <> max(n) - min(n) + 1 limit 10"
-        ),
+        "select run_id::text, format('%s rows from %s to %s', count(*), min(n), max(n))
+  from (select 0 as home, shard, run_id, n from journal
+        union all select 1, shard, run_id, n from journal_long) w
+ group by home, shard, run_id having count(*) <> max(n) - min(n) + 1 limit 10",
+    ),
+    (
+        "the journal of a live run is where its generation begins",
+        "select a.run_id::text, format('generation %s begins at %s', a.generation, a.gen_n)
+  from run_active a
+ where (a.generation > 1) <> (a.gen_n > 0) or a.base_n < a.gen_n or (a.generation > 1 and a.home = 0)
+    or not exists (
+   select from journal j where a.home = 0 and j.shard = a.shard and j.run_id = a.run_id
+      and j.n = a.base_n
+   union all
+   select from journal_long j where a.home = 1 and j.shard = a.shard and j.run_id = a.run_id
+      and j.n = a.base_n) limit 10",
     ),
     (
         "a run is on the shard of its id",

@@ -41,13 +41,17 @@ pub struct Place {
     pub ns: i32,
     /// Where its journal is: 0 the week's table, 1 `journal_long`.
     pub home: i16,
+    /// From 1.
+    pub generation: i32,
+    /// Where the journal of its generation begins.
+    pub gen_n: i32,
     /// When it was started.
     pub created_at: Timestamp,
 }
 
-pub(super) const PLACE: &str = "select ns, home, created_at from run_active
+pub(super) const PLACE: &str = "select ns, home, generation, gen_n, created_at from run_active
  where shard = $1 and run_id = $2
-union all select ns, home, created_at from run_done where shard = $1 and run_id = $2";
+union all select ns, home, generation, gen_n, created_at from run_done where shard = $1 and run_id = $2";
 
 macro_rules! settled {
     ($journal:literal) => {
@@ -73,7 +77,20 @@ macro_rules! from {
     };
 }
 pub(super) const FROM: &str = from!("journal");
-pub(super) const FROM_LONG: &str = from!("journal_long");
+/// What is in `journal_long`, and before it what the week's table has still: rows that were carried
+/// over are in both.
+pub(super) const FROM_LONG: &str = concat!(
+    "(select ",
+    journal_columns!(),
+    " from journal j where shard = $1 and run_id = $2 and n >= $3
+   and not exists (select from journal_long l where l.shard = $1 and l.run_id = $2 and l.n = j.n)
+ order by n limit $4)
+union all
+(select ",
+    journal_columns!(),
+    " from journal_long j where shard = $1 and run_id = $2 and n >= $3 order by n limit $4)
+order by n limit $4"
+);
 
 pub(super) const SINCE: &str = "select at, epoch, what, by, data from history
  where shard = $1 and run_id = $2 and at >= $3 order by at, k limit $4";
@@ -85,7 +102,8 @@ macro_rules! of_step {
             journal_columns!(),
             " from ",
             $journal,
-            " j where shard = $1 and run_id = $2 and step = $3 and (kind between 1 and 5 or kind = 16)
+            " j where shard = $1 and run_id = $2 and n >= $4 and step = $3
+   and (kind between 1 and 5 or kind = 16)
  order by n"
         )
     };
@@ -94,15 +112,17 @@ pub(super) const OF_STEP: &str = of_step!("journal");
 pub(super) const OF_STEP_LONG: &str = of_step!("journal_long");
 
 /// The name of a signal that was taken at once is in the row that asked for it. What an operator
-/// has settled (flag 128) took none.
+/// has settled (flag 128) took none. What was carried over (flag 64) says when it came in `due`.
 macro_rules! signals {
     ($journal:literal) => {
         concat!(
             "with j as materialized (
-  select n, kind, step, ref, at, body from ",
+  select n, kind, step, ref, body,
+         case when kind = 7 and flags & 64 <> 0 then coalesce(due, at) else at end as at
+    from ",
             $journal,
             "
-   where shard = $1 and run_id = $2 and flags >> 8 = 2 and flags & 128 = 0
+   where shard = $1 and run_id = $2 and n >= $3 and flags >> 8 = 2 and flags & 128 = 0
      and (kind = 3 or kind in (1, 7) and ref is not null))
 select j.ref as msg_id, j.kind, j.step, j.at, octet_length(j.body) - 1 as bytes, a.body as asked
   from j left join j a on j.kind = 1 and a.kind = 3 and a.step = j.step
@@ -138,6 +158,8 @@ impl Store {
             Ok(Place {
                 ns: row.try_get("ns")?,
                 home: row.try_get("home")?,
+                generation: row.try_get("generation")?,
+                gen_n: row.try_get("gen_n")?,
                 created_at: wire::at(&row, "created_at")?,
             })
         };
@@ -173,7 +195,8 @@ impl Store {
             .fetch_all(&mut *tx)
             .await?;
         let rows = rows.iter().map(wire::journal_row).collect::<Result<Vec<Row>>>()?;
-        let Some(first) = rows.iter().find(|r| r.n == n) else { return Ok(Happened::default()) };
+        // Rows of generations that are over may be gone.
+        let Some(first) = rows.iter().find(|r| r.n >= n) else { return Ok(Happened::default()) };
         let told = sqlx::query(SINCE)
             .bind(run.shard().column())
             .bind(run.uuid())
@@ -195,23 +218,25 @@ impl Store {
         Ok(Happened { rows, entries })
     }
 
-    /// The rows about one step, in order: asked, tried, begun, settled, taken back.
-    pub async fn rows_of_step(&self, run: RunId, home: i16, step: &str) -> Result<Vec<Row>> {
-        let rows = sqlx::query(if home == 0 { OF_STEP } else { OF_STEP_LONG })
+    /// The rows about one step of the present generation, in order: asked, tried, begun, settled, taken back.
+    pub async fn rows_of_step(&self, run: RunId, at: &Place, step: &str) -> Result<Vec<Row>> {
+        let rows = sqlx::query(if at.home == 0 { OF_STEP } else { OF_STEP_LONG })
             .bind(run.shard().column())
             .bind(run.uuid())
             .bind(step)
+            .bind(at.gen_n)
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(wire::journal_row).collect()
     }
 
-    /// The run's signals in the order of their acceptance; one that a step took has its `step`.
-    pub async fn signals(&self, run: RunId, home: i16) -> Result<Vec<SignalRow>> {
+    /// The signals of the present generation in the order of their acceptance; one that a step took has its `step`.
+    pub async fn signals(&self, run: RunId, place: &Place) -> Result<Vec<SignalRow>> {
         let mut tx = self.begin(super::SNAPSHOT).await?;
-        let recorded = sqlx::query(if home == 0 { SIGNALS } else { SIGNALS_LONG })
+        let recorded = sqlx::query(if place.home == 0 { SIGNALS } else { SIGNALS_LONG })
             .bind(run.shard().column())
             .bind(run.uuid())
+            .bind(place.gen_n)
             .fetch_all(&mut *tx)
             .await?;
         let waiting = sqlx::query(WAITING)

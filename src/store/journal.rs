@@ -30,7 +30,8 @@ pub struct StoredLog {
     pub line: LogLine,
 }
 
-/// `n > $3` holds because `seq` never exceeds `n`: the walk along the key starts near the page.
+/// Of the generation that begins at `$5`. `n > $5 + $3` holds because `seq` never exceeds how far
+/// `n` is from there: the walk along the key starts near the page.
 /// A `failed` row carries its attempts in `tried` rows before it, one less than were made. What was
 /// taken back later (kind 16, which has an index of its own) is left out.
 macro_rules! page {
@@ -39,14 +40,14 @@ macro_rules! page {
             "with back as materialized (
   select step, max(n) as n from ",
             $journal,
-            " where shard = $1 and run_id = $2 and n > $3 and kind = 16 group by step),
+            " where shard = $1 and run_id = $2 and n > $5::int4 + $3::int4 and kind = 16 group by step),
 j as materialized (
   select ",
             journal_columns!(),
             " from ",
             $journal,
             " j
-   where shard = $1 and run_id = $2 and n > $3 and seq > $3 and kind in (1, 2)
+   where shard = $1 and run_id = $2 and n > $5::int4 + $3::int4 and seq > $3 and kind in (1, 2)
      and not exists (select from back b where b.step = j.step and b.n > j.n)
    order by n limit $4),
 before as materialized (
@@ -55,7 +56,8 @@ before as materialized (
     from ",
             $journal,
             "
-   where shard = $1 and run_id = $2 and kind in (3, 4) and step in (select step from j)
+   where shard = $1 and run_id = $2 and n >= $5 and kind in (3, 4)
+     and step in (select step from j)
    group by step)
 select ",
             journal_columns!(),
@@ -104,11 +106,12 @@ pub(super) const LOGS: &str = "select at, k, level, message, fields from logs
  order by at, k limit $5";
 
 impl Store {
-    /// Settled steps after `seq`, in order.
+    /// Settled steps after `seq` of the generation that begins at `gen_n`, in order.
     pub async fn journal_page(
         &self,
         run: RunId,
         home: i16,
+        gen_n: i32,
         after_seq: i32,
         limit: i64,
     ) -> Result<Vec<JournalEntry>> {
@@ -117,6 +120,7 @@ impl Store {
             .bind(run.uuid())
             .bind(after_seq)
             .bind(limit)
+            .bind(gen_n)
             .fetch_all(&self.pool)
             .await?;
         let entry = |row: &PgRow| {

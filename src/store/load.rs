@@ -79,7 +79,8 @@ macro_rules! rows {
 pub(super) const ROWS: &str = rows!("journal");
 pub(super) const ROWS_LONG: &str = rows!("journal_long");
 
-pub(super) const MESSAGES: &str = "select i.run_id, i.pos, i.msg_id, i.kind, i.name, i.body, i.at
+pub(super) const MESSAGES: &str = "select i.run_id, i.pos, i.msg_id, i.kind, i.name, i.body, i.at,
+       i.generation
   from unnest($1::int2[], $2::uuid[]) as u(shard, run_id) join inbox i using (shard, run_id)
  order by i.shard, i.run_id, i.pos";
 

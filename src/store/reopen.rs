@@ -51,8 +51,8 @@ pub(super) const ROW_LONG: &str = row!("journal_long");
 /// Its counter of messages goes on after those that the journal has taken, and the one of this act.
 pub(super) const LIVE: &str =
     "insert into run_active (run_id, created_at, wake_at, ns, fn, dep, inbox,
-    base_n, generation, shard, home, status, status_at, key, parent, schedule, tags, custom_status)
-select run_id, created_at, '-infinity', ns, fn, dep, $3, base_n, generation, shard, home, 1, $4,
+    base_n, gen_n, generation, shard, home, status, status_at, key, parent, schedule, tags, custom_status)
+select run_id, created_at, '-infinity', ns, fn, dep, $3, base_n, gen_n, generation, shard, home, 1, $4,
        key, parent, schedule, tags, custom_status
   from run_done where shard = $1 and run_id = $2";
 

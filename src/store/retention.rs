@@ -1,5 +1,7 @@
 //! Making weeks ahead and dropping old ones, without losing what still lives in them.
 
+use std::time::Duration;
+
 use sqlx::Row as _;
 
 use super::Store;
@@ -94,6 +96,17 @@ pub(super) const TRIM_IDEM: &str = "with old as (
    limit $2 for update skip locked)
 delete from idem e using old o where e.shard = o.shard and e.ns = o.ns and e.key = o.key";
 
+/// Rows of generations that have been over since then, of live runs and of ended ones. Whoever might
+/// take one of their positions now is refused by where the run's generation begins.
+pub(super) const TRIM_GENERATIONS: &str = "with p as materialized (
+  select shard, run_id, n from past_generations where at < $1 order by at limit $2
+   for update skip locked),
+j as (
+  delete from journal_long j using (select shard, run_id, max(n) as n from p group by 1, 2) x
+   where j.shard = x.shard and j.run_id = x.run_id and j.n < x.n)
+delete from past_generations g using p
+ where g.shard = p.shard and g.run_id = p.run_id and g.n = p.n";
+
 pub(super) const TRIM_KEYS: &str = "with old as (
   select shard, ns, fn, key from run_keys where ended_at < $1 limit $2 for update skip locked)
 delete from run_keys k using old o
@@ -101,6 +114,10 @@ delete from run_keys k using old o
 
 /// Runs or rows of one statement.
 const PAGE: i64 = 500;
+/// Generations of one statement: each has many rows.
+const GENERATIONS: i64 = 50;
+/// How long rows of a generation that is over are kept, for who looks at what happened.
+const GENERATION_KEPT: Duration = Duration::from_hours(1);
 /// Statements of one kind in a round; what is left waits for the next.
 const PAGES: u32 = 200;
 
@@ -148,6 +165,22 @@ impl Store {
             }
         }
         Ok(done)
+    }
+
+    /// Deletes the rows of generations that have been over for an hour. Returns how many generations
+    /// that were. One node at a time; what a round does not reach is left for the next.
+    pub async fn trim_generations(&self, now: Timestamp) -> Result<u64> {
+        let mut gone = 0;
+        for _ in 0..PAGES {
+            let before = Ts(now - GENERATION_KEPT);
+            let page = sqlx::query(TRIM_GENERATIONS).bind(before).bind(GENERATIONS);
+            let rows = page.execute(&self.pool).await?.rows_affected();
+            gone += rows;
+            if rows < GENERATIONS.unsigned_abs() {
+                break;
+            }
+        }
+        Ok(gone)
     }
 
     async fn expired(

@@ -72,6 +72,8 @@ select g.shard, g.run_id, g.ns, greatest(now(), d.ended_at) + g.pos * interval '
  where g.kind > 0
    and not exists (select from journal j
                     where j.shard = g.shard and j.run_id = g.run_id and j.ref = g.msg_id)
+   and not exists (select from journal_long j
+                    where j.shard = g.shard and j.run_id = g.run_id and j.ref = g.msg_id)
 on conflict do nothing";
 
 pub(super) const PROJECT: &str = "update run_active a

@@ -173,6 +173,7 @@ pub(super) fn message(row: &PgRow) -> Result<Message> {
         name: row.try_get("name")?,
         body: body(row, "body")?.unwrap_or_default(),
         at: at(row, "at")?,
+        generation: row.try_get("generation")?,
     })
 }
 

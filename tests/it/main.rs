@@ -21,6 +21,7 @@ mod ends;
 mod families;
 mod faults;
 mod gateway;
+mod generations;
 mod idempotency;
 mod lines;
 mod load;

@@ -117,7 +117,16 @@ fn later(w: &mut World, by: u64) -> Cause {
 
 /// The open exchange wants to end, and loses its gate to this message.
 fn gate_lost(w: &mut World, kind: MessageKind) -> Cause {
-    let answer = answered(w, ops([value("a", "1")]).result());
+    lost(w, kind, ops([value("a", "1")]).result())
+}
+
+/// The same for one that wants to continue.
+fn continue_lost(w: &mut World, kind: MessageKind) -> Cause {
+    lost(w, kind, ops([value("a", "1")]).continuing())
+}
+
+fn lost(w: &mut World, kind: MessageKind, answer: Answer) -> Cause {
+    let answer = answered(w, answer);
     let m = w.message(kind, "x", OP);
     let append = match w.cause(answer) {
         Ok(()) => w.run.seal().unwrap_or_default(),
@@ -127,7 +136,7 @@ fn gate_lost(w: &mut World, kind: MessageKind) -> Cause {
     Cause::GateLost { append, messages: w.db.inbox.clone() }
 }
 
-const CAUSES: [(&str, Make); 60] = [
+const CAUSES: [(&str, Make); 64] = [
     ("free", |_| Cause::Free { dep: 1 }),
     ("answered: of another epoch", |_| Cause::Answered {
         epoch: 999,
@@ -160,6 +169,7 @@ const CAUSES: [(&str, Make); 60] = [
         answered(w, ops([Op::Status(text("1")), tags, log]))
     }),
     ("answered: result", |w| answered(w, ops([value("a", "1")]).result())),
+    ("answered: continue", |w| answered(w, ops([value("a", "1")]).continuing())),
     ("answered: error", |w| answered(w, ops([]).ending(Terminal::Error(error(Again::Default))))),
     ("answered: error, pause", |w| {
         answered(w, ops([]).ending(Terminal::Error(error(Again::Pause))))
@@ -175,6 +185,7 @@ const CAUSES: [(&str, Make); 60] = [
     ("reported: sleep, awaited", |w| reported(w, ops([sleep("b", 50)]).awaiting("b"), false)),
     ("reported: yield", |w| reported(w, ops([]).ending(Terminal::Yield), false)),
     ("reported: result", |w| reported(w, ops([value("a", "1")]).result(), false)),
+    ("reported: continue", |w| reported(w, ops([value("a", "1")]).continuing(), false)),
     ("held", |w| Cause::Held { epoch: w.run.epoch, lease: ms(60_000) }),
     ("left", |w| Cause::Left { epoch: w.run.epoch, detail: "cut".into() }),
     ("faulted: of another epoch", |_| Cause::Faulted { epoch: 999, fault: Fault::Again }),
@@ -225,6 +236,8 @@ const CAUSES: [(&str, Make); 60] = [
     ("tick: the run's deadline", |w| later(w, 601_000)),
     ("gate lost: to a signal", |w| gate_lost(w, MessageKind::Signal)),
     ("gate lost: to a cancel", |w| gate_lost(w, MessageKind::Cancel)),
+    ("gate of continue lost: to a signal", |w| continue_lost(w, MessageKind::Signal)),
+    ("gate of continue lost: to a callback", |w| continue_lost(w, MessageKind::CallbackValue)),
 ];
 
 fn named(flags: Flags) -> String {

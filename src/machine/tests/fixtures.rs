@@ -55,6 +55,10 @@ pub(super) struct Db {
     pub outbox: Vec<Outgoing>,
     /// The same, delivered or not.
     pub said: Vec<Outgoing>,
+    /// Where its generation begins.
+    pub base: usize,
+    /// Generations, by their first row, that began when no message was accepted any more.
+    pub closed: Vec<i32>,
 }
 
 impl Db {
@@ -92,6 +96,10 @@ impl Db {
         if gated && a.drained >= 0 && a.drained != self.accepted {
             return Verdict::LostByGate;
         }
+        if let Some(next) = a.rows.iter().rfind(|r| r.kind == Kind::Continued) {
+            self.base = usize::try_from(next.n).expect("n");
+            self.closed.extend(self.closing.then_some(next.n));
+        }
         self.rows.extend(a.rows.iter().cloned());
         self.outbox.extend(a.outbox.iter().cloned());
         self.said.extend(a.outbox.iter().cloned());
@@ -116,7 +124,7 @@ impl Db {
     pub(super) fn journal(&self) -> Shown {
         let mut shown = Shown::default();
         let mut seqs = std::collections::HashMap::new();
-        for row in &self.rows {
+        for row in &self.rows[self.base..] {
             if row.kind == Kind::Retaken
                 && let Some(seq) = seqs.remove(&row.step)
             {
@@ -131,7 +139,8 @@ impl Db {
             shown.push(&row.step, row.seq, op, row.kind == Kind::Done, &body);
             if op == OpKind::Scope {
                 let under = |r: &&Row| r.step.starts_with(&format!("{}/", row.step));
-                let before = self.rows.iter().take_while(|r| r.n < row.n).filter(under);
+                let generation = self.rows[self.base..].iter();
+                let before = generation.take_while(|r| r.n < row.n).filter(under);
                 shown.hide(before.filter(|r| r.kind.settles()).map(|r| r.seq).collect());
             }
         }
@@ -233,6 +242,8 @@ impl World {
             ever: vec![],
             outbox: vec![],
             said: vec![],
+            base: 0,
+            closed: vec![],
         };
         Self {
             db,
@@ -277,6 +288,9 @@ impl World {
                     self.db.accept(m);
                 }
                 match self.db.append(&append) {
+                    Verdict::Won if append.rows.iter().any(|r| r.kind == Kind::Moved) => {
+                        self.run.home = 1;
+                    }
                     Verdict::Won => {}
                     Verdict::LostByHead => self.load(),
                     Verdict::LostByGate => {
@@ -319,10 +333,16 @@ impl World {
     }
 
     pub(super) fn recovered(&self) -> Run {
+        self.recovered_from(self.db.base)
+    }
+
+    /// The run as it is read from this row on.
+    pub(super) fn recovered_from(&self, base: usize) -> Run {
         let parked = self.db.wake != Wake::Hot;
-        let (id, rows) = (self.run.id, &self.db.rows);
+        let (id, rows) = (self.run.id, &self.db.rows[base..]);
         let mut run = Run::recover(id, 1, rows, parked, self.db.closing).expect("readable rows");
         run.drained = self.db.accepted;
+        run.home = i16::from(self.db.base > 0);
         run
     }
 
@@ -376,6 +396,7 @@ impl World {
             name: name.to_owned(),
             body: Bytes::from(body.to_owned()),
             at: self.clock,
+            generation: None,
         }
     }
 
@@ -500,6 +521,10 @@ impl Answer {
 
     pub(super) fn awaiting(self, tree: &str) -> Self {
         self.ending(Terminal::Await(tree_of(tree)))
+    }
+
+    pub(super) fn continuing(self) -> Self {
+        self.ending(Terminal::Continue(text("\"next\"")))
     }
 
     pub(super) fn result(self) -> Self {

@@ -17,6 +17,7 @@ struct Projection {
     tags: BTreeMap<String, String>,
     custom_status: Option<bytes::Bytes>,
     cancel: Option<Cancel>,
+    began: (serde_json::Value, Timestamp, Option<Timestamp>, i16),
     paused: Option<Attention>,
     shown: Shown,
     turn: String,
@@ -37,6 +38,12 @@ impl Projection {
             tags: run.tags.clone(),
             custom_status: run.custom_status.clone(),
             cancel: run.cancel.clone(),
+            began: (
+                serde_json::to_value(&run.created).expect("JSON"),
+                run.created_at,
+                run.deadline,
+                run.home,
+            ),
             paused: run.paused.clone(),
             shown: run.shown.clone(),
             turn: turn(run, w),
@@ -86,6 +93,10 @@ impl World {
             if row.kind == Kind::Retaken {
                 settled.remove(&row.step);
             }
+            if row.kind == Kind::Continued {
+                settled.clear();
+                assert_eq!(row.seq, 0, "an empty journal");
+            }
             if row.kind.settles() {
                 assert!(settled.insert(&row.step), "step {} settles twice", row.step);
             }
@@ -93,7 +104,8 @@ impl World {
         for pair in rows.windows(2) {
             assert!(pair[0].epoch <= pair[1].epoch, "epochs never fall: {pair:#?}");
             let grows = i32::from(pair[1].kind.settles());
-            assert_eq!(pair[1].seq, pair[0].seq + grows, "{pair:#?}");
+            let next = pair[1].kind == Kind::Continued;
+            assert!(next || pair[1].seq == pair[0].seq + grows, "{pair:#?}");
         }
         // Sleeps are over when they are over, whatever the error of the clock.
         let mut due = HashMap::new();
@@ -128,6 +140,10 @@ impl World {
         for row in &self.db.rows {
             let Some(id) = row.refer else { continue };
             match row.kind {
+                Kind::Arrived if row.flags.has(Flags::REF) => {
+                    assert!(arrived.contains(&id), "what is carried over came before: {row:?}");
+                    assert!(!used.contains(&id), "it is untaken: {row:?}");
+                }
                 Kind::Arrived => assert!(arrived.insert(id), "arrives twice: {row:?}"),
                 _ => assert!(used.insert(id), "is used twice: {row:?}"),
             }
@@ -145,15 +161,19 @@ impl World {
 
     /// An end that a handler wanted had seen every signal before it, or had been refused twice.
     fn check_end(&self) {
-        let Some(end) = self.db.rows.last() else { return };
-        if !end.kind.ends() || !end.flags.has(Flags::HANDLER) || self.db.closing {
-            return;
-        }
-        let sent = self.sent.iter().find(|s| s.epoch == end.epoch).expect("sent");
-        let signal = |id| self.db.ever.contains(&(id, MessageKind::Signal));
-        for row in self.db.rows.iter().filter(|r| r.n >= sent.view.n) {
-            let arrives = row.pos > 0 && row.refer.is_some_and(signal);
-            assert!(!arrives, "the end had not seen {row:?}");
+        let last = self.db.rows.last().filter(|end| end.kind.ends() && !self.db.closing);
+        let next = |r: &&Row| r.kind == Kind::Continued && !self.db.closed.contains(&r.n);
+        for end in self.db.rows.iter().filter(next).chain(last) {
+            if !end.flags.has(Flags::HANDLER) {
+                continue;
+            }
+            let sent = self.sent.iter().find(|s| s.epoch == end.epoch).expect("sent");
+            let signal = |id| self.db.ever.contains(&(id, MessageKind::Signal));
+            let since = |r: &&Row| r.n >= sent.view.n && r.n < end.n;
+            for row in self.db.rows.iter().filter(since) {
+                let arrives = row.pos > 0 && row.refer.is_some_and(signal);
+                assert!(!arrives, "the end had not seen {row:?}");
+            }
         }
     }
 
@@ -187,6 +207,11 @@ impl World {
                     assert!(gone.iter().all(|child| cancelled.contains(child)), "{row:?}");
                 }
                 kind if kind.settles() => drop(living.remove(&row.step)),
+                Kind::Continued => {
+                    let told: HashSet<_> = said().map(|s| s.to).collect();
+                    assert_eq!(told, living.values().copied().collect(), "{row:?}");
+                    living.clear();
+                }
                 kind if kind.ends() => {
                     let told: HashSet<_> = said().map(|s| s.to).collect();
                     assert_eq!(told, living.values().copied().collect(), "{row:?}");
@@ -202,8 +227,10 @@ impl World {
     fn check_attempts(&self) {
         let mut tried: HashMap<&str, u32> = HashMap::new();
         for row in &self.db.rows {
-            if row.kind == Kind::Retaken {
-                tried.remove(row.step.as_str());
+            match row.kind {
+                Kind::Retaken => drop(tried.remove(row.step.as_str())),
+                Kind::Continued => tried.clear(),
+                _ => {}
             }
             let asks = row.kind == Kind::Tried && row.due == Some(row.at);
             if row.kind == Kind::Tried && !asks {
@@ -216,13 +243,16 @@ impl World {
 
     /// A new owner knows what this one knows.
     fn check_recovery(&self) {
-        let mut other = self.recovered();
-        if matches!(self.run.turn, Turn::Waiting { .. }) {
-            // Only what an exchange has offered is not in the journal.
-            other.offered = self.run.offered;
+        // Read from where its generation begins, or from the start, it is the same run.
+        for base in [self.db.base, 0] {
+            let mut other = self.recovered_from(base);
+            if matches!(self.run.turn, Turn::Waiting { .. }) {
+                // Only what an exchange has offered is not in the journal.
+                other.offered = self.run.offered;
+            }
+            assert_eq!(Projection::of(&other, self), Projection::of(&self.run, self));
+            assert_eq!(other.shown, self.db.journal());
         }
-        assert_eq!(Projection::of(&other, self), Projection::of(&self.run, self));
-        assert_eq!(other.shown, self.db.journal());
     }
 
     /// Something will wake the run, here and as the database sees it.

@@ -93,6 +93,7 @@ impl Said {
             4..6 => answer.ending(Terminal::Yield),
             6..7 => answer.result(),
             7..8 => answer.ending(Terminal::Error(error(Again::Default))),
+            8..9 => answer.continuing(),
             _ => answer.ending(Terminal::Await(tree)),
         }
     }
@@ -179,6 +180,10 @@ impl<H: FnMut(&Sent, &Said) -> Answer> Play<H> {
     }
 
     fn event(&mut self, event: &Event) {
+        if self.w.run.continues() && !matches!(event, Event::Crash(_) | Event::Steal) {
+            // The gate decides before anything else happens.
+            self.w.pump();
+        }
         match event {
             Event::Answer(said) => {
                 if self.w.run.talk.cp > 0 {
@@ -352,6 +357,8 @@ fn program() -> impl Strategy<Value = Vec<Stmt>> {
 /// Runs a program from the top against what an invocation shows, as an SDK does.
 struct Handler<'a> {
     program: &'a [Stmt],
+    /// It does all of it so many times, each in a generation of its own.
+    generations: i32,
     /// In which epochs the body of each at-most-once step ran.
     ran: HashMap<String, HashSet<i32>>,
 }
@@ -390,7 +397,8 @@ impl Handler<'_> {
                         return ops(said);
                     };
                     assert_eq!(*licence, sent.epoch, "shown as begun, yet not to be run");
-                    self.ran.entry(id.clone()).or_default().insert(sent.epoch);
+                    let ran = self.ran.entry(format!("{}/{id}", view.generation)).or_default();
+                    ran.insert(sent.epoch);
                     said.push(value(&id, "1"));
                     continue;
                 }
@@ -410,6 +418,9 @@ impl Handler<'_> {
             if wait.standing(&|id| view.standing(id)) == Standing::Pending {
                 return ops(said).ending(Terminal::Await(wait));
             }
+        }
+        if view.generation < self.generations {
+            return ops(said).continuing();
         }
         ops(said).result()
     }
@@ -502,9 +513,9 @@ proptest! {
 
     #[test]
     fn a_sensible_handler_gets_to_its_end(
-        start in starts(), program in program(), events in events(40)
+        start in starts(), program in program(), events in events(40), generations in 1..4
     ) {
-        let mut handler = Handler { program: &program, ran: HashMap::new() };
+        let mut handler = Handler { program: &program, generations, ran: HashMap::new() };
         let answer = |sent: &Sent, _: &Said| handler.answer(sent);
         let mut play = Play { w: world(start), told: vec![], handler: answer };
         play.all(&events);

@@ -1,6 +1,7 @@
 //! What the store promises, on a real Postgres.
 
 mod cluster;
+mod generations;
 mod reading;
 mod recording;
 mod retention;
@@ -98,7 +99,8 @@ impl Bench {
     fn message(&mut self, kind: MessageKind, name: &str) -> Message {
         let id = MessageId::new(self.now, self.chance());
         let body = Bytes::from_static(b"{\"by\":\"ann\"}");
-        Message { pos: 0, id, kind, name: name.to_owned(), body, at: self.now }
+        let (name, at) = (name.to_owned(), self.now);
+        Message { pos: 0, id, kind, name, body, at, generation: None }
     }
 
     fn signal(&mut self, run: RunId) -> Accept {

@@ -113,13 +113,13 @@ async fn a_journal_is_read_in_pages_with_attempts_and_values() {
     ];
     assert!(b.append(run, rows).await);
     let store = &b.db.store;
-    let page = store.journal_page(run, 0, 0, 10).await.unwrap();
+    let page = store.journal_page(run, 0, 0, 0, 10).await.unwrap();
     let told: Vec<_> =
         page.iter().map(|e| (e.row.seq, e.row.step.as_str(), e.attempts, e.asked_at)).collect();
     assert_eq!(told, [(1, "charge", 3, None), (2, "approval", 1, Some(at))]);
-    assert_eq!(store.journal_page(run, 0, 1, 10).await.unwrap()[0].row.seq, 2);
-    assert_eq!(store.journal_page(run, 0, 2, 10).await, Ok(vec![]));
-    assert_eq!(store.journal_page(run, 1, 0, 10).await, Ok(vec![]), "not in journal_long");
+    assert_eq!(store.journal_page(run, 0, 0, 1, 10).await.unwrap()[0].row.seq, 2);
+    assert_eq!(store.journal_page(run, 0, 0, 2, 10).await, Ok(vec![]));
+    assert_eq!(store.journal_page(run, 1, 0, 0, 10).await, Ok(vec![]), "not in journal_long");
     let ns: Vec<i32> = store.rows_after(run, 0, 2, 2).await.unwrap().iter().map(|r| r.n).collect();
     assert_eq!(ns, [3, 4]);
     assert_eq!(store.value(run, 0, 4).await, Ok(Some(Bytes::from_static(b"\"v\""))));

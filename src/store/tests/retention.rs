@@ -53,7 +53,7 @@ async fn a_week_is_dropped_and_its_survivors_are_carried_over() {
     let mut last = sealed(live, vec![end(4, 2, present)]);
     last.home = 1;
     assert!(b.seal(last).await);
-    assert_eq!(store.journal_page(live, 1, 0, 10).await.unwrap().len(), 2);
+    assert_eq!(store.journal_page(live, 1, 0, 0, 10).await.unwrap().len(), 2);
     b.clean().await;
 
     // With the week of its end it is gone from there too.

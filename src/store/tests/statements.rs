@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 89] = [
+const ALL: [(&str, &str); 90] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -22,6 +22,7 @@ const ALL: [(&str, &str); 89] = [
     ("append lean long", append::LEAN_LONG),
     ("append full", append::FULL),
     ("append full long", append::FULL_LONG),
+    ("append full over", append::FULL_OVER),
     ("create", create::CREATE),
     ("create keyed", create::CREATE_KEYED),
     ("standing", load::STANDING),
@@ -97,7 +98,7 @@ const ALL: [(&str, &str); 89] = [
     ("put off", outbox::PUT_OFF),
 ];
 
-const RETENTION: [(&str, &str); 9] = [
+const RETENTION: [(&str, &str); 10] = [
     ("ensure", weeks::ENSURE),
     ("expired", weeks::EXPIRED),
     ("drop", weeks::DROP),
@@ -106,6 +107,7 @@ const RETENTION: [(&str, &str); 9] = [
     ("left", weeks::LEFT),
     ("trim long", weeks::TRIM_LONG),
     ("trim idem", weeks::TRIM_IDEM),
+    ("trim generations", weeks::TRIM_GENERATIONS),
     ("trim keys", weeks::TRIM_KEYS),
 ];
 
@@ -136,7 +138,18 @@ async fn plan(lane: &mut Lane, sql: &str) -> String {
 async fn the_hot_statements_use_only_indexes() {
     let db = TestDb::new().await;
     let mut lane = db.store.lane().await.unwrap();
-    let hot = ["accept", "discard", "append lean", "append full", "create", "create keyed"];
+    let hot = [
+        "accept",
+        "discard",
+        "append single long",
+        "append lean",
+        "append lean long",
+        "append full",
+        "append full long",
+        "append full over",
+        "create",
+        "create keyed",
+    ];
     for (name, sql) in ALL.iter().filter(|(name, _)| hot.contains(name)) {
         let plan = plan(&mut lane, sql).await;
         assert!(!plan.contains("Seq Scan"), "{name}:\n{plan}");

@@ -5,6 +5,7 @@ use crate::machine::*;
 
 mod answers;
 mod endings;
+mod generations;
 mod messages;
 mod operator;
 mod steps;

@@ -1,0 +1,221 @@
+//! What outlives the rows before it: a run that continues as new begins with an input, an empty
+//! journal and all that is not of one generation.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::apply::Env;
+use super::body::{Attention, Created, to_bytes};
+use super::draft::Draft;
+use super::id::RunId;
+use super::row::{Flags, Kind, OpKind, Row};
+use super::run::{AT_ONCE, Cancel, End, Mail, Reason, Run, Turn, Unreadable};
+use super::time::{Timestamp, duration};
+
+/// A message that was taken so long ago does not come a second time.
+const RECENT: Duration = Duration::from_mins(10);
+/// So many of those that were taken last are known by their ids.
+const MOST_RECENT: usize = 1_024;
+
+/// Body of `continued`: all that is known of a run when the rows before this one are not read. Its
+/// `due` is the run's deadline.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Carried {
+    /// As if it had been started so: the new input, a new seed, tags and deployment as they are.
+    pub created: Created,
+    /// When the run was started, in microseconds.
+    pub created_at: i64,
+    /// When it was first invoked, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<i64>,
+    /// How long a generation may take.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub allowed: Option<Duration>,
+    /// From 1.
+    pub generation: i32,
+    /// Exchanges opened, at least.
+    #[serde(default)]
+    pub invocations: u32,
+    /// Custom status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom_status: Option<Box<RawValue>>,
+    /// Why a person is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Attention>,
+    /// The cancel that was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<CancelCarried>,
+    /// Messages that were ever accepted.
+    pub accepted: i32,
+    /// Messages taken lately, and when, in microseconds: a repeat is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<(i64, Uuid)>,
+}
+
+/// A cancel that goes on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CancelCarried {
+    /// Why, if they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Until when the handler may compensate, in microseconds.
+    pub deadline: i64,
+}
+
+impl Run {
+    /// Whether rows wait to be appended by which it continues as new: their gate decides.
+    #[must_use]
+    pub fn continues(&self) -> bool {
+        self.next.rows.iter().any(|r| r.kind == Kind::Continued)
+    }
+
+    /// The generation ends, and the next begins; the append is gated when it is sealed.
+    pub(super) fn continue_as_new(&mut self, end: &End, env: &Env<'_>) {
+        // Should messages have come that it does not know of, none of this has happened.
+        self.before = None;
+        self.before = Some(Box::new(self.clone()));
+        let mut untaken: Vec<_> = self
+            .buffered
+            .iter()
+            .filter(|((mail, _), _)| *mail == Mail::Signal)
+            .flat_map(|((_, name), queue)| queue.iter().map(|m| (name.clone(), m.clone())))
+            .collect();
+        untaken.sort_by_key(|(_, m)| m.at);
+        let children: Vec<RunId> =
+            self.pending.values().filter_map(|id| self.cancellable_child(id)).collect();
+        let carried = self.carried(end.body.as_ref(), env);
+        let deadline = carried.allowed.map(|allowed| env.now + allowed);
+        if self.home == 0 {
+            // Nothing of the next generation is in the week of its birth, and who does not know of
+            // it finds the position taken.
+            Draft::new(Kind::Moved, Flags::HANDLER).put(self, env.now);
+        }
+        let n = self.n;
+        Draft::new(Kind::Continued, Flags::HANDLER)
+            .due(deadline)
+            .body(to_bytes(&carried))
+            .ms(end.ms)
+            .put(self, env.now);
+        self.cancel_children(n, children, "its parent has continued as new");
+        for (name, m) in untaken {
+            // `due` has no other use here: it tells when the signal first came.
+            Draft::new(Kind::Arrived, Flags::REF)
+                .step(&name, OpKind::Signal)
+                .due(Some(m.at))
+                .body(m.body)
+                .refer(m.id.uuid())
+                .put(self, env.now);
+        }
+    }
+
+    fn carried(&self, input: Option<&Bytes>, env: &Env<'_>) -> Carried {
+        let generation = self.generation + 1;
+        let text = input.and_then(|json| std::str::from_utf8(json).ok());
+        let input = text.and_then(|text| RawValue::from_string(text.to_owned()).ok());
+        let status = self.custom_status.as_ref().and_then(|s| std::str::from_utf8(s).ok());
+        let lately = env.now - RECENT;
+        Carried {
+            created: Created {
+                input: input.unwrap_or_else(|| RawValue::NULL.to_owned()),
+                seed: next_seed(&self.created.seed, generation),
+                start_at: None,
+                tags: self.tags.clone(),
+                pin: self.pin,
+                ..self.created.clone()
+            },
+            created_at: self.created_at.as_micros(),
+            started_at: self.started_at.map(Timestamp::as_micros),
+            allowed: self.allowed,
+            generation,
+            invocations: self.invocations,
+            custom_status: status.and_then(|s| RawValue::from_string(s.to_owned()).ok()),
+            paused: self.paused.clone(),
+            cancel: self.cancel.as_ref().map(|cancel| CancelCarried {
+                reason: cancel.reason.clone(),
+                deadline: cancel.deadline.as_micros(),
+            }),
+            accepted: self.drained,
+            taken: self
+                .recent
+                .iter()
+                .filter(|(at, _)| *at >= lately)
+                .map(|(at, id)| (at.as_micros(), *id))
+                .collect(),
+        }
+    }
+
+    /// A message was taken.
+    pub(super) fn took(&mut self, id: Uuid, at: Timestamp) {
+        if self.seen.insert(id) {
+            if self.recent.len() >= MOST_RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((at, id));
+        }
+    }
+
+    /// A `continued` row: what memory knows beside the rows goes on.
+    pub(super) fn continued(&mut self, row: &Row) -> Result<(), Unreadable> {
+        let next = Self::carried_over(self.id, self.ns, row)?;
+        let old = std::mem::replace(self, next);
+        self.home = old.home;
+        self.epoch = old.epoch;
+        self.fresh = old.fresh;
+        self.drained = old.drained;
+        self.next = old.next;
+        self.talk = old.talk;
+        self.heard = old.heard;
+        self.reporting = old.reporting;
+        self.gate = old.gate;
+        self.parked = old.parked;
+        self.was_parked = old.was_parked;
+        self.was_closing = old.was_closing;
+        self.last_log = old.last_log;
+        self.last_note = old.last_note;
+        self.before = old.before;
+        Ok(())
+    }
+
+    /// The run that a `continued` row makes.
+    pub(super) fn carried_over(id: RunId, ns: i32, row: &Row) -> Result<Self, Unreadable> {
+        let carried: Carried = serde_json::from_slice(row.body.as_deref().unwrap_or_default())
+            .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+        let moment = Timestamp::from_micros;
+        let mut run = Self::made(id, ns, row, carried.created);
+        run.created_at = moment(carried.created_at);
+        run.started_at = carried.started_at.map(moment);
+        run.allowed = carried.allowed;
+        run.generation = carried.generation;
+        run.invocations = carried.invocations;
+        run.invoked = true;
+        run.custom_status = carried.custom_status.map(|s| Bytes::from(s.get().to_owned()));
+        run.cancel =
+            carried.cancel.map(|c| Cancel { reason: c.reason, deadline: moment(c.deadline) });
+        run.paused = carried.paused;
+        run.counted = carried.accepted;
+        run.seen = carried.taken.iter().map(|(_, id)| *id).collect();
+        run.recent = carried.taken.into_iter().map(|(at, id)| (moment(at), id)).collect();
+        let reason = if run.cancel.is_some() { Reason::Cancel } else { Reason::Start };
+        run.turn = Turn::Due { reason, not_before: AT_ONCE };
+        Ok(run)
+    }
+}
+
+/// Messages that were taken last, oldest first.
+pub(super) type Recent = VecDeque<(Timestamp, Uuid)>;
+
+/// The seed of a generation: it follows from the one before, and nobody can tell it from chance.
+fn next_seed(seed: &str, generation: i32) -> String {
+    let digest = Sha256::digest(format!("{seed}.{generation}"));
+    digest[..16].iter().fold(String::with_capacity(32), |mut out, byte| {
+        use std::fmt::Write as _;
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
