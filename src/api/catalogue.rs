@@ -86,6 +86,7 @@ catalogue! {
     FunctionNotFound = "function-not-found", NOT_FOUND, Never, "No such function";
     EndpointNotFound = "endpoint-not-found", NOT_FOUND, Never, "No such endpoint";
     DeploymentNotFound = "deployment-not-found", NOT_FOUND, Never, "No such deployment";
+    EventNotFound = "event-not-found", NOT_FOUND, Never, "No such event";
     KeyNotFound = "key-not-found", NOT_FOUND, Never, "No such API key";
     CallbackNotFound = "callback-not-found", NOT_FOUND, Never, "No such callback address";
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, Never, "The method does not fit the address";

@@ -48,6 +48,8 @@ pub(super) struct Fields<'a> {
     at: String,
     known: Vec<&'static str>,
     faults: Vec<Fault>,
+    /// What is never asked for is no fault.
+    open: bool,
 }
 
 /// Reads a body with `read`, and answers with all its faults if there are any. An empty body is
@@ -65,6 +67,31 @@ pub(super) fn read<'a, T>(
     let value = read(&mut fields);
     let faults = fields.finish();
     if faults.is_empty() { Ok(value) } else { Err(Problem::faults(Code::InvalidRequest, faults)) }
+}
+
+/// Reads a body that is an object or a list of them; whether it was a list is told too.
+pub(super) fn read_each<'a, T>(
+    body: &'a Bytes,
+    mut read: impl FnMut(&mut Fields<'a>) -> T,
+) -> Result<(Vec<T>, bool), Problem> {
+    if body.trim_ascii_start().first() != Some(&b'[') {
+        return self::read(body, read).map(|one| (vec![one], false));
+    }
+    let items: Vec<&'a RawValue> = serde_json::from_slice(body).map_err(|e| not_an_object(&e))?;
+    let mut fields = Fields::new(Vec::new(), "#".to_owned());
+    let mut all = Vec::with_capacity(items.len());
+    for (i, raw) in items.into_iter().enumerate() {
+        all.extend(fields.nested(raw, format!("#/{i}"), &mut read));
+        if fields.faults.len() >= MOST_FAULTS {
+            break;
+        }
+    }
+    let faults = fields.finish();
+    if faults.is_empty() {
+        Ok((all, true))
+    } else {
+        Err(Problem::faults(Code::InvalidRequest, faults))
+    }
 }
 
 /// Checks that a body is one JSON text, for where it is a payload itself.
@@ -118,12 +145,13 @@ impl<'a> Fields<'a> {
                 faults.push(Fault::new(pointer(&at, name), "is there twice"));
             }
         }
-        Self { members, at, known: Vec::new(), faults }
+        Self { members, at, known: Vec::new(), faults, open: false }
     }
 
     fn finish(mut self) -> Vec<Fault> {
         for (name, _) in &self.members {
-            if !self.known.contains(&name.as_str()) && self.faults.len() < MOST_FAULTS {
+            if !self.open && !self.known.contains(&name.as_str()) && self.faults.len() < MOST_FAULTS
+            {
                 let known = self.known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>();
                 let detail = match known.as_slice() {
                     [] => "unknown field; this object has none".to_owned(),
@@ -133,6 +161,11 @@ impl<'a> Fields<'a> {
             }
         }
         self.faults
+    }
+
+    /// There may be more fields than are asked for.
+    pub(super) const fn take_any(&mut self) {
+        self.open = true;
     }
 
     /// Notes a fault of a field.

@@ -80,7 +80,7 @@ pub(super) fn no_endpoint() -> Problem {
     Problem::new(Code::EndpointNotFound, "There is no endpoint of this id or name.")
 }
 
-fn percent_decoded(segment: &str) -> Option<String> {
+pub(super) fn percent_decoded(segment: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.bytes();
     while let Some(byte) = rest.next() {

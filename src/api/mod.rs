@@ -8,6 +8,7 @@ mod edge;
 mod endpoint_request;
 mod endpoint_shapes;
 mod endpoints;
+mod events;
 mod fields;
 mod forward;
 mod functions;
@@ -139,6 +140,9 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(endpoints::probe_endpoint))
         .routes(routes!(functions::list_functions))
         .routes(routes!(functions::get_function))
+        .routes(routes!(events::list_events, events::publish_events))
+        .routes(routes!(events::get_event))
+        .routes(routes!(events::list_matches))
         .routes(routes!(keys::list_keys, keys::create_key))
         .routes(routes!(keys::revoke_key));
     let open = OpenApiRouter::default()

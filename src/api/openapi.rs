@@ -50,6 +50,7 @@ pub(super) fn finish(mut doc: OpenApi) -> OpenApi {
             ("runs", "Start runs, read them, act on them"),
             ("journal", "Steps, values, what happened"),
             ("signals", "What reaches runs from outside"),
+            ("events", "What is published to everybody who subscribed"),
             ("endpoints", "Where functions are"),
             ("keys", "API keys"),
             ("node", "Health and metrics"),

@@ -35,7 +35,7 @@ pub(super) fn body_limit(path: &str) -> usize {
     let of_step = path.starts_with("/v1/runs/") && path.contains("/steps/");
     if path.starts_with("/v1/callbacks/") || of_step {
         MAX_VALUE + BESIDE
-    } else if path.ends_with("/checkpoint") || path.ends_with("/rerun") {
+    } else if path == "/v1/events" || path.ends_with("/checkpoint") || path.ends_with("/rerun") {
         (16 << 20) + BESIDE
     } else {
         MAX_INPUT + BESIDE
@@ -47,6 +47,7 @@ pub(super) fn too_large(path: &str) -> Problem {
     let limit = body_limit(path);
     let what = match path {
         _ if path.starts_with("/v1/callbacks/") => "a callback's value",
+        "/v1/events" => "a list of events",
         _ if path.contains("/steps/") => "a step's outcome",
         _ if path.ends_with("/rerun") => "input and edits together",
         _ if path.ends_with("/checkpoint") => "a checkpoint",

@@ -7,6 +7,7 @@
 mod client;
 mod conformance;
 mod endpoint;
+mod event;
 mod failure;
 mod function;
 mod input;
@@ -46,6 +47,7 @@ use output::Output;
 
 pub use conformance::{ConformanceArgs, Transport};
 pub use endpoint::EndpointCommand;
+pub use event::EventCommand;
 pub use failure::exit;
 pub use function::FunctionCommand;
 pub use key::{KeyCommand, KeyCreate};
@@ -175,6 +177,9 @@ pub enum ClientCommand {
     /// Look at the functions that endpoints host.
     #[command(subcommand, arg_required_else_help = true)]
     Function(FunctionCommand),
+    /// Publish events, and see what became of them.
+    #[command(subcommand, arg_required_else_help = true)]
+    Event(EventCommand),
     /// Send signals to runs.
     #[command(subcommand, arg_required_else_help = true)]
     Signal(SignalCommand),
@@ -223,6 +228,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Step(command) => step::execute(command, &connect()?, out).await,
         ClientCommand::Function(command) => function::execute(command, &connect()?, out).await,
         ClientCommand::Run(command) => run::execute(command, &connect()?, out).await,
+        ClientCommand::Event(command) => event::execute(command, &connect()?, out).await,
         ClientCommand::Signal(command) => signal::execute(command, &connect()?, out).await,
         ClientCommand::Key(command) => key::execute(command, &connect()?, out).await,
         ClientCommand::Conformance(args) => conformance::execute(global, args, out).await,

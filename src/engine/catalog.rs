@@ -7,8 +7,11 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
+use super::events::Triggers;
 use super::{Engine, Error, Namespace};
-use crate::machine::{DeploymentId, EndpointId, Policy, RetryPolicy, RetrySpec, Run, Timestamp};
+use crate::machine::{
+    DeploymentId, EndpointId, Matching, Policy, RetryPolicy, RetrySpec, Run, Timestamp,
+};
 use crate::protocol::{FunctionSpec, Manifest, Secret, Transport, Versioning};
 use crate::store;
 
@@ -120,6 +123,7 @@ pub struct Catalog {
     functions: HashMap<(i32, String), Arc<Function>>,
     deployments: HashMap<i32, Arc<Deployment>>,
     by_public: HashMap<DeploymentId, i32>,
+    triggers: Triggers,
     /// As it is recorded, for lists.
     pub(super) recorded: store::Catalog,
 }
@@ -177,6 +181,11 @@ impl Catalog {
         }
         for f in &recorded.functions {
             let Some((_, dep)) = f.hosted else { continue };
+            let spec = catalog.deployments.get(&dep).and_then(|d| d.spec(&f.name));
+            for trigger in spec.and_then(|s| s.event_triggers().ok()).unwrap_or_default() {
+                let who = (f.name.clone(), trigger.matching);
+                catalog.triggers.entry((f.ns, trigger.event)).or_default().push(who);
+            }
             let function = Function { id: f.id, name: f.name.clone(), dep };
             catalog.functions.insert((f.ns, f.name.clone()), Arc::new(function));
         }
@@ -193,6 +202,12 @@ impl Catalog {
     /// All functions of a namespace that an endpoint hosts.
     pub fn functions(&self, ns: i32) -> impl Iterator<Item = &Arc<Function>> {
         self.functions.iter().filter(move |((of, _), _)| *of == ns).map(|(_, f)| f)
+    }
+
+    /// The functions that an event of a name may start, and what it must look like for that.
+    pub(super) fn triggers(&self, ns: i32, event: &str) -> impl Iterator<Item = (&str, &Matching)> {
+        let found = self.triggers.get(&(ns, event.to_owned()));
+        found.into_iter().flatten().map(|(function, matching)| (function.as_str(), matching))
     }
 
     /// A deployment by its number.

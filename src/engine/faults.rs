@@ -35,11 +35,15 @@ pub enum Point {
     DeliverBefore,
     /// What runs have said is delivered, and nobody was told.
     DeliverAfter,
+    /// An event is about to reach some of those who are to have it.
+    RouteBefore,
+    /// An event has reached them, and nobody was told.
+    RouteAfter,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::CreateBefore,
         Self::CreateAfter,
         Self::AcceptBefore,
@@ -54,6 +58,8 @@ impl Point {
         Self::HandoverMid,
         Self::DeliverBefore,
         Self::DeliverAfter,
+        Self::RouteBefore,
+        Self::RouteAfter,
     ];
 
     /// As [`CRASH_AT`] names it.
@@ -74,6 +80,8 @@ impl Point {
             Self::HandoverMid => "handover.mid",
             Self::DeliverBefore => "deliver.before",
             Self::DeliverAfter => "deliver.after",
+            Self::RouteBefore => "route.before",
+            Self::RouteAfter => "route.after",
         }
     }
 }

@@ -13,6 +13,7 @@ mod catalog;
 mod checkpoint;
 mod circuits;
 mod endpoints;
+mod events;
 mod exchange;
 mod faults;
 mod functions;
@@ -48,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use access::bootstrap_key;
 pub use catalog::Catalog;
+pub use events::{Event, EventFilter, EventMatch, EventRow, Published};
 pub use faults::{CRASH_AT, DO_WRONG, Faults, Point, Wrong};
 pub use operator::{ByHand, Rerun};
 pub use replaying::{Candidate, Replayed};
@@ -60,6 +62,7 @@ use crate::machine::{Attention, Limits, NodeId, Run, RunId, Timestamp};
 use crate::outbound::Client;
 use crate::protocol::{ClusterKeys, ClusterSecret};
 use crate::store::{self, Store};
+use events::Router;
 use lanes::Lanes;
 use leases::Cluster;
 use outbox::Outbox;
@@ -97,6 +100,7 @@ struct Inner {
     node: Mutex<NodeId>,
     lanes: Lanes,
     outbox: Outbox,
+    router: Router,
     watchers: Watchers,
     api_keys: access::Keys,
     timer_nudge: Notify,
@@ -147,6 +151,8 @@ impl Engine {
         engine.spawn(async move { e.keep_house().await });
         let e = engine.clone();
         engine.spawn(async move { e.keep_outbox().await });
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_events().await });
         Ok(engine)
     }
 
@@ -172,6 +178,7 @@ impl Engine {
             node: Mutex::new(node),
             lanes,
             outbox: Outbox::default(),
+            router: Router::default(),
             watchers: Watchers::default(),
             api_keys: access::Keys::default(),
             timer_nudge: Notify::new(),
@@ -273,6 +280,9 @@ impl Engine {
     }
     fn outbox(&self) -> &Outbox {
         &self.0.outbox
+    }
+    fn router(&self) -> &Router {
+        &self.0.router
     }
     fn watchers(&self) -> &Watchers {
         &self.0.watchers

@@ -10,14 +10,18 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
+use super::events::{Event, PATIENCE};
 use super::faults::Point;
 use super::lanes::Line;
 use super::{Engine, Error, IfClosed, IfRunning, Start, lock};
 use crate::machine::{
-    Act, Addressee, Close, HistoryEntry, Holder, Message, MessageId, MessageKind, OutgoingKind,
-    Parent, RunId, Said, Shard, StepError, Told, to_bytes,
+    Act, Addressee, Close, EventId, HistoryEntry, Holder, Message, MessageId, MessageKind,
+    OutgoingKind, Parent, RunId, Said, Shard, StepError, Told, to_bytes,
 };
-use crate::store::{self, Accept, Accepted, CreateOutcome, Delivery, NewRun, Posted, Slot};
+use crate::store::{
+    self, Accept, Accepted, CreateOutcome, Delivery, NewEvent, NewRun, Posted, Published, Slot,
+    Wait,
+};
 use crate::telemetry::Context;
 
 /// Runs whose outbox is read at once.
@@ -43,6 +47,12 @@ enum Plan {
     Start { new: Box<NewRun>, detach: bool, if_running: Holder },
     /// A message is accepted.
     Accept(Accept),
+    /// An event is accepted.
+    Publish(NewEvent),
+    /// A step waits for an event.
+    Listen(Wait),
+    /// These steps, or all, do not wait any more.
+    Unlisten(Option<Vec<String>>),
     /// Nothing but the answer.
     Refuse(StepError),
     /// Nothing yet: what is needed to know cannot be read.
@@ -224,6 +234,23 @@ impl Engine {
                 let Some(run) = posted.to else { return drop(posted) };
                 (step, accept(MessageKind::Cancel, "", to_bytes(&act), run))
             }
+            Said::Publish { step, event, data } => {
+                let Some(ns) = self.catalog().namespace(posted.ns) else { return drop(posted) };
+                let (run, n, k) = posted.slot;
+                let event = Event {
+                    name: event,
+                    source: run.to_string(),
+                    source_id: Some(MessageId::of_outgoing(run, n, k, SAID).to_string()),
+                    happened_at: None,
+                    data: Bytes::from(data.get().to_owned()),
+                };
+                (Some(step), Plan::Publish(self.new_event(&ns, event)))
+            }
+            Said::Listen { step, event, matching, since, taken } => {
+                let (run, ns) = (posted.slot.0, posted.ns);
+                (None, Plan::Listen(Wait { run, step, ns, event, matching, since, taken }))
+            }
+            Said::Unlisten { steps } => (None, Plan::Unlisten(steps)),
             Said::Ended { step, told } => {
                 let Some(run) = posted.to else { return drop(posted) };
                 (None, accept(MessageKind::Outcome, &step, to_bytes(&told), run))
@@ -298,9 +325,9 @@ impl Engine {
             traceparent: Some(Context::of_run(parent_run, None).to_string()),
         };
         let parent = Parent { run: parent_run, step, detached: detach };
-        let new = match self.new_run_of(&start, None, Some((child, parent.clone()))) {
+        let new = match self.new_run_of(&start, None, Some((child, Some(parent.clone())))) {
             Err(Error::FunctionNotFound(_)) => match self.fresh_catalog().await {
-                Ok(_) => self.new_run_of(&start, None, Some((child, parent))),
+                Ok(_) => self.new_run_of(&start, None, Some((child, Some(parent)))),
                 Err(error) => Err(error),
             },
             new => new,
@@ -316,12 +343,15 @@ impl Engine {
 
     /// Delivers in one transaction, then lets this memory know.
     async fn deliver_jobs(&self, line: &mut Line, jobs: Vec<Job>) -> store::Result<()> {
-        let mut jobs = one_of_each_key(jobs);
+        let mut jobs = in_order(one_of_each_key(jobs));
         let slots: Vec<Slot> = jobs.iter().map(Job::slot).collect();
         let runs: HashSet<RunId> = jobs.iter().flat_map(touched).collect();
         let runs: Vec<RunId> = runs.into_iter().collect();
         let lent: Vec<RunId> = jobs.iter().filter_map(started).map(|new| new.run).collect();
         let done = async {
+            let waits: Vec<Wait> = jobs.iter().filter_map(waits).cloned().collect();
+            // Before the transaction that looks for events: who publishes one meanwhile finds it.
+            self.store().listen(&waits).await?;
             let (mut delivery, held) = line.get().await.delivery(&slots, &runs).await?;
             jobs.retain(|job| held.contains(&job.slot()));
             let done = self.deliver_in(&mut delivery, jobs).await?;
@@ -331,7 +361,7 @@ impl Engine {
             Ok(done)
         }
         .await;
-        let Done { news, created, accepts, accepted, later } = match done {
+        let Done { news, created, accepts, accepted, later, events } = match done {
             Ok(done) => done,
             Err(error) => {
                 let mut owner = self.owner();
@@ -347,6 +377,7 @@ impl Engine {
         }
         self.created(&news, &created, true);
         self.accepted(&accepts, &accepted);
+        self.send_on(events);
         if !later.is_empty() {
             let engine = self.clone();
             self.spawn(async move {
@@ -365,6 +396,8 @@ impl Engine {
         let news: Vec<NewRun> = jobs.iter().filter_map(started).cloned().collect();
         let created = delivery.create(&news).await?;
         let mut accepts: Vec<Accept> = Vec::new();
+        let mut published: Vec<(&Job, NewEvent)> = Vec::new();
+        let mut matched = Vec::new();
         let mut came_to = created.iter();
         for job in &jobs {
             match &job.plan {
@@ -397,6 +430,19 @@ impl Engine {
                     _ => {}
                 },
                 Plan::Accept(accept) => accepts.push(accept.clone()),
+                Plan::Publish(event) => published.push((job, event.clone())),
+                Plan::Listen(wait) => {
+                    if let Some((event, accept)) = self.caught_up(delivery, wait).await? {
+                        matched.push((event, (accept.run, accept.message.name.clone())));
+                        accepts.push(accept);
+                    }
+                }
+                Plan::Unlisten(None) => delivery.take_all_waits(job.slot().0).await?,
+                Plan::Unlisten(Some(steps)) => {
+                    let run = job.slot().0;
+                    let waits: Vec<_> = steps.iter().map(|step| (run, step.clone())).collect();
+                    delivery.take_waits(&waits).await?;
+                }
                 Plan::Refuse(error) => answers.extend(job.answer(Err(error.clone()), self)),
                 Plan::Later => later.push(job.slot()),
                 Plan::Drop => {}
@@ -431,13 +477,22 @@ impl Engine {
             };
             answers.extend(job.answer(outcome, self));
         }
+        for (event, reached) in matched {
+            delivery.matched(event, &[reached]).await?;
+        }
+        let (by, new): (Vec<&Job>, Vec<NewEvent>) = published.into_iter().unzip();
+        let published = delivery.publish(&new, PATIENCE).await?;
+        answers.extend(
+            by.iter().zip(&published).filter_map(|(job, p)| job.answer(Ok(id_of(p.id())), self)),
+        );
+        let events = published.into_iter().map(Published::id).collect();
         let answered = delivery.accept(&answers).await?;
         finished.retain(|slot| !later.contains(slot));
         delivery.remove(&finished).await?;
         delivery.put_off(&later, LATER).await?;
         accepts.extend(answers);
         let accepted = accepted.into_iter().chain(answered).collect();
-        Ok(Done { news, created, accepts, accepted, later })
+        Ok(Done { news, created, accepts, accepted, later, events })
     }
 }
 
@@ -449,6 +504,8 @@ struct Done {
     accepted: Vec<Accepted>,
     /// What is tried again soon, such as a child that waits for who holds its key.
     later: Vec<Slot>,
+    /// What is to be routed now.
+    events: Vec<EventId>,
 }
 
 const fn started(job: &Job) -> Option<&NewRun> {
@@ -458,10 +515,32 @@ const fn started(job: &Job) -> Option<&NewRun> {
     }
 }
 
+const fn waits(job: &Job) -> Option<&Wait> {
+    match &job.plan {
+        Plan::Listen(wait) => Some(wait),
+        _ => None,
+    }
+}
+
+/// Waits are written down before a transaction takes others away: a run's that comes after one that
+/// does is left for the next.
+fn in_order(jobs: Vec<Job>) -> Vec<Job> {
+    let mut taken_away = HashSet::new();
+    let mut now = |job: &Job| {
+        let run = job.slot().0;
+        if matches!(job.plan, Plan::Unlisten(_)) {
+            taken_away.insert(run);
+        }
+        waits(job).is_none() || !taken_away.contains(&run)
+    };
+    jobs.into_iter().filter(|job| now(job)).collect()
+}
+
 /// Runs that will hear of it.
 fn touched(job: &Job) -> impl Iterator<Item = RunId> + use<> {
     let target = match &job.plan {
         Plan::Accept(accept) => Some(accept.run),
+        Plan::Listen(wait) => Some(wait.run),
         _ => None,
     };
     let silent = matches!(job.plan, Plan::Start { detach: false, .. } | Plan::Drop);
@@ -487,8 +566,8 @@ fn late(accept: &Accept) -> HistoryEntry {
     HistoryEntry { at, epoch: 0, what, by, data: data.to_string().into() }
 }
 
-fn id_of(run: RunId) -> Box<RawValue> {
-    RawValue::from_string(format!("\"{run}\"")).expect("an id is plain text")
+fn id_of(id: impl std::fmt::Display) -> Box<RawValue> {
+    RawValue::from_string(format!("\"{id}\"")).expect("an id is plain text")
 }
 
 fn null() -> Box<RawValue> {

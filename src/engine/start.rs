@@ -150,12 +150,12 @@ impl Engine {
         self.new_run_of(start, again, None)
     }
 
-    /// The same for a child: its id is its parent's choice.
+    /// The same for a child or what an event starts: its id is not ours to choose.
     pub(super) fn new_run_of(
         &self,
         start: &Start,
         again: Option<&DoneAgain>,
-        child: Option<(RunId, Parent)>,
+        own: Option<(RunId, Option<Parent>)>,
     ) -> Result<NewRun, Error> {
         let ns = &start.namespace;
         let catalog = self.catalog();
@@ -174,8 +174,9 @@ impl Engine {
         let now = self.clock().upper();
         let idem_key = start.idempotency.as_ref().map(|i| i.key.as_str());
         let shard = self.shard_of(&ns.name, &start.function, start.key.as_deref(), idem_key);
-        let (child, parent) = child.unzip();
-        let run = child.unwrap_or_else(|| RunId::on_shard(now, shard, crate::clock::chance()));
+        let (own, parent) = own.unzip();
+        let parent = parent.flatten();
+        let run = own.unwrap_or_else(|| RunId::on_shard(now, shard, crate::clock::chance()));
         let parent_run = parent.as_ref().map(|p| p.run.uuid());
         let start_at = start.start_at.filter(|at| *at > now);
         let run_timeout = start.run_timeout.or_else(|| deployment.run_timeout(&start.function));

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::machine::{Attention, DeploymentId, EndpointId, OpKind, RetrySpec, RunId, Timestamp};
+use crate::machine::{
+    Attention, DeploymentId, EndpointId, EventId, OpKind, RetrySpec, RunId, Timestamp,
+};
 
 /// A namespace, as a caller's credential names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -312,6 +314,9 @@ pub enum Error {
     /// No such deployment of this function.
     #[error("there is no deployment {0} that has this function")]
     DeploymentNotFound(DeploymentId),
+    /// No such event in this namespace.
+    #[error("there is no event {0}")]
+    EventNotFound(EventId),
     /// No such endpoint.
     #[error("there is no endpoint {0}")]
     EndpointNotFound(EndpointId),

@@ -246,6 +246,7 @@ impl Run {
         if self.ended() {
             self.farewell();
         } else {
+            self.unlisten();
             self.flip();
             self.next.gate = self.gate.filter(|_| self.parked);
         }

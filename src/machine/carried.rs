@@ -56,6 +56,9 @@ pub struct Carried {
     /// Messages taken lately, and when, in microseconds: a repeat is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taken: Vec<(i64, Uuid)>,
+    /// The last events that its steps took, oldest first: looking back does not find them again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Uuid>,
 }
 
 /// A cancel that goes on.
@@ -147,6 +150,7 @@ impl Run {
                 .filter(|(at, _)| *at >= lately)
                 .map(|(at, id)| (at.as_micros(), *id))
                 .collect(),
+            events: self.events.iter().copied().collect(),
         }
     }
 
@@ -179,6 +183,8 @@ impl Run {
         self.last_log = old.last_log;
         self.last_note = old.last_note;
         self.before = old.before;
+        // What still waits for events is said to wait no more when this is sealed.
+        self.listening = old.listening;
         Ok(())
     }
 
@@ -201,6 +207,7 @@ impl Run {
         run.counted = carried.accepted;
         run.seen = carried.taken.iter().map(|(_, id)| *id).collect();
         run.recent = carried.taken.into_iter().map(|(at, id)| (moment(at), id)).collect();
+        run.events = carried.events.into();
         let reason = if run.cancel.is_some() { Reason::Cancel } else { Reason::Start };
         run.turn = Turn::Due { reason, not_before: AT_ONCE };
         Ok(run)

@@ -18,6 +18,7 @@ impl Run {
     pub(super) fn send_out(&mut self, id: &str, errand: &Errand, raw: Bytes, env: &Env<'_>) {
         let n = self.n;
         let step = id.to_owned();
+        let mut due = None;
         let message = MessageId::of_outgoing(self.id, n, 0, 0).uuid();
         let (kind, to, of, said) = match errand {
             Errand::Invoke(child) => {
@@ -48,6 +49,14 @@ impl Run {
                 };
                 (OutgoingKind::Signal, None, message, said)
             }
+            Errand::Listen(listen) => {
+                due = listen.timeout.map(|timeout| env.now + timeout);
+                (OutgoingKind::Listen, None, message, self.listening_for(step, listen, env))
+            }
+            Errand::Publish { event, data } => {
+                let said = Said::Publish { step, event: event.clone(), data: raw_of(data) };
+                (OutgoingKind::Publish, None, message, said)
+            }
             Errand::Cancel { run, reason } => {
                 let said = Said::Cancel { step: Some(step), reason: reason.clone() };
                 (OutgoingKind::Cancel, Some(*run), message, said)
@@ -55,6 +64,7 @@ impl Run {
         };
         Draft::new(Kind::Asked, Flags::HANDLER)
             .step(id, errand.op())
+            .due(due)
             .body(raw)
             .refer(of)
             .put(self, env.now);
@@ -101,6 +111,7 @@ impl Run {
             });
         }
         self.let_go(n, "its parent has ended");
+        self.listens_no_more(n);
     }
 
     /// Children that are not to outlive this are cancelled, by row `n`.

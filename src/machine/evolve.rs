@@ -51,7 +51,10 @@ impl Run {
             self.claims = 0;
         }
         match row.kind {
-            Kind::Done | Kind::Failed => self.settle(row, &body()),
+            Kind::Done | Kind::Failed => {
+                self.heard_event(row);
+                self.settle(row, &body());
+            }
             Kind::Asked => {
                 let op = row.flags.op().ok_or_else(|| bad("unknown op"))?;
                 let kept: AskBody = serde_json::from_slice(&body())
@@ -62,6 +65,9 @@ impl Run {
                 let ask = AskKept { name, heartbeat, timeout, of: row.refer, on_close };
                 let state = StepState::Asked { ask, n: row.n, at: row.at, due: row.due };
                 let step = Step { op, attempts: 0, first: None, state };
+                if op == OpKind::Event {
+                    self.listening.insert(row.step.clone());
+                }
                 self.pending.insert(row.n, row.step.clone());
                 self.timers.extend(row.due.map(|due| (due, row.n)));
                 self.steps.insert(row.step.clone(), step);

@@ -151,6 +151,10 @@ typed_id!(
     MessageId, "msg"
 );
 typed_id!(
+    /// An event. Carries its shard.
+    EventId, "evt"
+);
+typed_id!(
     /// An API key.
     KeyId, "key"
 );
@@ -170,6 +174,40 @@ impl MessageId {
         hash.update(k.to_be_bytes());
         hash.update([part]);
         Self(uuid::Builder::from_custom_bytes(first_half(&hash.finalize())).into_uuid())
+    }
+}
+
+impl MessageId {
+    /// The identity of an event at a step that waits for it: the same however often it is found.
+    #[must_use]
+    pub fn of_event(event: EventId, run: RunId, step: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"event");
+        hash.update(event.0.as_bytes());
+        hash.update(run.0.as_bytes());
+        hash.update(step);
+        Self(uuid::Builder::from_custom_bytes(first_half(&hash.finalize())).into_uuid())
+    }
+}
+
+impl EventId {
+    /// A new id of what `source` calls `source_id`, on the shard of that identity.
+    #[must_use]
+    pub fn of_source(
+        namespace: &str,
+        source: &str,
+        source_id: &str,
+        at: Timestamp,
+        chance: u128,
+    ) -> Self {
+        let shard = Shard::of_parts(&["event", namespace, source, source_id]);
+        Self(RunId::on_shard(at, shard, chance).0)
+    }
+
+    /// The shard that this event is kept on.
+    #[must_use]
+    pub fn shard(self) -> Shard {
+        RunId(self.0).shard()
     }
 }
 
@@ -209,6 +247,17 @@ impl RunId {
     #[must_use]
     pub fn shard(self) -> Shard {
         Shard(((self.0.as_u128() >> 50) & 0xfff) as u16)
+    }
+
+    /// The run of a function that an event starts: the same whoever computes it.
+    #[must_use]
+    pub fn of_event(event: EventId, function: &str, at: Timestamp) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"trigger");
+        hash.update(event.0.as_bytes());
+        hash.update(function);
+        let chance = u128::from_be_bytes(first_half(&hash.finalize()));
+        Self::on_shard(at, Shard(((chance >> 100) & 0xfff) as u16), chance)
     }
 
     /// The earliest id of a moment: the lower bound of what was created from then on.

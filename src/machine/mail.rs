@@ -72,6 +72,7 @@ impl Run {
                 }
             }
             MessageKind::Outcome => self.take_outcome(m, env),
+            MessageKind::EventMatched => self.take_event(m, env),
             MessageKind::Cancel => self.take_cancel(m, env),
             MessageKind::Pause => {
                 if self.paused.is_some() {

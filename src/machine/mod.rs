@@ -9,7 +9,9 @@ mod ends;
 mod evolve;
 mod gate;
 pub mod id;
+mod listening;
 mod mail;
+mod matching;
 mod op;
 mod operator;
 mod outgoing;
@@ -31,10 +33,13 @@ pub use body::*;
 pub use carried::{CancelCarried, Carried};
 pub use gate::AtGate;
 pub use id::{
-    BadId, DeploymentId, EndpointId, InvocationId, KeyId, MessageId, NodeId, RunId, Shard,
+    BadId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId, NodeId, RunId, Shard,
 };
+pub use matching::{Matched, Matching};
 pub use op::{Again, Answer, Ask, Moment, Op, Outcome, StepError, Terminal};
-pub use outgoing::{Addressee, Close, Errand, Holder, Invoke, Outgoing, OutgoingKind, Said, Told};
+pub use outgoing::{
+    Addressee, Close, Errand, Holder, Invoke, Listen, Outgoing, OutgoingKind, Said, Told,
+};
 pub use retry::{RetryPolicy, RetrySpec};
 pub use row::{
     Append, Attributes, Flags, HistoryEntry, Kind, LogLine, Message, MessageKind, OpKind, Row,

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::id::RunId;
+use super::matching::Matching;
 use super::row::OpKind;
 use super::time::Timestamp;
 
@@ -33,6 +34,28 @@ pub enum Errand {
         /// Why.
         reason: Option<String>,
     },
+    /// Wait for an event.
+    Listen(Listen),
+    /// Publish an event.
+    Publish {
+        /// Its name.
+        event: String,
+        /// Its data, JSON.
+        data: Bytes,
+    },
+}
+
+/// An event that is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Its name.
+    pub event: String,
+    /// What its fields must be equal to.
+    pub matching: Matching,
+    /// Settles as `timed-out` after this.
+    pub timeout: Option<Duration>,
+    /// Events that were published so long before the ask count too.
+    pub lookback: Duration,
 }
 
 /// A child run that is asked for.
@@ -105,6 +128,8 @@ impl Errand {
             Self::Invoke(_) => OpKind::Invoke,
             Self::Send { .. } => OpKind::Send,
             Self::Cancel { .. } => OpKind::Cancel,
+            Self::Listen(_) => OpKind::Event,
+            Self::Publish { .. } => OpKind::Publish,
         }
     }
 }
@@ -121,6 +146,12 @@ pub enum OutgoingKind {
     Cancel = 3,
     /// Tell the parent of the end. Body: [`Said::Ended`].
     Ended = 4,
+    /// Publish an event. Body: [`Said::Publish`].
+    Publish = 5,
+    /// A step waits for an event. Body: [`Said::Listen`].
+    Listen = 6,
+    /// Steps that waited for events do so no more. Body: [`Said::Unlisten`].
+    Unlisten = 7,
 }
 
 impl OutgoingKind {
@@ -132,6 +163,9 @@ impl OutgoingKind {
             2 => Self::Signal,
             3 => Self::Cancel,
             4 => Self::Ended,
+            5 => Self::Publish,
+            6 => Self::Listen,
+            7 => Self::Unlisten,
             _ => return None,
         })
     }
@@ -211,6 +245,34 @@ pub enum Said {
         step: String,
         /// How it ended.
         told: Told,
+    },
+    /// An event.
+    Publish {
+        /// The asking step.
+        step: String,
+        /// Its name.
+        event: String,
+        /// Its data.
+        data: Box<RawValue>,
+    },
+    /// A step waits for an event.
+    Listen {
+        /// Which step.
+        step: String,
+        /// The event's name.
+        event: String,
+        /// What its fields must be equal to.
+        matching: Matching,
+        /// Events that were published from then on count.
+        since: Timestamp,
+        /// Events that steps of this run had taken before.
+        taken: Vec<Uuid>,
+    },
+    /// These steps do not wait for events any more.
+    Unlisten {
+        /// Which; none: no step of the run does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        steps: Option<Vec<String>>,
     },
 }
 

@@ -146,8 +146,12 @@ pub enum OpKind {
     Send = 5,
     /// A cancel asked of another run.
     Cancel = 6,
+    /// An event published.
+    Publish = 7,
     /// A child run.
     Invoke = 8,
+    /// An event awaited.
+    Event = 11,
 }
 
 impl OpKind {
@@ -162,7 +166,9 @@ impl OpKind {
             Self::Scope => "scope",
             Self::Send => "send",
             Self::Cancel => "cancel",
+            Self::Publish => "publish",
             Self::Invoke => "invoke",
+            Self::Event => "event",
         }
     }
 
@@ -183,7 +189,9 @@ impl OpKind {
             4 => Some(Self::Scope),
             5 => Some(Self::Send),
             6 => Some(Self::Cancel),
+            7 => Some(Self::Publish),
             8 => Some(Self::Invoke),
+            11 => Some(Self::Event),
             _ => None,
         }
     }
@@ -362,6 +370,8 @@ pub enum MessageKind {
     /// What a step that asked something of another run has come to: a child's end, or what became
     /// of a signal or a cancel on its way. `name` is the step. Body: [`super::Told`].
     Outcome = 9,
+    /// An event that a step waits for; `name` is the step. Body: the event.
+    EventMatched = 14,
 }
 
 impl MessageKind {
@@ -382,6 +392,7 @@ impl MessageKind {
             11 => Self::StepHurried,
             12 => Self::Repinned,
             9 => Self::Outcome,
+            14 => Self::EventMatched,
             _ => return None,
         })
     }

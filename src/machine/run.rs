@@ -272,6 +272,10 @@ pub struct Run {
     pub timers: BTreeSet<(Timestamp, i32)>,
     /// Messages that nothing asks for, by class and name, oldest first.
     pub buffered: BTreeMap<(Mail, String), VecDeque<Buffered>>,
+    /// Steps that wait for events, as the tables of events have it.
+    pub(super) listening: BTreeSet<String>,
+    /// The last events that its steps took, oldest first.
+    pub(super) events: VecDeque<Uuid>,
     /// Every message that is in the journal of this generation, and those taken shortly before it.
     pub seen: HashSet<Uuid>,
     /// Of these the ones taken last.
@@ -420,6 +424,8 @@ impl Run {
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
             buffered: BTreeMap::new(),
+            listening: BTreeSet::new(),
+            events: VecDeque::new(),
             seen: HashSet::new(),
             recent: Recent::new(),
             counted: 0,
@@ -500,6 +506,7 @@ impl Run {
         {
             run.turn = Turn::Due { reason: Reason::Progress, not_before: AT_ONCE };
         }
+        run.forget_settled_listeners();
         run.fresh = true;
         run.parked = parked;
         run.was_parked = parked;

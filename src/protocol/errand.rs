@@ -83,7 +83,7 @@ impl Reader<'_> {
         self.ask(Ask::Other(Box::new(Errand::Cancel { run, reason })))
     }
 
-    fn name(&self, slot: usize, field: &str) -> Result<String, BadAnswer> {
+    pub(super) fn name(&self, slot: usize, field: &str) -> Result<String, BadAnswer> {
         let name = self.text(slot)?.into_owned();
         valid_name(&name).map_err(|e| self.bad(format!("`{field}`: {e}")))?;
         Ok(name)
@@ -105,7 +105,7 @@ impl Reader<'_> {
     }
 
     /// A payload that may be left out, byte for byte.
-    fn payload(&self, slot: usize, field: &str) -> Result<Bytes, BadAnswer> {
+    pub(super) fn payload(&self, slot: usize, field: &str) -> Result<Bytes, BadAnswer> {
         let Some(raw) = self.form.get(slot) else { return Ok(Bytes::from_static(b"null")) };
         let id = self.id()?;
         self.from.keep(raw, Some(&id), field)

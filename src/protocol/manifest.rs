@@ -13,6 +13,7 @@ use super::VERSION;
 use super::form::clip;
 use super::names::valid_name;
 use super::op::without_place;
+use super::subscription::Trigger;
 use crate::machine::RetrySpec;
 use crate::machine::time::duration;
 
@@ -346,6 +347,11 @@ impl FunctionSpec {
         Ok(spec)
     }
 
+    /// The events that start it. The error says what is wrong with its `triggers`.
+    pub fn event_triggers(&self) -> Result<Vec<Trigger>, String> {
+        self.triggers.as_deref().map_or_else(|| Ok(Vec::new()), Trigger::parse_all)
+    }
+
     fn check(&self, index: usize) -> Result<(), BadManifest> {
         let place = |field: &str| format!("/functions/{index}/{field}");
         valid_name(&self.name).map_err(|e| bad(place("name"), e))?;
@@ -391,6 +397,7 @@ impl FunctionSpec {
                 return Err(bad(place(field), named(&without_place(&e))));
             }
         }
+        self.event_triggers().map_err(|e| bad(place("triggers"), named(&e)))?;
         Ok(())
     }
 }

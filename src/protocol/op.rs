@@ -44,6 +44,10 @@ const NAMES: &[&str] = &[
     "signal",
     "payload",
     "reason",
+    "event",
+    "match",
+    "lookback",
+    "data",
 ];
 const OP: usize = 0;
 pub(super) const ID: usize = 1;
@@ -52,7 +56,7 @@ const MS: usize = 3;
 const ERROR: usize = 4;
 const FOR: usize = 5;
 const NAME: usize = 6;
-const TIMEOUT: usize = 7;
+pub(super) const TIMEOUT: usize = 7;
 const ATTEMPT: usize = 8;
 const INPUT_HASH: usize = 9;
 const RETRY: usize = 10;
@@ -73,13 +77,16 @@ pub(super) const RUN: usize = 24;
 pub(super) const SIGNAL: usize = 25;
 pub(super) const PAYLOAD: usize = 26;
 pub(super) const REASON: usize = 27;
+pub(super) const EVENT: usize = 28;
+pub(super) const MATCH: usize = 29;
+pub(super) const LOOKBACK: usize = 30;
+pub(super) const DATA: usize = 31;
 
 /// Bytes of an input hash; any digest in hex is shorter.
 const LONGEST_HASH: usize = 256;
 
 /// Ops of the protocol that this version does not do yet.
-const LATER: [&str; 9] =
-    ["task", "event", "call", "publish", "reply", "set", "unset", "chunk", "compact"];
+const LATER: [&str; 7] = ["task", "call", "reply", "set", "unset", "chunk", "compact"];
 
 /// The answer's bytes, and what may be in them.
 #[derive(Clone, Copy)]
@@ -195,6 +202,8 @@ impl Reader<'_> {
             "invoke" => super::errand::INVOKE,
             "send" => super::errand::SEND,
             "cancel" => super::errand::CANCEL,
+            "event" => super::subscription::EVENT_FIELDS,
+            "publish" => super::subscription::PUBLISH_FIELDS,
             "scope" => &[ID, VALUE],
             "status" | "tags" => &[VALUE],
             "log" => &[LEVEL, MESSAGE, FIELDS],
@@ -220,6 +229,8 @@ impl Reader<'_> {
             "invoke" => self.invoke(),
             "send" => self.send(),
             "cancel" => self.cancel(),
+            "event" => self.event(),
+            "publish" => self.publish(),
             "scope" => self.scope(),
             "status" => {
                 Ok(Op::Status(self.from.keep(self.required(VALUE)?, None, "custom status")?))

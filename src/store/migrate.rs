@@ -20,6 +20,7 @@ const MIGRATIONS: [(i64, &str, &str); 12] = [
     (9, "gates", include_str!("../../migrations/0009_gates.sql")),
     (10, "between", include_str!("../../migrations/0010_between.sql")),
     (12, "retaken", include_str!("../../migrations/0012_retaken.sql")),
+    (13, "events", include_str!("../../migrations/0013_events.sql")),
     (14, "generations", include_str!("../../migrations/0014_generations.sql")),
 ];
 
@@ -118,6 +119,17 @@ mod tests {
             status,
             "a second call changes nothing"
         );
+    }
+
+    #[test]
+    fn every_file_is_a_migration() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        let files = std::fs::read_dir(folder).unwrap();
+        let mut files: Vec<String> =
+            files.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+        files.sort_unstable();
+        let known = MIGRATIONS.map(|(version, about, _)| format!("{version:04}_{about}.sql"));
+        assert_eq!(files, known);
     }
 
     #[test]

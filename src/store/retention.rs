@@ -6,6 +6,7 @@ use sqlx::Row as _;
 
 use super::Store;
 use super::error::{Error, Result};
+use super::events::TRIM_EVENTS;
 use super::wire::{self, Ts};
 use crate::machine::Timestamp;
 use crate::machine::id::GROUPS;
@@ -154,7 +155,8 @@ impl Store {
                 self.drop_one(table, name, &mut done).await?;
             }
         }
-        for (sql, before) in [(TRIM_IDEM, now), (TRIM_KEYS, older_than)] {
+        for (sql, before) in [(TRIM_IDEM, now), (TRIM_KEYS, older_than), (TRIM_EVENTS, older_than)]
+        {
             for _ in 0..PAGES {
                 let page = sqlx::query(sql).bind(Ts(before)).bind(PAGE);
                 let rows = page.execute(&self.pool).await?.rows_affected();

@@ -186,7 +186,12 @@ impl Cluster {
 
     /// Registers a handler with these functions.
     pub async fn register(&self, url: &str, functions: &[&str]) {
-        let functions: Vec<Value> = functions.iter().map(|name| json!({"name": name})).collect();
+        let functions = functions.iter().map(|name| json!({"name": name})).collect();
+        self.register_functions(url, functions).await;
+    }
+
+    /// The same for functions with more than a name.
+    pub async fn register_functions(&self, url: &str, functions: Vec<Value>) {
         let body = json!({"name": "test", "url": url, "functions": functions, "discover": false});
         let (status, answer) = self.call(0, "POST", "/v1/endpoints", Some(&body)).await;
         assert_eq!(status, 201, "{answer}");

@@ -18,6 +18,7 @@ mod conformance;
 mod costs;
 mod endpoints;
 mod ends;
+mod events;
 mod families;
 mod faults;
 mod gateway;

@@ -136,7 +136,7 @@ fn lost(w: &mut World, kind: MessageKind, answer: Answer) -> Cause {
     Cause::GateLost { append, messages: w.db.inbox.clone() }
 }
 
-const CAUSES: [(&str, Make); 64] = [
+const CAUSES: [(&str, Make); 65] = [
     ("free", |_| Cause::Free { dep: 1 }),
     ("answered: of another epoch", |_| Cause::Answered {
         epoch: 999,
@@ -159,6 +159,9 @@ const CAUSES: [(&str, Make); 64] = [
     ("answered: await a stranger", |w| answered(w, ops([value("a", "1")]).awaiting("ghost"))),
     ("answered: a child and a signal", |w| {
         answered(w, ops([invoke("b", Close::Cancel), send("t")]).awaiting("b"))
+    }),
+    ("answered: an event awaited and one published", |w| {
+        answered(w, ops([listen("b", Some(50)), publish("t")]).awaiting("b"))
     }),
     ("answered: a closed scope", |w| answered(w, ops([sleep("m/z", 50), scope("m")]))),
     ("answered: yield", |w| answered(w, ops([]).ending(Terminal::Yield))),

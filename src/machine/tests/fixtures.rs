@@ -12,6 +12,8 @@ use crate::machine::*;
 pub(super) const SKEW: u64 = 5;
 /// How long a run may idle in memory.
 pub(super) const HORIZON: Duration = Duration::from_mins(1);
+/// An event as a step is told of it.
+pub(super) const EVENT: &str = r#"{"id":"evt_01k9zzzzzze0080000000000ab","data":1}"#;
 /// Where the clock starts, in milliseconds.
 const EPOCH_MS: i64 = 1_800_000_000_000;
 
@@ -378,7 +380,15 @@ impl World {
             Said::Cancel { step, .. } => {
                 (step, MessageId::of_outgoing(self.run.id, said.n, said.k, 0).uuid())
             }
-            Said::Ended { .. } => (None, Uuid::nil()),
+            Said::Publish { step, .. } => {
+                (Some(step), MessageId::of_outgoing(self.run.id, said.n, said.k, 0).uuid())
+            }
+            Said::Listen { step, .. } => {
+                // Looking for it, an event is found, or is not.
+                let found = || self.message(MessageKind::EventMatched, &step, EVENT);
+                return error.is_none().then(found);
+            }
+            Said::Unlisten { .. } | Said::Ended { .. } => (None, Uuid::nil()),
         };
         let raw = |json: &str| serde_json::value::RawValue::from_string(json.to_owned()).ok();
         let (value, error) = (raw("1").filter(|_| error.is_none()), error.and_then(raw));
@@ -599,6 +609,19 @@ pub(super) fn send(id: &str) -> Op {
     let raw = serde_json::json!({"op": "send", "id": id, "run": "run_x", "signal": "go"});
     let to = Addressee::Key { function: "f".to_owned(), key: "k".to_owned() };
     let errand = Errand::Send { to, signal: "go".to_owned(), payload: text("1") };
+    asking(id, Ask::Other(Box::new(errand)), &raw)
+}
+
+pub(super) fn listen(id: &str, timeout: Option<u64>) -> Op {
+    let raw = serde_json::json!({"op": "event", "id": id, "event": "paid"});
+    let (event, matching) = ("paid".to_owned(), Matching::default());
+    let listen = Listen { event, matching, timeout: timeout.map(ms), lookback: ms(0) };
+    asking(id, Ask::Other(Box::new(Errand::Listen(listen))), &raw)
+}
+
+pub(super) fn publish(id: &str) -> Op {
+    let raw = serde_json::json!({"op": "publish", "id": id, "event": "paid"});
+    let errand = Errand::Publish { event: "paid".to_owned(), data: text("1") };
     asking(id, Ask::Other(Box::new(errand)), &raw)
 }
 

@@ -72,6 +72,7 @@ impl World {
         self.check_attempts();
         self.check_end();
         self.check_outbox();
+        self.check_listeners();
         // Another owner may have got ahead of this one, which then knows only what was.
         let ahead = usize::try_from(self.run.n) != Ok(self.db.rows.len());
         if !ahead {
@@ -183,9 +184,15 @@ impl World {
         let mut living = BTreeMap::new();
         for row in &self.db.rows {
             let op = row.flags.op();
-            let said = || self.db.said.iter().filter(|said| said.n == row.n);
+            let silent = OutgoingKind::Unlisten;
+            let said = || self.db.said.iter().filter(|s| s.n == row.n && s.kind != silent);
             match row.kind {
-                Kind::Asked if matches!(op, Some(OpKind::Invoke | OpKind::Send)) => {
+                Kind::Asked
+                    if matches!(
+                        op,
+                        Some(OpKind::Invoke | OpKind::Send | OpKind::Event | OpKind::Publish)
+                    ) =>
+                {
                     assert_eq!(said().count(), 1, "{row:?}");
                     let child = said().find(|s| s.kind == OutgoingKind::Start);
                     let cancels = self.body(usize::try_from(row.n).expect("n")).contains("cancel");
@@ -221,6 +228,39 @@ impl World {
         }
         let rows = self.db.rows.len();
         assert!(self.db.said.iter().all(|s| usize::try_from(s.n).is_ok_and(|n| n < rows)));
+    }
+
+    /// Who waits for events by what was said of it waits for events by its journal, and nobody else.
+    fn check_listeners(&self) {
+        let mut listening = HashSet::new();
+        for row in &self.db.rows {
+            if row.flags.op() == Some(OpKind::Event) {
+                let by_event = row.refer.is_some() && !row.flags.has(Flags::BY_HAND);
+                match row.kind {
+                    Kind::Asked => drop(listening.insert(row.step.clone())),
+                    // Whoever found the event has taken the wait away.
+                    Kind::Done if by_event => drop(listening.remove(&row.step)),
+                    _ => {}
+                }
+            }
+            for said in self.db.said.iter().filter(|s| s.n == row.n) {
+                match serde_json::from_slice(&said.body).expect("readable") {
+                    Said::Unlisten { steps: None } => listening.clear(),
+                    Said::Unlisten { steps: Some(steps) } => {
+                        for step in steps {
+                            assert!(listening.remove(&step), "{step} is said once to wait no more");
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let run = self.recovered();
+        let waits = |s: &Step| {
+            s.op == OpKind::Event && matches!(s.state, StepState::Asked { .. }) && !run.ended()
+        };
+        let waiting = run.steps.iter().filter(|(_, s)| waits(s)).map(|(id, _)| id.clone());
+        assert_eq!(listening, waiting.collect::<HashSet<_>>());
     }
 
     /// Three attempts are three, unless a person was asked for in between.

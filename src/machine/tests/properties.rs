@@ -45,8 +45,10 @@ struct Said {
     tree: (u8, Vec<u8>),
 }
 
-const STEPS: [&str; 14] =
-    ["r0", "r1", "o0", "z0", "z1", "s0", "s1", "c0", "c1", "i0", "t0", "m", "m/i1", "m/r2"];
+const STEPS: [&str; 17] = [
+    "r0", "r1", "o0", "z0", "z1", "s0", "s1", "c0", "c1", "i0", "t0", "m", "m/i1", "m/r2", "e0",
+    "m/e1", "p0",
+];
 
 fn step(n: u8) -> &'static str {
     STEPS[usize::from(n) % STEPS.len()]
@@ -73,6 +75,8 @@ impl Said {
             (b's', _) => signal(id, "n0", (how > 100).then_some(u64::from(how) * 500)),
             (b'i', _) => invoke(id, close),
             (b't', _) => send(id),
+            (b'e', _) => listen(id, (how > 100).then_some(u64::from(how) * 500)),
+            (b'p', _) => publish(id),
             (b'm', _) => scope(id),
             _ => callback(id, (how > 100).then_some(u64::from(how) * 500)),
         }
@@ -327,6 +331,8 @@ enum Stmt {
     Callback(Option<u64>),
     Child,
     Send,
+    Event(Option<u64>),
+    Publish,
     All(Vec<Stmt>),
     Any(Vec<Stmt>),
 }
@@ -339,6 +345,8 @@ fn leaf() -> impl Strategy<Value = Stmt> {
         timeout().prop_map(Stmt::Callback),
         Just(Stmt::Child),
         Just(Stmt::Send),
+        timeout().prop_map(Stmt::Event),
+        Just(Stmt::Publish),
     ]
 }
 
@@ -433,6 +441,8 @@ fn ask(id: &str, stmt: &Stmt) -> Op {
         Stmt::Callback(timeout) => callback(id, *timeout),
         Stmt::Child => invoke(id, Close::Cancel),
         Stmt::Send => send(id),
+        Stmt::Event(timeout) => listen(id, *timeout),
+        Stmt::Publish => publish(id),
         _ => panic!("not a leaf: {stmt:?}"),
     }
 }
@@ -467,6 +477,7 @@ impl World {
                 for id in asked {
                     match self.run.steps[&id].op {
                         OpKind::Signal => drop(self.signal("n0", "1")),
+                        OpKind::Event => drop(self.tell(MessageKind::EventMatched, &id, EVENT)),
                         OpKind::Callback => drop(self.tell(MessageKind::CallbackValue, &id, "1")),
                         _ => {}
                     }

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 90] = [
+const ALL: [(&str, &str); 106] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -96,6 +96,22 @@ const ALL: [(&str, &str); 90] = [
     ("ended", outbox::ENDED),
     ("remove", outbox::REMOVE),
     ("put off", outbox::PUT_OFF),
+    ("publish", events::PUBLISH),
+    ("known events", events::KNOWN),
+    ("events due", events::DUE),
+    ("hold event", events::HOLD_EVENT),
+    ("shapes", events::SHAPES),
+    ("waiting", events::WAITING),
+    ("take waits", events::TAKE_WAITS),
+    ("take all waits", events::TAKE_ALL_WAITS),
+    ("matched", events::MATCHED),
+    ("routed", events::ROUTED),
+    ("routed to", events::ROUTED_TO),
+    ("listen", events::LISTEN),
+    ("events since", events::SINCE),
+    ("event", events::ONE),
+    ("matches", events::MATCHES),
+    ("events", events::EVENTS),
 ];
 
 const RETENTION: [(&str, &str); 10] = [
@@ -109,6 +125,7 @@ const RETENTION: [(&str, &str); 10] = [
     ("trim idem", weeks::TRIM_IDEM),
     ("trim generations", weeks::TRIM_GENERATIONS),
     ("trim keys", weeks::TRIM_KEYS),
+    ("trim events", events::TRIM_EVENTS),
 ];
 
 #[tokio::test]
@@ -149,6 +166,10 @@ async fn the_hot_statements_use_only_indexes() {
         "append full over",
         "create",
         "create keyed",
+        "publish",
+        "shapes",
+        "waiting",
+        "take waits",
     ];
     for (name, sql) in ALL.iter().filter(|(name, _)| hot.contains(name)) {
         let plan = plan(&mut lane, sql).await;

@@ -1,0 +1,148 @@
+//! Reads what is about events: the ops `event` and `publish`, and the triggers of functions.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::BadAnswer;
+use super::names::valid_name;
+use super::op::{DATA, EVENT, ID, LOOKBACK, MATCH, Reader, TIMEOUT};
+use crate::machine::{Ask, Errand, Listen, Matching, Op};
+
+/// The fields of `event`.
+pub(super) const EVENT_FIELDS: &[usize] = &[ID, EVENT, MATCH, TIMEOUT, LOOKBACK];
+/// The fields of `publish`.
+pub(super) const PUBLISH_FIELDS: &[usize] = &[ID, EVENT, DATA];
+
+/// The longest look-back; what an installation keeps may be less.
+const LONGEST_LOOKBACK: Duration = Duration::from_hours(7 * 24);
+
+impl Reader<'_> {
+    pub(super) fn event(&self) -> Result<Op, BadAnswer> {
+        let matching = match self.optional(MATCH) {
+            Some(raw) => Matching::parse(raw).map_err(|e| self.bad(format!("`match` {e}")))?,
+            None => Matching::default(),
+        };
+        let lookback = self.duration(LOOKBACK)?.unwrap_or_default();
+        if lookback > LONGEST_LOOKBACK {
+            return Err(self.bad("`lookback` is over the limit of 7 days"));
+        }
+        let event = self.name(EVENT, "event")?;
+        let timeout = self.duration(TIMEOUT)?;
+        let listen = Listen { event, matching, timeout, lookback };
+        self.ask(Ask::Other(Box::new(Errand::Listen(listen))))
+    }
+
+    pub(super) fn publish(&self) -> Result<Op, BadAnswer> {
+        let event = self.name(EVENT, "event")?;
+        let data = self.payload(DATA, "data")?;
+        self.ask(Ask::Other(Box::new(Errand::Publish { event, data })))
+    }
+}
+
+/// What starts a function by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trigger {
+    /// The event's name.
+    pub event: String,
+    /// Only events whose fields are equal to this.
+    pub matching: Matching,
+}
+
+impl Trigger {
+    /// The event triggers of a function's `triggers`; what else is there (`cron`) is left out. The
+    /// error says what is wrong.
+    pub fn parse_all(raw: &RawValue) -> Result<Vec<Self>, String> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Form {
+            event: Option<String>,
+            #[serde(rename = "match")]
+            matching: Option<Box<RawValue>>,
+            cron: Option<String>,
+        }
+        let forms: Vec<Form> = serde_json::from_str(raw.get()).map_err(|e| {
+            format!(
+                "must be a list of {{\"event\": …}} or {{\"cron\": …}}: {}",
+                super::op::without_place(&e)
+            )
+        })?;
+        let mut triggers = Vec::new();
+        for form in forms {
+            match (form.event, form.cron) {
+                (Some(event), None) => {
+                    valid_name(&event).map_err(|e| format!("event: {e}"))?;
+                    let matching = form.matching.as_deref().map(Matching::parse).transpose();
+                    let matching = matching.map_err(|e| format!("match {e}"))?;
+                    triggers.push(Self { event, matching: matching.unwrap_or_default() });
+                }
+                (None, Some(_)) if form.matching.is_none() => {}
+                _ => {
+                    return Err(
+                        "a trigger has an `event`, and perhaps a `match`, or a `cron`".to_owned()
+                    );
+                }
+            }
+        }
+        Ok(triggers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::machine::Limits;
+    use crate::protocol::parse_answer;
+
+    fn read(op: &str) -> Result<Errand, String> {
+        let body = Bytes::from(format!("{{\"ops\":[{op}]}}"));
+        let answer = parse_answer(&body, &Limits::default()).map_err(|e| e.to_string())?;
+        match answer.ops.into_iter().next() {
+            Some(Op::Ask { ask: Ask::Other(errand), .. }) => Ok(*errand),
+            other => panic!("not about an event: {other:?}"),
+        }
+    }
+
+    // P5.11, P5.16
+    #[test]
+    fn events_are_asked_for_and_published() {
+        let asked = read(
+            r#"{"op":"event","id":"paid","event":"order.paid","match":{"data.order":42},
+               "timeout":"2d","lookback":"90s"}"#,
+        );
+        let Ok(Errand::Listen(asked)) = asked else { panic!("{asked:?}") };
+        assert_eq!(
+            (asked.event.as_str(), asked.matching.paths()),
+            ("order.paid", "data.order".into())
+        );
+        assert_eq!(asked.lookback, Duration::from_secs(90));
+        let said = read(r#"{"op":"publish","id":"p","event":"e","data":{"n":  1.0}}"#);
+        assert!(matches!(&said, Ok(Errand::Publish { data, .. }) if data == r#"{"n":  1.0}"#));
+        for (op, said) in [
+            (r#"{"op":"event","id":"e"}"#, "event"),
+            (r#"{"op":"event","id":"e","event":"x","match":{"order":1}}"#, "`order`"),
+            (r#"{"op":"event","id":"e","event":"x","lookback":"8d"}"#, "7 days"),
+            (r#"{"op":"event","id":"e","event":"x","data":1}"#, "unknown field"),
+            (r#"{"op":"publish","id":"e","event":"x","match":{}}"#, "unknown field"),
+        ] {
+            let refused = read(op).expect_err(op);
+            assert!(refused.contains(said), "{op}: {refused}");
+        }
+    }
+
+    #[test]
+    fn triggers_are_events_or_times() {
+        let raw = |json: &str| RawValue::from_string(json.to_owned()).expect("JSON");
+        let read = |json: &str| Trigger::parse_all(&raw(json));
+        let found =
+            read(r#"[{"event":"a"},{"cron":"0 9 * * *"},{"event":"b","match":{"source":"s"}}]"#);
+        let found = found.expect("triggers");
+        assert_eq!(found.iter().map(|t| t.event.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        for wrong in ["{}", r#"[{"evnt":"a"}]"#, "[{}]", r#"[{"event":"a","match":[]}]"#] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}
