@@ -102,6 +102,8 @@ impl Engine {
         let new: Vec<NewEvent> =
             events.into_iter().map(|event| self.new_event(ns, event)).collect();
         let published = self.store().publish(&new, PATIENCE).await?;
+        let fresh = published.iter().filter(|p| matches!(p, Published::New(_))).count();
+        metrics::counter!("stepwell_events_published_total").increment(fresh as u64);
         self.send_on(published.iter().filter_map(|p| match p {
             Published::New(id) => Some(*id),
             Published::Known(..) => None,
@@ -202,7 +204,10 @@ impl Engine {
                 continue;
             };
             match self.route_some(&mut line, event).await {
-                Ok(true) => self.router().routed.notify_waiters(),
+                Ok(true) => {
+                    metrics::counter!("stepwell_events_routed_total").increment(1);
+                    self.router().routed.notify_waiters();
+                }
                 Ok(false) => self.send_on([event]),
                 Err(error) if error.is_unavailable() => {
                     line.lost(&error).await;
