@@ -171,7 +171,16 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
             "attempt.failed"
         }
         Kind::Begun => "step.begun",
-        Kind::Held => "invocation.held",
+        Kind::Held if row.step.is_empty() => "invocation.held",
+        Kind::Held => {
+            put("until", json!(row.due));
+            put("ms", json!(row.ms));
+            "attempt.accepted"
+        }
+        Kind::Beat => {
+            payload = Some(("details", bytes()));
+            "attempt.beat"
+        }
         Kind::Arrived => {
             put("name", json!(row.step));
             put("kind", json!(op));
@@ -273,7 +282,7 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
         }
         Kind::Compacted => "run.compacted",
         Kind::Continued => "run.continued",
-        Kind::Beat | Kind::Moved => return None,
+        Kind::Moved => return None,
     };
     let data = with_payload(&data, payload);
     let (n, what) = (number(row.n, OF_ROW), what.to_owned());

@@ -1,11 +1,13 @@
 //! Floor 0: what may happen to a run. Pure: no I/O, no clock, no chance, no async.
 
 mod apply;
+mod attempts;
 mod body;
 mod children;
 mod draft;
 mod ends;
 mod evolve;
+mod faults;
 mod gate;
 pub mod id;
 mod mail;
@@ -26,6 +28,7 @@ mod tree;
 mod turn;
 
 pub use apply::{CANCEL_GRACE, Cause, EPOCH_BLOCK, EPOCH_ROOM, Env, Fault, Refusal};
+pub use attempts::{AttemptDue, AttemptEnd, Open, Terms, Work, Works};
 pub use body::*;
 pub use gate::AtGate;
 pub use id::{

@@ -148,6 +148,10 @@ pub enum OpKind {
     Cancel = 6,
     /// A child run.
     Invoke = 8,
+    /// An invocation of its own, without a journal.
+    Task = 9,
+    /// An HTTP request that the gateway makes itself.
+    Call = 10,
 }
 
 impl OpKind {
@@ -163,6 +167,8 @@ impl OpKind {
             Self::Send => "send",
             Self::Cancel => "cancel",
             Self::Invoke => "invoke",
+            Self::Task => "task",
+            Self::Call => "call",
         }
     }
 
@@ -184,6 +190,8 @@ impl OpKind {
             5 => Some(Self::Send),
             6 => Some(Self::Cancel),
             8 => Some(Self::Invoke),
+            9 => Some(Self::Task),
+            10 => Some(Self::Call),
             _ => None,
         }
     }

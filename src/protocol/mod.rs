@@ -11,6 +11,7 @@ mod names;
 mod op;
 mod request;
 mod signature;
+mod task;
 mod token;
 
 pub use acknowledgement::{Acknowledgement, on_one_line, write_acknowledgement, write_cancel_line};
@@ -23,6 +24,7 @@ pub use request::{
     write_invocation,
 };
 pub use signature::{BadSecret, Secret, Unverified, sign, verify};
+pub use task::{TaskInvocation, parse_task_answer, task_name, write_task};
 pub use token::{
     ApiKey, BadKey, BadToken, ClusterKeys, ClusterSecret, KeyHash, NodeRequest, TokenClaims,
 };

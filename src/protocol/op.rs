@@ -12,7 +12,7 @@ use super::answer::BadAnswer;
 use super::form::{Form, MAX_DEPTH, Odd, clip, text, too_deep};
 use super::names::{valid_name, valid_step_id, valid_tag};
 use crate::machine::time::parse_duration;
-use crate::machine::{Again, Ask, Limits, Moment, Op, Outcome, RetrySpec, StepError};
+use crate::machine::{Again, Ask, Limits, Moment, Op, OpKind, Outcome, RetrySpec, StepError};
 
 /// Every field of every op that this version knows; the ones met most often first.
 const NAMES: &[&str] = &[
@@ -44,6 +44,8 @@ const NAMES: &[&str] = &[
     "signal",
     "payload",
     "reason",
+    "task",
+    "limit",
 ];
 const OP: usize = 0;
 pub(super) const ID: usize = 1;
@@ -73,13 +75,15 @@ pub(super) const RUN: usize = 24;
 pub(super) const SIGNAL: usize = 25;
 pub(super) const PAYLOAD: usize = 26;
 pub(super) const REASON: usize = 27;
+const TASK: usize = 28;
+const LIMIT: usize = 29;
 
 /// Bytes of an input hash; any digest in hex is shorter.
 const LONGEST_HASH: usize = 256;
 
 /// Ops of the protocol that this version does not do yet.
-const LATER: [&str; 9] =
-    ["task", "event", "call", "publish", "reply", "set", "unset", "chunk", "compact"];
+const LATER: [&str; 8] =
+    ["event", "call", "publish", "reply", "set", "unset", "chunk", "compact"];
 
 /// The answer's bytes, and what may be in them.
 #[derive(Clone, Copy)]
@@ -196,6 +200,7 @@ impl Reader<'_> {
             "send" => super::errand::SEND,
             "cancel" => super::errand::CANCEL,
             "scope" => &[ID, VALUE],
+            "task" => &[ID, TASK, INPUT, RETRY, TIMEOUT, HEARTBEAT, LIMIT],
             "status" | "tags" => &[VALUE],
             "log" => &[LEVEL, MESSAGE, FIELDS],
             later if LATER.contains(&later) => {
@@ -221,6 +226,7 @@ impl Reader<'_> {
             "send" => self.send(),
             "cancel" => self.cancel(),
             "scope" => self.scope(),
+            "task" => self.task(),
             "status" => {
                 Ok(Op::Status(self.from.keep(self.required(VALUE)?, None, "custom status")?))
             }
@@ -347,6 +353,22 @@ impl Reader<'_> {
             None => Bytes::from_static(b"null"),
         };
         Ok(Op::Scope { id, value })
+    }
+
+    fn task(&self) -> Result<Op, BadAnswer> {
+        let name = self.text(TASK)?;
+        valid_name(&name).map_err(|e| self.bad(format!("`task`: {e}")))?;
+        if let Some(input) = self.form.get(INPUT) {
+            self.from.keep(input, Some(&self.id()?), "input")?;
+        }
+        self.duration(TIMEOUT)?;
+        self.duration(HEARTBEAT)?;
+        if let Some(raw) = self.optional(LIMIT)
+            && !serde_json::from_str::<u32>(raw.get()).is_ok_and(|n| n > 0)
+        {
+            return Err(self.bad("`limit` must be a number from 1"));
+        }
+        self.ask(Ask::Work { op: OpKind::Task, retry: self.retry()? })
     }
 
     fn tags(&self) -> Result<Op, BadAnswer> {

@@ -37,6 +37,7 @@ mod steps;
 mod strict;
 mod takeover;
 mod talker;
+mod tasks;
 mod traces;
 mod transports;
 mod two_nodes;
