@@ -87,6 +87,7 @@ catalogue! {
     EndpointNotFound = "endpoint-not-found", NOT_FOUND, Never, "No such endpoint";
     DeploymentNotFound = "deployment-not-found", NOT_FOUND, Never, "No such deployment";
     KeyNotFound = "key-not-found", NOT_FOUND, Never, "No such API key";
+    SecretNotFound = "secret-not-found", NOT_FOUND, Never, "No such secret";
     CallbackNotFound = "callback-not-found", NOT_FOUND, Never, "No such callback address";
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, Never, "The method does not fit the address";
     RequestTimeout = "request-timeout", REQUEST_TIMEOUT, Safe, "The body did not arrive in time";

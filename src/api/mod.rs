@@ -21,6 +21,7 @@ mod pages;
 mod problem;
 mod request;
 mod runs;
+mod secrets;
 mod serve;
 mod shapes;
 mod signals;
@@ -140,7 +141,9 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(functions::list_functions))
         .routes(routes!(functions::get_function))
         .routes(routes!(keys::list_keys, keys::create_key))
-        .routes(routes!(keys::revoke_key));
+        .routes(routes!(keys::revoke_key))
+        .routes(routes!(secrets::list_secrets, secrets::set_secret))
+        .routes(routes!(secrets::remove_secret));
     let open = OpenApiRouter::default()
         .routes(routes!(node::healthz))
         .routes(routes!(node::readyz))

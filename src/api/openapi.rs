@@ -52,6 +52,7 @@ pub(super) fn finish(mut doc: OpenApi) -> OpenApi {
             ("signals", "What reaches runs from outside"),
             ("endpoints", "Where functions are"),
             ("keys", "API keys"),
+            ("secrets", "What calls are made with"),
             ("node", "Health and metrics"),
             ("pages", "Pages and descriptions"),
         ]

@@ -25,6 +25,7 @@ mod sse;
 mod step;
 mod trace;
 mod tree;
+mod vault;
 mod wait;
 
 #[cfg(test)]
@@ -58,6 +59,7 @@ pub use server::{
 };
 pub use signal::SignalCommand;
 pub use step::StepCommand;
+pub use vault::SecretCommand;
 
 /// `stepwell`: durable functions over plain HTTP.
 #[derive(Debug, Parser)]
@@ -181,6 +183,9 @@ pub enum ClientCommand {
     /// Make and revoke API keys.
     #[command(subcommand, arg_required_else_help = true)]
     Key(KeyCommand),
+    /// Set and remove the secrets that calls are made with.
+    #[command(subcommand, arg_required_else_help = true)]
+    Secret(SecretCommand),
     /// Test a handler, at --url, against the protocol; no gateway is needed.
     Conformance(ConformanceArgs),
     /// Print a completion script for a shell.
@@ -225,6 +230,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Run(command) => run::execute(command, &connect()?, out).await,
         ClientCommand::Signal(command) => signal::execute(command, &connect()?, out).await,
         ClientCommand::Key(command) => key::execute(command, &connect()?, out).await,
+        ClientCommand::Secret(command) => vault::execute(command, &connect()?, out).await,
         ClientCommand::Conformance(args) => conformance::execute(global, args, out).await,
         ClientCommand::Completions { shell } => {
             let mut script = Vec::new();

@@ -49,7 +49,7 @@ pub(super) struct Job {
     key: Option<String>,
     /// The longest silence of an exchange of this run.
     pub(super) silence: Duration,
-    trace: Context,
+    pub(super) trace: Context,
     parent: String,
 }
 
@@ -81,7 +81,10 @@ impl Engine {
         }
         let before = entry.run.next.rows.first().map_or(entry.run.n, |row| row.n);
         for due in entry.run.attempts_due(env.past, before) {
-            self.begin_task(owner, id, &due, env);
+            match due.op {
+                OpKind::Call => self.begin_call(owner, id, &due),
+                _ => self.begin_task(owner, id, &due, env),
+            }
         }
     }
 

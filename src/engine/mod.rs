@@ -2,8 +2,8 @@
 //!
 //! A run's way through here: [`start`] creates it through a lane ([`lanes`]); [`owner`] keeps it in
 //! memory and turns causes into appends; [`exchange`] invokes its handler; [`attempts`] does its
-//! tasks and calls; [`messages`] brings signals, callbacks and operators' acts; [`outbox`] what
-//! runs say to each other; [`timers`] wakes it; [`leases`] decides which node does
+//! tasks and [`calls`] its calls; [`messages`] brings signals, callbacks and operators' acts;
+//! [`outbox`] what runs say to each other; [`timers`] wakes it; [`leases`] decides which node does
 //! all that; [`view`], [`reads`] and [`history`] show it. [`endpoints`] and [`access`] are about what is
 //! registered and who may ask.
 
@@ -11,6 +11,7 @@ mod access;
 mod acknowledgement;
 mod attempts;
 mod breaker;
+mod calls;
 mod catalog;
 mod checkpoint;
 mod circuits;
@@ -31,6 +32,7 @@ mod owner;
 mod probe;
 mod reads;
 mod replaying;
+mod secrets;
 mod shapes;
 mod start;
 #[cfg(test)]
@@ -48,6 +50,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::store::SecretRow;
 pub use access::bootstrap_key;
 pub use catalog::Catalog;
 pub use faults::{CRASH_AT, DO_WRONG, Faults, Point, Wrong};

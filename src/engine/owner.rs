@@ -51,6 +51,8 @@ pub(super) struct Owner {
     pub(super) tenures: Vec<Option<Tenure>>,
     /// By endpoint.
     pub(super) breakers: HashMap<i32, Breaker>,
+    /// Hosts that calls go to, with what is open there.
+    pub(super) hosts: HashMap<String, super::calls::Host>,
     /// Runs whose status is not in the lists yet, and since when it has been so.
     pub(super) unlisted: HashMap<RunId, Unlisted>,
     /// Inline budgets that a 413 has lowered, by deployment.
@@ -98,6 +100,8 @@ pub(super) struct Entry {
     pub(super) gated_at: Timestamp,
     /// Attempts of its tasks wait for their endpoint's breaker.
     pub(super) gated_work: bool,
+    /// Calls of it wait until their host has room.
+    pub(super) gated_calls: bool,
     /// The epoch of the exchange that was sent last.
     pub(super) sent: i32,
     /// The endpoint whose breaker counts an exchange of this run as open.
@@ -148,6 +152,7 @@ impl Entry {
             gated: false,
             gated_at: Timestamp::default(),
             gated_work: false,
+            gated_calls: false,
             sent: 0,
             admitted: None,
             status: Status::Scheduled,
@@ -170,6 +175,7 @@ impl Owner {
             timers: BTreeSet::new(),
             tenures: vec![None; usize::from(crate::machine::id::GROUPS)],
             breakers: HashMap::new(),
+            hosts: HashMap::new(),
             unlisted: HashMap::new(),
             budgets: HashMap::new(),
             fallbacks: HashMap::new(),
@@ -399,7 +405,7 @@ impl Engine {
         }
         let wake = entry.run.next_wake(env.past);
         let idle = !matches!(entry.run.turn, Turn::Open { .. } | Turn::Held { .. });
-        let working = entry.gated_work || entry.run.works.out() > 0;
+        let working = entry.gated_work || entry.gated_calls || entry.run.works.out() > 0;
         let leave = entry.run.parked && idle && !entry.gated && !working;
         if let Some(at) = entry.timer.take() {
             owner.timers.remove(&(at, Wake::Run(id)));

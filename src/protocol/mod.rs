@@ -4,6 +4,7 @@
 mod acknowledgement;
 mod answer;
 mod await_tree;
+mod call;
 mod errand;
 mod form;
 mod manifest;
@@ -16,6 +17,7 @@ mod token;
 
 pub use acknowledgement::{Acknowledgement, on_one_line, write_acknowledgement, write_cancel_line};
 pub use answer::{BadAnswer, MAX_ANSWER, MAX_OPS, parse_answer, parse_report, parse_stream_line};
+pub use call::{Call, HeaderText, SecretRef, write_call_value};
 pub use form::{MAX_DEPTH, too_deep};
 pub use manifest::{BadManifest, FunctionSpec, Manifest, Timeouts, Transport, Versioning};
 pub use names::{valid_key, valid_name, valid_step_id, valid_tag};

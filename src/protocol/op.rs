@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::BadAnswer;
+use super::call::Call;
 use super::form::{Form, MAX_DEPTH, Odd, clip, text, too_deep};
 use super::names::{valid_name, valid_step_id, valid_tag};
 use crate::machine::time::parse_duration;
@@ -46,6 +47,8 @@ const NAMES: &[&str] = &[
     "reason",
     "task",
     "limit",
+    "request",
+    "ok",
 ];
 const OP: usize = 0;
 pub(super) const ID: usize = 1;
@@ -77,13 +80,14 @@ pub(super) const PAYLOAD: usize = 26;
 pub(super) const REASON: usize = 27;
 const TASK: usize = 28;
 const LIMIT: usize = 29;
+const REQUEST: usize = 30;
+const OK: usize = 31;
 
 /// Bytes of an input hash; any digest in hex is shorter.
 const LONGEST_HASH: usize = 256;
 
 /// Ops of the protocol that this version does not do yet.
-const LATER: [&str; 8] =
-    ["event", "call", "publish", "reply", "set", "unset", "chunk", "compact"];
+const LATER: [&str; 7] = ["event", "publish", "reply", "set", "unset", "chunk", "compact"];
 
 /// The answer's bytes, and what may be in them.
 #[derive(Clone, Copy)]
@@ -200,6 +204,7 @@ impl Reader<'_> {
             "send" => super::errand::SEND,
             "cancel" => super::errand::CANCEL,
             "scope" => &[ID, VALUE],
+            "call" => &[ID, REQUEST, RETRY, TIMEOUT, OK],
             "task" => &[ID, TASK, INPUT, RETRY, TIMEOUT, HEARTBEAT, LIMIT],
             "status" | "tags" => &[VALUE],
             "log" => &[LEVEL, MESSAGE, FIELDS],
@@ -226,6 +231,7 @@ impl Reader<'_> {
             "send" => self.send(),
             "cancel" => self.cancel(),
             "scope" => self.scope(),
+            "call" => self.call(),
             "task" => self.task(),
             "status" => {
                 Ok(Op::Status(self.from.keep(self.required(VALUE)?, None, "custom status")?))
@@ -369,6 +375,14 @@ impl Reader<'_> {
             return Err(self.bad("`limit` must be a number from 1"));
         }
         self.ask(Ask::Work { op: OpKind::Task, retry: self.retry()? })
+    }
+
+    fn call(&self) -> Result<Op, BadAnswer> {
+        let id = self.id()?;
+        self.from.keep(self.required(REQUEST)?, Some(&id), "request")?;
+        self.duration(TIMEOUT)?;
+        Call::read(self.raw.get().as_bytes()).map_err(|e| self.bad(clip(&e)))?;
+        self.ask(Ask::Work { op: OpKind::Call, retry: self.retry()? })
     }
 
     fn tags(&self) -> Result<Op, BadAnswer> {

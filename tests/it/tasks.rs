@@ -206,9 +206,8 @@ async fn a_task_can_be_awaited_within_the_exchange_that_asked_for_it() {
     let bearer = format!("Bearer {}", it["token"].as_str().expect("a token"));
     let say = async |query: &str, body: Value| {
         let path = format!("/v1/runs/{run}/checkpoint{query}");
-        let (status, _, text) = g
-            .raw("POST", &path, &[("authorization", &bearer)], Some(body.to_string()))
-            .await;
+        let (status, _, text) =
+            g.raw("POST", &path, &[("authorization", &bearer)], Some(body.to_string())).await;
         assert_eq!(status, 200, "{body}: {text:?}");
         serde_json::from_slice::<Value>(&text).expect("JSON")
     };
