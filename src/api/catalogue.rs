@@ -88,6 +88,7 @@ catalogue! {
     DeploymentNotFound = "deployment-not-found", NOT_FOUND, Never, "No such deployment";
     EventNotFound = "event-not-found", NOT_FOUND, Never, "No such event";
     KeyNotFound = "key-not-found", NOT_FOUND, Never, "No such API key";
+    SecretNotFound = "secret-not-found", NOT_FOUND, Never, "No such secret";
     CallbackNotFound = "callback-not-found", NOT_FOUND, Never, "No such callback address";
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, Never, "The method does not fit the address";
     RequestTimeout = "request-timeout", REQUEST_TIMEOUT, Safe, "The body did not arrive in time";

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::http::{HeaderName, HeaderValue};
 use utoipa::ToSchema;
 
-use super::fields::Fields;
+use super::fields::{Fields, plain_text};
 use super::start::{RetryRequest, TimeoutsRequest};
 use crate::engine::{FunctionSpec, Registration, Versioning};
 
@@ -64,6 +64,8 @@ pub(super) struct FunctionRequest {
     /// For errors of the run's code as a whole.
     run_retry: Option<RetryRequest>,
     timeouts: Option<TimeoutsRequest>,
+    /// Its tasks by name; where they are listed, another one is not sent.
+    tasks: Option<Vec<String>>,
 }
 
 /// Reads a registration; where a fault was noted, what it gives is not to be used.
@@ -129,6 +131,13 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
         (f.retry("retry"), f.retry("invocation_retry"), f.retry("run_retry"));
     let timeouts = f.object("timeouts", |f| (f.duration("run"), f.duration("invocation")));
     let (run_timeout, invocation_timeout) = timeouts.unwrap_or_default();
+    let tasks: Option<Vec<String>> = f.value("tasks");
+    if let Some(Err(why)) = tasks.as_ref().and_then(|all| {
+        let bad = all.iter().map(|name| plain_text(name, 256)).find(Result::is_err);
+        bad.map(|r| r.map_err(|why| format!("has a name that {why}")))
+    }) {
+        f.fault("tasks", why);
+    }
     Some(FunctionSpec {
         name: name?,
         versioning: versioning.unwrap_or_default(),
@@ -137,6 +146,7 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
         run_retry: run_retry.unwrap_or_default(),
         run_timeout,
         invocation_timeout,
+        tasks,
     })
 }
 

@@ -22,6 +22,7 @@ mod pages;
 mod problem;
 mod request;
 mod runs;
+mod secrets;
 mod serve;
 mod shapes;
 mod signals;
@@ -144,7 +145,9 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(events::get_event))
         .routes(routes!(events::list_matches))
         .routes(routes!(keys::list_keys, keys::create_key))
-        .routes(routes!(keys::revoke_key));
+        .routes(routes!(keys::revoke_key))
+        .routes(routes!(secrets::list_secrets, secrets::set_secret))
+        .routes(routes!(secrets::remove_secret));
     let open = OpenApiRouter::default()
         .routes(routes!(node::healthz))
         .routes(routes!(node::readyz))

@@ -53,6 +53,7 @@ pub(super) fn finish(mut doc: OpenApi) -> OpenApi {
             ("events", "What is published to everybody who subscribed"),
             ("endpoints", "Where functions are"),
             ("keys", "API keys"),
+            ("secrets", "What calls are made with"),
             ("node", "Health and metrics"),
             ("pages", "Pages and descriptions"),
         ]

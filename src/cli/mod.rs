@@ -26,6 +26,7 @@ mod sse;
 mod step;
 mod trace;
 mod tree;
+mod vault;
 mod wait;
 
 #[cfg(test)]
@@ -60,6 +61,7 @@ pub use server::{
 };
 pub use signal::SignalCommand;
 pub use step::StepCommand;
+pub use vault::SecretCommand;
 
 /// `stepwell`: durable functions over plain HTTP.
 #[derive(Debug, Parser)]
@@ -186,6 +188,9 @@ pub enum ClientCommand {
     /// Make and revoke API keys.
     #[command(subcommand, arg_required_else_help = true)]
     Key(KeyCommand),
+    /// Set and remove the secrets that calls are made with.
+    #[command(subcommand, arg_required_else_help = true)]
+    Secret(SecretCommand),
     /// Test a handler, at --url, against the protocol; no gateway is needed.
     Conformance(ConformanceArgs),
     /// Print a completion script for a shell.
@@ -231,6 +236,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Event(command) => event::execute(command, &connect()?, out).await,
         ClientCommand::Signal(command) => signal::execute(command, &connect()?, out).await,
         ClientCommand::Key(command) => key::execute(command, &connect()?, out).await,
+        ClientCommand::Secret(command) => vault::execute(command, &connect()?, out).await,
         ClientCommand::Conformance(args) => conformance::execute(global, args, out).await,
         ClientCommand::Completions { shell } => {
             let mut script = Vec::new();

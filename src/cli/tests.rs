@@ -54,6 +54,9 @@ fn commands_are_understood_in_full_and_by_their_beginnings() {
         "stepwell endpoint enable shop",
         "stepwell signal send run_1 approved -i -",
         "stepwell key create --name ci --scope runs:read --scope runs:write",
+        "stepwell secret set stripe --file key.txt",
+        "stepwell secret list",
+        "stepwell secret rm stripe --yes",
         "stepwell completions bash",
         "stepwell version --json",
     ] {
@@ -255,6 +258,34 @@ async fn each_refusal_has_its_exit_code_and_says_all() {
             assert!(err.contains(part), "{err}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_secret_is_read_from_a_file_and_never_printed() {
+    let (url, seen) = gateway(|uri, _| match uri.split('?').next()? {
+        "/v1/secrets/stripe" => Some(StatusCode::NO_CONTENT.into_response()),
+        "/v1/secrets" if uri.contains('?') => Some(json(
+            200,
+            r#"{"data": [{"name": "stripe", "created_at": "2026-11-23T09:00:00.000Z"}], "next_cursor": null}"#,
+        )),
+        _ => Some(json(201, r#"{"name": "stripe"}"#)),
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, "sk_live_1\n").unwrap();
+    let path = file.to_str().unwrap();
+    let (exit, out, err) = run_args(&url, &["secret", "set", "stripe", "--file", path]).await;
+    assert!(exit == exit::OK && err.contains("stripe"), "{err}");
+    assert!(!format!("{out}{err}").contains("sk_live_1"), "{out}{err}");
+    assert_eq!(seen.lock().unwrap()[0].body, r#"{"name":"stripe","value":"sk_live_1"}"#);
+    let (exit, out, err) = run(&url, "secret list").await;
+    assert!(exit == exit::OK && out.contains("stripe"), "{out}{err}");
+    let (exit, _, err) = run(&url, "secret rm stripe --yes").await;
+    assert!(exit == exit::OK && err.contains("stripe"), "{err}");
+    assert_eq!(seen.lock().unwrap().last().unwrap().method, Method::DELETE);
+    let (exit, _, err) = run(&url, "secret set stripe --file no/such/file").await;
+    assert!(exit == exit::USAGE && err.contains("no/such/file"), "{err}");
 }
 
 #[tokio::test]

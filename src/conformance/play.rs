@@ -355,7 +355,9 @@ impl<'a> Play<'a> {
         let step = self.run.steps.get(id)?;
         let mut shown = Pending { id, op: step.op, started: false, retry: None };
         match &step.state {
-            StepState::Trying { due, .. } if *due <= self.clock => return None,
+            StepState::Trying { due, .. } if *due <= self.clock && !step.op.is_work() => {
+                return None;
+            }
             StepState::Trying { due, error, .. } => {
                 shown.retry = Some((step.attempts, error, *due));
             }

@@ -96,6 +96,12 @@ impl Deployment {
         best.unwrap_or(Transport::Respond)
     }
 
+    /// Whether a function here has this task, as far as the manifest says.
+    #[must_use]
+    pub fn may_have_task(&self, function: &str, task: &str) -> bool {
+        self.spec(function).is_some_and(|s| s.may_have_task(task))
+    }
+
     /// How long a run of a function may take.
     #[must_use]
     pub fn run_timeout(&self, function: &str) -> Option<Duration> {

@@ -328,7 +328,9 @@ impl Engine {
                 Ok(()) => None,
                 Err(Refusal::StaleEpoch) => Some(Error::StaleEpoch),
                 Err(Refusal::Ended) => Some(Error::RunEnded(run.id)),
-                Err(Refusal::NotDue) => Some(Error::CheckpointSkipped { n: cp, last: run.talk.cp }),
+                Err(Refusal::NotDue | Refusal::StaleAttempt) => {
+                    Some(Error::CheckpointSkipped { n: cp, last: run.talk.cp })
+                }
             }
         };
         let Some(talk) = talk.as_mut().filter(|t| t.epoch == epoch) else { return };

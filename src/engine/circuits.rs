@@ -41,6 +41,7 @@ impl Engine {
             for id in runs {
                 if let Some(entry) = owner.runs.get_mut(&id) {
                     entry.gated = false;
+                    entry.gated_work = false;
                     self.pump(owner, id);
                 }
             }
@@ -57,7 +58,7 @@ impl Engine {
             return;
         }
         let mut kept = breaker.take_gated();
-        kept.retain(|id| runs.get(id).is_some_and(|e| e.gated));
+        kept.retain(|id| runs.get(id).is_some_and(|e| e.gated || e.gated_work));
         breaker.keep(kept);
         if breaker.waiting() > 0 {
             breaker.ask(past);
@@ -81,6 +82,7 @@ impl Engine {
         for id in gated {
             if let Some(entry) = owner.runs.get_mut(&id) {
                 entry.gated = false;
+                entry.gated_work = false;
                 self.pump(owner, id);
             }
         }

@@ -543,6 +543,7 @@ fn listed(functions: &[FunctionSpec], r: &Registration) -> Result<Manifest, Erro
                 Versioning::Latest => protocol::Versioning::Latest,
                 Versioning::Pinned => protocol::Versioning::Pinned,
             },
+            tasks: f.tasks.as_ref().and_then(|all| serde_json::value::to_raw_value(all).ok()),
             ..protocol::FunctionSpec::named(&f.name)
         })
         .collect();

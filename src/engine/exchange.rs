@@ -18,7 +18,7 @@ use crate::protocol::{self, Invocation, Links, Pending, RunHead, Transport};
 use crate::telemetry::{self, Context, Span};
 
 /// How long a handler may work on one answer, less this, is its budget.
-const BUDGET_MARGIN: Duration = Duration::from_secs(5);
+pub(super) const BUDGET_MARGIN: Duration = Duration::from_secs(5);
 /// The inline budget is never lowered under this.
 const INLINE_FLOOR: usize = 64 << 10;
 /// How much of a failed answer's body is kept.
@@ -122,7 +122,9 @@ impl Engine {
                 let mut shown = Pending { id, op: step.op, started: false, retry: None };
                 match &step.state {
                     // What is due is left out, so that the handler runs it.
-                    StepState::Trying { due, .. } if *due <= past => return None,
+                    StepState::Trying { due, .. } if *due <= past && !step.op.is_work() => {
+                        return None;
+                    }
                     StepState::Trying { due, error, .. } => {
                         shown.retry = Some((step.attempts, error, *due));
                     }

@@ -173,9 +173,18 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
             "attempt.failed"
         }
         Kind::Begun => "step.begun",
-        Kind::Held => "invocation.held",
+        Kind::Held if row.step.is_empty() => "invocation.held",
+        Kind::Held => {
+            put("until", json!(row.due));
+            put("ms", json!(row.ms));
+            "attempt.accepted"
+        }
         // It has arrived before.
         Kind::Arrived if row.flags.has(Flags::REF) => return None,
+        Kind::Beat => {
+            payload = Some(("details", bytes()));
+            "attempt.beat"
+        }
         Kind::Arrived => {
             put("name", json!(row.step));
             put("kind", json!(op));
@@ -283,7 +292,7 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
             put("deadline", json!(row.due));
             "run.continued"
         }
-        Kind::Beat | Kind::Moved => return None,
+        Kind::Moved => return None,
     };
     let data = with_payload(&data, payload);
     let (n, what) = (number(row.n, OF_ROW), what.to_owned());

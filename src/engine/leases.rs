@@ -353,7 +353,9 @@ impl Engine {
             let busy: std::collections::HashSet<u8> = owner
                 .runs
                 .iter()
-                .filter(|(_, e)| e.in_flight.is_some() || e.admitted.is_some())
+                .filter(|(_, e)| {
+                    e.in_flight.is_some() || e.admitted.is_some() || e.run.works.out() > 0
+                })
                 .map(|(id, _)| id.shard().group())
                 .collect();
             let held = (0u8..=u8::MAX).filter(|g| owner.tenures[usize::from(*g)].is_some());

@@ -149,7 +149,7 @@ impl Engine {
             CallbackOutcome::Value => MessageKind::CallbackValue,
             CallbackOutcome::Error => MessageKind::CallbackError,
             CallbackOutcome::Heartbeat => {
-                self.sign_of_life(run, generation, step).await?;
+                self.sign_of_life(run, generation, step, body).await?;
                 return Ok(CallbackSettled::Done);
             }
         };
@@ -318,7 +318,13 @@ impl Engine {
         });
     }
 
-    async fn sign_of_life(&self, run: RunId, generation: i32, step: &str) -> Result<(), Error> {
+    async fn sign_of_life(
+        &self,
+        run: RunId,
+        generation: i32,
+        step: &str,
+        body: Bytes,
+    ) -> Result<(), Error> {
         match self.find_step(run, generation, step).await? {
             Found::Open => {}
             Found::Ended => return Err(Error::RunEnded(run)),
@@ -328,15 +334,35 @@ impl Engine {
                 return Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded });
             }
         }
+        let details = (!body.is_empty() && body != "null").then_some(body);
         let now = self.clock().upper();
-        let mut owner = self.owner();
-        if let Some(entry) = owner.runs.get_mut(&run)
-            && entry.run.generation == generation
-        {
-            entry.run.sign_of_life(step, now);
-            self.pump(&mut owner, run);
+        let mut changes = self.changes(run);
+        let until = self.clock().mono() + TO_BE_TAKEN;
+        loop {
+            {
+                let mut owner = self.owner();
+                if let Some(entry) = owner.runs.get_mut(&run) {
+                    if entry.run.generation != generation {
+                        return Ok(());
+                    }
+                    if entry.run.works.get(step).is_some() {
+                        let step = step.to_owned();
+                        entry.queue.push_back(Cause::Beat { step, details });
+                    } else {
+                        entry.run.sign_of_life(step, now);
+                    }
+                    self.pump(&mut owner, run);
+                    return Ok(());
+                }
+                // A task without a longest silence lets its run leave memory; what it says of
+                // itself is kept all the same.
+                if details.is_none() || self.clock().mono() >= until {
+                    return Ok(());
+                }
+                self.bring_in(&mut owner, [run]);
+            }
+            let _ = tokio::time::timeout(AGAIN, changes.changed()).await;
         }
-        Ok(())
     }
 
     async fn find_step(&self, run: RunId, generation: i32, step: &str) -> Result<Found, Error> {
@@ -345,10 +371,16 @@ impl Engine {
                 return Looked::Is(Found::OtherGeneration);
             }
             match run.steps.get(step) {
-                Some(s) if s.op != OpKind::Callback => Looked::Is(Found::OtherOp(s.op)),
+                Some(s) if !matches!(s.op, OpKind::Callback | OpKind::Task) => {
+                    Looked::Is(Found::OtherOp(s.op))
+                }
                 Some(s) => match s.state {
                     StepState::Settled { n, ok, .. } => Looked::At { home: run.home, n, ok },
                     _ if run.ended() => Looked::Is(Found::Ended),
+                    // A task is called back once it was accepted with 202, or may be just now.
+                    _ if s.op == OpKind::Task && !run.is_called_back(step) => {
+                        Looked::Is(Found::OtherOp(s.op))
+                    }
                     _ => Looked::Is(Found::Open),
                 },
                 None if run.ended() => Looked::Is(Found::Ended),
@@ -386,11 +418,25 @@ fn told_apart(
     ok: bool,
     recorded: Bytes,
 ) -> Result<CallbackSettled, Error> {
-    if ok == (kind == MessageKind::CallbackValue) && recorded == *body {
+    let same = || recorded == *body || (!ok && same_error(&recorded, body));
+    if ok == (kind == MessageKind::CallbackValue) && same() {
         Ok(CallbackSettled::Done)
     } else {
         Err(Error::AlreadySettled { step: step.to_owned(), ok, recorded })
     }
+}
+
+/// An error is recorded with how many attempts led to it, and without what it asked for.
+fn same_error(recorded: &[u8], sent: &[u8]) -> bool {
+    let plain = |json: &[u8]| {
+        let mut error: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(json).ok()?;
+        for ours in ["attempts", "retry", "after_ms"] {
+            error.remove(ours);
+        }
+        Some(error)
+    };
+    plain(recorded).is_some_and(|error| plain(sent) == Some(error))
 }
 
 enum Looked {

@@ -1,14 +1,17 @@
 //! Floor 2: the only place where the machine meets the store and the handlers.
 //!
 //! A run's way through here: [`start`] creates it through a lane ([`lanes`]); [`owner`] keeps it in
-//! memory and turns causes into appends; [`exchange`] invokes its handler; [`messages`] brings
-//! signals, callbacks and operators' acts; [`outbox`] what runs say to each other; [`timers`] wakes it; [`leases`] decides which node does
+//! memory and turns causes into appends; [`exchange`] invokes its handler; [`attempts`] does its
+//! tasks and [`calls`] its calls; [`messages`] brings signals, callbacks and operators' acts;
+//! [`outbox`] what runs say to each other; [`timers`] wakes it; [`leases`] decides which node does
 //! all that; [`view`], [`reads`] and [`history`] show it. [`endpoints`] and [`access`] are about what is
 //! registered and who may ask.
 
 mod access;
 mod acknowledgement;
+mod attempts;
 mod breaker;
+mod calls;
 mod catalog;
 mod checkpoint;
 mod circuits;
@@ -30,6 +33,7 @@ mod owner;
 mod probe;
 mod reads;
 mod replaying;
+mod secrets;
 mod shapes;
 mod start;
 #[cfg(test)]
@@ -47,6 +51,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::store::SecretRow;
 pub use access::bootstrap_key;
 pub use catalog::Catalog;
 pub use events::{Event, EventFilter, EventMatch, EventRow, Published};
@@ -458,8 +463,9 @@ impl Engine {
                         return Some(Err(Error::RunNotFound(id)));
                     }
                     if entry.in_flight.is_none() {
-                        let parked = entry.gated.then(|| self.why_parked(&owner, &entry.run));
-                        return Some(Ok(look(&entry.run, entry.gated, parked.flatten())));
+                        let gated = entry.gated || entry.gated_work;
+                        let parked = gated.then(|| self.why_parked(&owner, &entry.run));
+                        return Some(Ok(look(&entry.run, gated, parked.flatten())));
                     }
                 }
                 changes.changed().await;

@@ -51,6 +51,8 @@ pub(super) struct Owner {
     pub(super) tenures: Vec<Option<Tenure>>,
     /// By endpoint.
     pub(super) breakers: HashMap<i32, Breaker>,
+    /// Hosts that calls go to, with what is open there.
+    pub(super) hosts: HashMap<String, super::calls::Host>,
     /// Runs whose status is not in the lists yet, and since when it has been so.
     pub(super) unlisted: HashMap<RunId, Unlisted>,
     /// Inline budgets that a 413 has lowered, by deployment.
@@ -96,6 +98,10 @@ pub(super) struct Entry {
     pub(super) gated: bool,
     /// Since when.
     pub(super) gated_at: Timestamp,
+    /// Attempts of its tasks wait for their endpoint's breaker.
+    pub(super) gated_work: bool,
+    /// Calls of it wait until their host has room.
+    pub(super) gated_calls: bool,
     /// The epoch of the exchange that was sent last.
     pub(super) sent: i32,
     /// The endpoint whose breaker counts an exchange of this run as open.
@@ -145,6 +151,8 @@ impl Entry {
             timer: None,
             gated: false,
             gated_at: Timestamp::default(),
+            gated_work: false,
+            gated_calls: false,
             sent: 0,
             admitted: None,
             status: Status::Scheduled,
@@ -167,6 +175,7 @@ impl Owner {
             timers: BTreeSet::new(),
             tenures: vec![None; usize::from(crate::machine::id::GROUPS)],
             breakers: HashMap::new(),
+            hosts: HashMap::new(),
             unlisted: HashMap::new(),
             budgets: HashMap::new(),
             fallbacks: HashMap::new(),
@@ -240,6 +249,8 @@ impl Engine {
         if decided && entry.run.next_wake(env.past).is_some_and(|at| at <= env.past) {
             self.apply(entry, Cause::Tick, &env);
         }
+        self.begin_attempts(owner, id, &env);
+        let Some(entry) = owner.runs.get(&id) else { return };
         if entry.run.wants_exchange(env.past) && !owner.leaving && !entry.gated {
             self.invoke(owner, id, &env);
         }
@@ -278,7 +289,7 @@ impl Engine {
         true
     }
 
-    fn apply(&self, entry: &mut Entry, cause: Cause, env: &Env<'_>) {
+    pub(super) fn apply(&self, entry: &mut Entry, cause: Cause, env: &Env<'_>) {
         let what = match &cause {
             Cause::Answered { epoch, .. }
             | Cause::Faulted { epoch, .. }
@@ -301,7 +312,17 @@ impl Engine {
         {
             entry.run.note(env.now, *epoch, "invocation.failed", "gateway", data);
         }
-        if entry.run.apply(cause, env).is_err()
+        let attempt = match &cause {
+            Cause::AttemptEnded { step, attempt, .. } => Some((step.clone(), *attempt)),
+            _ => None,
+        };
+        let refused = entry.run.apply(cause, env).is_err();
+        if refused && let Some((step, attempt)) = attempt {
+            let epoch = entry.run.row_epoch;
+            let data = super::attempts::late(&step, attempt);
+            entry.run.note(env.now, epoch, "attempt.late", "gateway", data);
+        }
+        if refused
             && let Some(epoch) = what
             && entry.talk.as_ref().is_none_or(|t| !(t.over && t.is_of(epoch)))
         {
@@ -386,7 +407,8 @@ impl Engine {
         }
         let wake = entry.run.next_wake(env.past);
         let idle = !matches!(entry.run.turn, Turn::Open { .. } | Turn::Held { .. });
-        let leave = entry.run.parked && idle && !entry.gated;
+        let working = entry.gated_work || entry.gated_calls || entry.run.works.out() > 0;
+        let leave = entry.run.parked && idle && !entry.gated && !working;
         if let Some(at) = entry.timer.take() {
             owner.timers.remove(&(at, Wake::Run(id)));
         }
@@ -409,8 +431,9 @@ impl Engine {
     /// Notes how a run stands, for the lists.
     fn note_status(&self, owner: &mut Owner, id: RunId, past: Timestamp) {
         let Some(entry) = owner.runs.get(&id) else { return };
-        let parked = if entry.gated { self.why_parked(owner, &entry.run) } else { None };
-        let status = status_of(&entry.run, entry.gated, parked.is_some(), past);
+        let gated = entry.gated || entry.gated_work;
+        let parked = if gated { self.why_parked(owner, &entry.run) } else { None };
+        let status = status_of(&entry.run, gated, parked.is_some(), past);
         let Some(entry) = owner.runs.get_mut(&id) else { return };
         if status == entry.status || status.ended() {
             if status.ended() {

@@ -146,7 +146,8 @@ impl Engine {
         };
         let (ns, epoch) = self.with_any_run(run, look).await?;
         // An owner that has just loaded the run may know less than the token says.
-        if claims.epoch < epoch { Err(Error::StaleEpoch) } else { Ok(ns) }
+        let task = claims.epoch == super::attempts::TASK_EPOCH;
+        if claims.epoch < epoch && !task { Err(Error::StaleEpoch) } else { Ok(ns) }
     }
 
     /// Lists runs, new to old.
@@ -264,6 +265,12 @@ fn pending(id: &str, op: OpKind) -> JournalEntry {
     }
 }
 
+/// Whether an attempt led to an error.
+#[derive(serde::Deserialize)]
+struct StepErrorShown {
+    attempts: Option<u32>,
+}
+
 /// What the rows about one step add up to.
 fn step_of(id: &str, rows: Vec<Row>) -> Option<StepView> {
     let mut entry: Option<JournalEntry> = None;
@@ -298,7 +305,13 @@ fn step_of(id: &str, rows: Vec<Row>) -> Option<StepView> {
             }
             Kind::Done | Kind::Failed => {
                 let made = attempts.last().map_or(0, |a| a.number) + 1;
-                if row.kind == Kind::Failed && op == OpKind::Run {
+                // A task or call whose time was up failed by that, and not in an attempt.
+                let attempted = || {
+                    let error = row.body.as_deref().unwrap_or_default();
+                    let error = serde_json::from_slice::<StepErrorShown>(error);
+                    error.is_ok_and(|e| e.attempts.is_some())
+                };
+                if row.kind == Kind::Failed && (op == OpKind::Run || op.is_work() && attempted()) {
                     let error = row.body.clone().unwrap_or_default();
                     attempts.push(Attempt { number: made, at: row.at, error });
                 }

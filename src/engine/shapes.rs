@@ -443,6 +443,8 @@ pub struct FunctionSpec {
     pub run_timeout: Option<Duration>,
     /// How long an exchange may be silent.
     pub invocation_timeout: Option<Duration>,
+    /// Its tasks, where it lists them.
+    pub tasks: Option<Vec<String>>,
 }
 
 /// A registration of an endpoint.

@@ -24,7 +24,8 @@ pub(super) fn status_of(run: &Run, gated: bool, parks: bool, past: Timestamp) ->
     };
     match &run.turn {
         Turn::Open { .. } | Turn::Held { .. } => Status::Running,
-        Turn::Due { .. } if gated && parks => Status::Parked,
+        // Waiting: what it waits for is a task of an endpoint that is unhealthy.
+        Turn::Due { .. } | Turn::Waiting { .. } if gated && parks => Status::Parked,
         Turn::Due { reason: Reason::Start, not_before } if *not_before > past => Status::Scheduled,
         Turn::Due { .. } if run.faults > 0 || run.failures > 0 => Status::Retrying,
         Turn::Due { .. } => Status::Queued,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::body::{Act, Attention, Faulted, Limits, Policy, to_bytes};
+use super::attempts::AttemptEnd;
+use super::body::{Act, Attention, Limits, Policy, to_bytes};
 use super::draft::Draft;
 use super::op::{Answer, StepError};
 use super::row::{Append, Attributes, Flags, HistoryEntry, Kind, Message, OpKind};
@@ -88,6 +89,24 @@ pub enum Cause {
     },
     /// Messages of the inbox, in order.
     Drained(Vec<Message>),
+    /// An attempt of a task or call has come to its end, or a task to its 202.
+    AttemptEnded {
+        /// Its step.
+        step: String,
+        /// Which, from 1.
+        attempt: u32,
+        /// How.
+        end: AttemptEnd,
+        /// How long it took, in milliseconds.
+        ms: i32,
+    },
+    /// Whoever does a task gave a sign of life.
+    Beat {
+        /// Its step.
+        step: String,
+        /// How far it is, JSON.
+        details: Option<Bytes>,
+    },
     /// Time has passed.
     Tick,
     /// An operator lets the ended run go on.
@@ -136,6 +155,8 @@ pub enum Fault {
 pub enum Refusal {
     /// The exchange is not the open one.
     StaleEpoch,
+    /// The step waits for no such attempt: it has settled, or is at another.
+    StaleAttempt,
     /// The run has ended.
     Ended,
     /// Nothing is due, or something stands in the way.
@@ -167,6 +188,10 @@ impl Run {
                 self.drain(&messages, env);
                 Ok(())
             }
+            Cause::AttemptEnded { step, attempt, end, ms } => {
+                self.attempt_ended(&step, attempt, end, ms, env)
+            }
+            Cause::Beat { step, details } => self.task_beats(&step, details, env),
             Cause::Tick => self.tick(env),
             Cause::Reopened { act, deadline } => self.reopen(&act, deadline, env),
             Cause::GateLost { append, messages } => self.gate_lost(append, &messages, env),
@@ -190,14 +215,19 @@ impl Run {
         match &self.turn {
             Turn::Due { not_before, .. } if self.paused.is_none() => sooner(*not_before),
             Turn::Held { until, .. } => sooner(*until),
-            Turn::Due { .. } | Turn::Open { .. } | Turn::Waiting { .. } | Turn::Ended { .. } => {}
+            Turn::Due { .. } | Turn::Open { .. } | Turn::Waiting { .. } => {}
+            Turn::Ended { .. } => return at,
         }
         if matches!(self.turn, Turn::Waiting { .. }) || self.listens() {
             // What was due and did not satisfy the tree will not satisfy it by waiting.
             let looked = self.looked.min(past);
-            if let Some((due, _)) = self.timers.range((looked, i32::MAX)..).next() {
+            let mut timers = self.timers.range((looked, i32::MAX)..);
+            if let Some((due, _)) = timers.find(|(_, n)| !self.is_work(*n)) {
                 sooner(*due);
             }
+        }
+        if let Some(due) = self.next_work(past) {
+            sooner(due);
         }
         at
     }
@@ -229,6 +259,7 @@ impl Run {
                 .put(self, env.now);
         } else if let Turn::Waiting { tree } = &self.turn
             && !self.wants_signs_of_life()
+            && !self.works_on(env.now + env.horizon)
         {
             let body = to_bytes(tree);
             Draft::new(Kind::Waits, Flags::PARK).due(wake).body(body).put(self, env.now);
@@ -367,69 +398,6 @@ impl Run {
         }
     }
 
-    pub(super) fn faulted(&mut self, fault: Fault, env: &Env<'_>) {
-        match fault {
-            Fault::Again => {
-                self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
-            }
-            Fault::Unhealthy { detail } => {
-                self.last_fault = Some(detail);
-                self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
-            }
-            Fault::Pause(attention) => {
-                self.turn = Turn::Due { reason: Reason::Manual, not_before: env.past };
-                self.pause(&attention, env, Flags::HANDLER | Flags::END);
-            }
-            Fault::Retry { detail, status, after } => {
-                if self.faults == 0 {
-                    self.first_fault = env.now;
-                }
-                self.faults += 1;
-                self.last_fault = Some(detail.clone());
-                let next = env.policy.invocation.next(
-                    self.faults,
-                    self.first_fault,
-                    env.now,
-                    after,
-                    env.jitter,
-                );
-                self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
-                let Some(at) = next else {
-                    let detail = format!(
-                        "{} invocations in a row failed, the last with: {detail}. Mend the \
-                         handler, then resume the run.",
-                        self.faults
-                    );
-                    self.pause(&Attention::new("invocations-used-up", detail), env, 0);
-                    return;
-                };
-                let (at, park) = self.alarm_at(at, env);
-                if park != 0 || self.epoch + 1 > self.row_epoch + EPOCH_ROOM {
-                    let body = Faulted { status, ..self.faulted_now(&detail) };
-                    Draft::new(Kind::Fault, park)
-                        .due(Some(at))
-                        .body(to_bytes(&body))
-                        .put(self, env.now);
-                }
-                self.turn = Turn::Due { reason: Reason::Retry, not_before: at };
-            }
-        }
-    }
-
-    pub(super) fn faulted_now(&self, detail: &str) -> Faulted {
-        Faulted {
-            faults: self.faults,
-            failures: self.failures,
-            first: self.first_fault,
-            detail: detail.chars().take(2_000).collect(),
-            status: None,
-        }
-    }
-
-    fn fault_body(&self, detail: &str) -> Bytes {
-        to_bytes(&self.faulted_now(detail))
-    }
-
     // --- time --------------------------------------------------------------------------------
 
     fn tick(&mut self, env: &Env<'_>) -> Result<(), Refusal> {
@@ -445,12 +413,14 @@ impl Run {
             self.end(End { kind: Kind::Cancelled, body: None, holdable: false, ms: 0 }, env);
             return Ok(());
         }
+        let expired = self.expire_works(env);
         match &self.turn {
             Turn::Waiting { .. } => self.look_at_tree(Reason::Progress, env),
             Turn::Held { until, .. } if *until <= env.past => {
                 self.lapse(env);
             }
             _ if self.listens() => self.listen(env),
+            _ if expired => {}
             _ => return Err(Refusal::NotDue),
         }
         Ok(())
@@ -478,8 +448,15 @@ impl Run {
     /// Why a run that waits for `tree` may go on, if it may.
     pub(super) fn goes_on(&self, tree: &Tree, past: Timestamp) -> Option<GoesOn> {
         let standing = |id: &str| match self.steps.get(id).map(|s| (s.op, &s.state)) {
-            Some((op, StepState::Asked { due: Some(due), .. })) if *due <= past => {
-                if op == OpKind::Sleep { Standing::Value } else { Standing::Failed }
+            // A task's or call's end is recorded when it comes.
+            Some((op, StepState::Asked { due: Some(due), .. }))
+                if *due <= past && !op.is_work() =>
+            {
+                if op == OpKind::Sleep {
+                    Standing::Value
+                } else {
+                    Standing::Failed
+                }
             }
             _ => self.standing(id),
         };
@@ -489,7 +466,9 @@ impl Run {
         let attempt = self.timers.range(..=(past, i32::MAX)).any(|(due, n)| {
             let id = self.pending.get(n);
             let step = id.and_then(|id| self.steps.get(id));
-            let trying = step.is_some_and(|s| matches!(s.state, StepState::Trying { .. }));
+            // The gateway makes the attempts of tasks and calls without the handler.
+            let trying = step
+                .is_some_and(|s| !s.op.is_work() && matches!(s.state, StepState::Trying { .. }));
             // An attempt that was offered and not made is one that the handler gave up, as new
             // code without that step does, unless it waits for it.
             let offered = *due <= self.offered;
@@ -534,15 +513,6 @@ impl Run {
     /// The moment at which the run ends if nothing else ends it.
     pub(super) fn latest_end(&self) -> Option<Timestamp> {
         self.deadline.into_iter().chain(self.cancel.as_ref().map(|c| c.deadline)).min()
-    }
-
-    /// For a back-off until `at`: the flag that parks it if that is far away, and then the moment
-    /// to wake, for the back-off or for the end of the run.
-    pub(super) fn alarm_at(&self, at: Timestamp, env: &Env<'_>) -> (Timestamp, i16) {
-        if at <= env.now + env.horizon {
-            return (at, 0);
-        }
-        (self.latest_end().map_or(at, |end| at.min(end)), Flags::PARK)
     }
 
     /// The run is to be driven: if the database says parked, the next append says otherwise.

@@ -50,9 +50,13 @@ impl Draft {
         self
     }
     /// The row takes this message out of the inbox.
-    pub(super) fn took(mut self, m: &Message) -> Self {
-        self.0.refer = Some(m.id.uuid());
-        self.0.pos = m.pos;
+    pub(super) fn took(self, m: &Message) -> Self {
+        self.taking(m.id.uuid(), m.pos)
+    }
+    /// The row takes a message; `pos` is 0 where it has left the inbox before.
+    pub(super) fn taking(mut self, id: uuid::Uuid, pos: i32) -> Self {
+        self.0.refer = Some(id);
+        self.0.pos = pos;
         self
     }
     /// Gives the row its place, lets the run evolve by it and keeps it for the next append.

@@ -27,6 +27,16 @@ struct AskBody {
     detach: Option<bool>,
 }
 
+impl AskBody {
+    /// What the run keeps of it. `of`: whom it asked.
+    fn kept(self, op: OpKind, of: Option<uuid::Uuid>) -> AskKept {
+        let Self { name, heartbeat, timeout, on_parent_close, detach } = self;
+        let attached = op == OpKind::Invoke && detach != Some(true);
+        let on_close = attached.then(|| on_parent_close.unwrap_or_default());
+        AskKept { name, heartbeat, timeout, of, on_close }
+    }
+}
+
 impl Run {
     /// Applies one row: what it means for the run, whoever wrote it.
     pub fn evolve(&mut self, row: &Row) -> Result<(), Unreadable> {
@@ -57,32 +67,42 @@ impl Run {
             }
             Kind::Asked => {
                 let op = row.flags.op().ok_or_else(|| bad("unknown op"))?;
-                let kept: AskBody = serde_json::from_slice(&body())
-                    .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
-                let AskBody { name, heartbeat, timeout, on_parent_close, detach } = kept;
-                let attached = op == OpKind::Invoke && detach != Some(true);
-                let on_close = attached.then(|| on_parent_close.unwrap_or_default());
-                let ask = AskKept { name, heartbeat, timeout, of: row.refer, on_close };
+                let ask = if op.is_work() {
+                    self.works
+                        .asked(row, &body())
+                        .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+                    AskKept::default()
+                } else {
+                    let kept: AskBody = serde_json::from_slice(&body())
+                        .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+                    self.timers.extend(row.due.map(|due| (due, row.n)));
+                    kept.kept(op, row.refer)
+                };
                 let state = StepState::Asked { ask, n: row.n, at: row.at, due: row.due };
                 let step = Step { op, attempts: 0, first: None, state };
                 if op == OpKind::Event {
                     self.listening.insert(row.step.clone());
                 }
                 self.pending.insert(row.n, row.step.clone());
-                self.timers.extend(row.due.map(|due| (due, row.n)));
                 self.steps.insert(row.step.clone(), step);
             }
             Kind::Tried => {
                 let tried: Tried = serde_json::from_slice(&body())
                     .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
                 let due = row.due.unwrap_or(row.at);
-                self.forget_timer(&row.step);
+                let op = row.flags.op().ok_or_else(|| bad("unknown op"))?;
+                if let Some(message) = row.refer {
+                    self.unbuffer(&row.step, op, MessageId::from(message));
+                }
+                if let Some(n) = self.forget_timer(&row.step) {
+                    self.works.tried(row, n);
+                }
                 self.pending.insert(row.n, row.step.clone());
                 self.timers.insert((due, row.n));
                 self.steps.insert(
                     row.step.clone(),
                     Step {
-                        op: OpKind::Run,
+                        op,
                         attempts: tried.attempt,
                         first: Some(tried.first),
                         state: StepState::Trying {
@@ -109,6 +129,8 @@ impl Run {
                     let until = row.due.unwrap_or(row.at);
                     let lease = until.since(row.at);
                     self.turn = Turn::Held { epoch: row.epoch, until, lease };
+                } else if let Some(n) = self.place_of(&row.step) {
+                    self.works.held(row, n);
                 }
             }
             Kind::Arrived => {
@@ -193,7 +215,8 @@ impl Run {
             | Kind::Terminated => {
                 self.turn = Turn::Ended { kind: row.kind, body: row.body.clone(), at: row.at };
             }
-            Kind::Late | Kind::Moved | Kind::Beat => {}
+            Kind::Beat => self.works.beat(row, body()),
+            Kind::Late | Kind::Moved => {}
             Kind::Continued => self.continued(row)?,
             Kind::Created | Kind::Compacted => {
                 return Err(bad("a row of this kind is not known here"));
@@ -220,7 +243,9 @@ impl Run {
         if let Some(message) = row.refer {
             self.unbuffer(&row.step, op, MessageId::from(message));
         }
-        self.forget_timer(&row.step);
+        if let Some(n) = self.forget_timer(&row.step) {
+            self.works.gone(&row.step, n);
+        }
         self.shown.push(&row.step, row.seq, op, ok, body);
         self.claims = 0;
         let state = StepState::Settled { seq: row.seq, n: row.n, ok };
@@ -272,18 +297,19 @@ impl Run {
         }
     }
 
-    /// A step is no longer pending, or its timer is replaced.
-    pub(super) fn forget_timer(&mut self, id: &str) {
+    /// A step is no longer pending, or its timer is replaced: its place in `pending`.
+    pub(super) fn forget_timer(&mut self, id: &str) -> Option<i32> {
         let (n, due) = match self.steps.get(id).map(|s| &s.state) {
             Some(StepState::Asked { n, due, .. }) => (*n, *due),
             Some(StepState::Trying { n, due, .. }) => (*n, Some(*due)),
             Some(StepState::Begun { n, .. }) => (*n, None),
-            Some(StepState::Settled { .. } | StepState::Closed) | None => return,
+            Some(StepState::Settled { .. } | StepState::Closed) | None => return None,
         };
         self.pending.remove(&n);
         if let Some(due) = due {
             self.timers.remove(&(due, n));
         }
+        Some(n)
     }
 
     /// A step took this message, out of the buffer if it was there.
@@ -294,7 +320,7 @@ impl Run {
         };
         let key = match (op, asked) {
             (OpKind::Signal, Some(name)) => (Mail::Signal, name),
-            (OpKind::Callback, _) => (Mail::Callback, step.to_owned()),
+            (OpKind::Callback | OpKind::Task, _) => (Mail::Callback, step.to_owned()),
             _ => return,
         };
         if let Some(queue) = self.buffered.get_mut(&key) {

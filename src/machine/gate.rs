@@ -23,7 +23,9 @@ impl Run {
     /// that, unless it is what the database says. Returns false if the run has something else to
     /// do first.
     pub fn park_at_gate(&mut self, gate: i64, attention: Attention, env: &Env<'_>) -> bool {
-        let kept = matches!(self.turn, Turn::Due { .. }) && self.paused.is_none();
+        // Tasks and calls go on meanwhile, or their time is up.
+        let kept =
+            matches!(self.turn, Turn::Due { .. }) && self.paused.is_none() && self.works.is_empty();
         if !kept || !self.next.rows.is_empty() || !self.next.history.is_empty() {
             return false;
         }

@@ -63,6 +63,9 @@ impl Run {
                 match state {
                     Some((OpKind::Callback, StepState::Asked { .. })) => self.call_back(m, env),
                     None => self.buffer(m, OpKind::Callback, env),
+                    Some((OpKind::Task, StepState::Asked { .. } | StepState::Trying { .. })) => {
+                        self.task_called_back(m, env);
+                    }
                     Some(_) => {
                         Draft::new(Kind::Late, 0)
                             .step(&m.name, OpKind::Callback)
@@ -136,7 +139,7 @@ impl Run {
             .cloned()
     }
 
-    fn buffer(&mut self, m: &Message, op: OpKind, env: &Env<'_>) {
+    pub(super) fn buffer(&mut self, m: &Message, op: OpKind, env: &Env<'_>) {
         // `due` marks an early callback as an error: the kind of a row has no room for it.
         let error = (m.kind == MessageKind::CallbackError).then_some(m.at);
         Draft::new(Kind::Arrived, 0)

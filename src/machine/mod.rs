@@ -1,12 +1,14 @@
 //! Floor 0: what may happen to a run. Pure: no I/O, no clock, no chance, no async.
 
 mod apply;
+mod attempts;
 mod body;
 mod carried;
 mod children;
 mod draft;
 mod ends;
 mod evolve;
+mod faults;
 mod gate;
 pub mod id;
 mod listening;
@@ -29,6 +31,7 @@ mod tree;
 mod turn;
 
 pub use apply::{CANCEL_GRACE, Cause, EPOCH_BLOCK, EPOCH_ROOM, Env, Fault, Refusal};
+pub use attempts::{AttemptDue, AttemptEnd, Open, Terms, Work, Works};
 pub use body::*;
 pub use carried::{CancelCarried, Carried};
 pub use gate::AtGate;

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::outgoing::Errand;
 use super::retry::RetrySpec;
+use super::row::OpKind;
 use super::time::Timestamp;
 use super::tree::Tree;
 
@@ -88,7 +89,7 @@ pub enum Op {
 }
 
 /// An op that settles later.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Ask {
     /// Until a moment, or for a time from now.
     Sleep(Moment),
@@ -108,6 +109,13 @@ pub enum Ask {
     },
     /// Something of another run.
     Other(Box<Errand>),
+    /// The gateway does it, in attempts: a task or a call.
+    Work {
+        /// Which of the two.
+        op: OpKind,
+        /// Over the function's policy.
+        retry: Option<RetrySpec>,
+    },
 }
 
 /// A moment as a handler gives it.

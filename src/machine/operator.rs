@@ -109,7 +109,9 @@ impl Run {
     pub(super) fn taken_back(&mut self, row: &Row) {
         // It may be run with another input now.
         self.hashes.remove(&row.step);
-        self.forget_timer(&row.step);
+        if let Some(n) = self.forget_timer(&row.step) {
+            self.works.gone(&row.step, n);
+        }
         if let Some(step) = self.steps.remove(&row.step)
             && let StepState::Settled { seq, .. } = step.state
         {

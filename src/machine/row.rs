@@ -150,6 +150,10 @@ pub enum OpKind {
     Publish = 7,
     /// A child run.
     Invoke = 8,
+    /// An invocation of its own, without a journal.
+    Task = 9,
+    /// An HTTP request that the gateway makes itself.
+    Call = 10,
     /// An event awaited.
     Event = 11,
 }
@@ -168,6 +172,8 @@ impl OpKind {
             Self::Cancel => "cancel",
             Self::Publish => "publish",
             Self::Invoke => "invoke",
+            Self::Task => "task",
+            Self::Call => "call",
             Self::Event => "event",
         }
     }
@@ -191,6 +197,8 @@ impl OpKind {
             6 => Some(Self::Cancel),
             7 => Some(Self::Publish),
             8 => Some(Self::Invoke),
+            9 => Some(Self::Task),
+            10 => Some(Self::Call),
             11 => Some(Self::Event),
             _ => None,
         }

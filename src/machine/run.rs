@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::attempts::Works;
 use super::body::{Attention, Created, Limits};
 use super::carried::Recent;
 use super::id::{MessageId, RunId};
@@ -186,7 +187,7 @@ impl AskKept {
     #[must_use]
     pub fn of(ask: &Ask) -> Self {
         match ask {
-            Ask::Sleep(_) | Ask::Other(_) => Self::default(),
+            Ask::Sleep(_) | Ask::Other(_) | Ask::Work { .. } => Self::default(),
             Ask::Signal { name, .. } => Self { name: Some(name.clone()), ..Self::default() },
             Ask::Callback { heartbeat, timeout } => {
                 Self { heartbeat: *heartbeat, timeout: *timeout, ..Self::default() }
@@ -270,6 +271,8 @@ pub struct Run {
     pub pending: BTreeMap<i32, String>,
     /// When steps settle by themselves or are tried again.
     pub timers: BTreeSet<(Timestamp, i32)>,
+    /// Tasks and calls that are not settled.
+    pub works: Works,
     /// Messages that nothing asks for, by class and name, oldest first.
     pub buffered: BTreeMap<(Mail, String), VecDeque<Buffered>>,
     /// Steps that wait for events, as the tables of events have it.
@@ -423,6 +426,7 @@ impl Run {
             steps: HashMap::new(),
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
+            works: Works::default(),
             buffered: BTreeMap::new(),
             listening: BTreeSet::new(),
             events: VecDeque::new(),
@@ -575,10 +579,11 @@ impl Run {
         pending.any(|s| matches!(&s.state, StepState::Asked { ask, .. } if ask.heartbeat.is_some()))
     }
 
-    /// Gives every pending callback that wants signs of life one whole heartbeat from now.
+    /// Gives every pending callback and accepted task that wants signs of life one whole heartbeat from now.
     pub fn renew_heartbeats(&mut self, now: Timestamp) {
         let waiting: Vec<String> = self.pending.values().cloned().collect();
         for id in waiting {
+            self.task_lives(&id, now);
             self.sign_of_life(&id, now);
         }
     }

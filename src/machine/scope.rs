@@ -29,7 +29,9 @@ impl Run {
             self.steps.keys().filter(|id| id.starts_with(&under)).cloned().collect();
         let mut hidden = Vec::new();
         for id in ids {
-            self.forget_timer(&id);
+            if let Some(n) = self.forget_timer(&id) {
+                self.works.gone(&id, n);
+            }
             let Some(step) = self.steps.get_mut(&id) else { continue };
             match step.state {
                 StepState::Settled { seq, .. } => hidden.push(seq),

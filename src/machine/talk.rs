@@ -298,7 +298,8 @@ impl Run {
             self.timers.range((std::ops::Bound::Excluded(since), std::ops::Bound::Included(to)));
         due.filter_map(|(_, n)| {
             let id = self.pending.get(n)?;
-            let trying = matches!(self.steps.get(id)?.state, StepState::Trying { .. });
+            let step = self.steps.get(id)?;
+            let trying = matches!(step.state, StepState::Trying { .. }) && !step.op.is_work();
             trying.then_some(id.as_str())
         })
     }

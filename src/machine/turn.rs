@@ -285,10 +285,11 @@ impl Run {
             Ask::Callback { timeout, heartbeat } => {
                 (OpKind::Callback, timeout.iter().chain(heartbeat).min().map(|t| env.now + *t))
             }
+            Ask::Work { op, retry } => (*op, super::attempts::deadline(*retry, env)),
         };
         Draft::new(Kind::Asked, Flags::HANDLER).step(id, op).due(due).body(raw).put(self, env.now);
         match ask {
-            Ask::Sleep(_) | Ask::Other(_) => {}
+            Ask::Sleep(_) | Ask::Other(_) | Ask::Work { .. } => {}
             Ask::Signal { name, .. } => self.take_buffered(id, op, name, Flags::HANDLER, env),
             Ask::Callback { .. } => self.take_buffered(id, op, id, Flags::HANDLER, env),
         }
@@ -405,7 +406,7 @@ impl Run {
             let body = to_bytes(tree);
             let wake = self.next_wake(env.past);
             let far = wake.is_none_or(|at| at > env.now + env.horizon);
-            let park = far && !self.wants_signs_of_life();
+            let park = far && !self.wants_signs_of_life() && !self.works_on(env.now + env.horizon);
             let flags = if park { Flags::HANDLER | Flags::PARK } else { Flags::HANDLER };
             Draft::new(Kind::Waits, flags).due(wake).body(body).put(self, env.now);
         }
@@ -490,6 +491,7 @@ const fn op_kind(op: &Op) -> Option<OpKind> {
             Ask::Signal { .. } => OpKind::Signal,
             Ask::Callback { .. } => OpKind::Callback,
             Ask::Other(errand) => errand.op(),
+            Ask::Work { op, .. } => *op,
         }),
         Op::Scope { .. } => Some(OpKind::Scope),
         Op::Status(_) | Op::Tags(_) | Op::Log { .. } => None,
@@ -497,7 +499,7 @@ const fn op_kind(op: &Op) -> Option<OpKind> {
 }
 
 /// Body of a `tried` row.
-fn tried(attempt: u32, first: Timestamp, error: &StepError) -> Bytes {
+pub(super) fn tried(attempt: u32, first: Timestamp, error: &StepError) -> Bytes {
     let error = serde_json::value::to_raw_value(error).expect("strings and raw JSON serialise");
     to_bytes(&Tried { attempt, first, error })
 }

@@ -1,6 +1,7 @@
 //! Floor 1: HTTP to strangers. Each answer is bounded in time and size, each address is checked, each
 //! failure has a type.
 
+mod call;
 mod failure;
 mod guard;
 mod lines;
@@ -18,6 +19,7 @@ use url::Url;
 
 use crate::machine::Timestamp;
 
+pub use call::{Request, Response};
 pub use failure::{Failure, Reached};
 pub use guard::{Blocked, Class, Guard, Net, class};
 pub use lines::{LineReceiver, LineSender, MAX_LINE, Opened};
@@ -77,15 +79,21 @@ impl Reply {
     /// What `Retry-After` asks for, in seconds or as a date, at most [`MAX_RETRY_AFTER`].
     #[must_use]
     pub fn retry_delay(&self, now: Timestamp) -> Option<Duration> {
-        let text = self.retry_after.as_deref()?.trim();
-        let delay = if let Ok(seconds) = text.parse() {
-            Duration::from_secs(seconds)
-        } else {
-            let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-            Timestamp::from_micros(date.as_microsecond()).since(now)
-        };
-        Some(delay.min(MAX_RETRY_AFTER))
+        retry_delay(self.retry_after.as_deref()?, now)
     }
+}
+
+/// What the text of a `Retry-After` asks for, in seconds or as a date, at most [`MAX_RETRY_AFTER`].
+#[must_use]
+pub fn retry_delay(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    let delay = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        Timestamp::from_micros(date.as_microsecond()).since(now)
+    };
+    Some(delay.min(MAX_RETRY_AFTER))
 }
 
 impl Client {

@@ -179,11 +179,7 @@ fn errors_name_op_step_and_field() {
         (r#"{"op":"run","id":"a","name":"x"}"#, r#"unknown field "name""#),
         (r#"{"op":"run","id":"a","id":"b"}"#, r#""id" is given twice"#),
         (r#"{"op":"rnu","id":"a"}"#, r#"unknown op "rnu""#),
-        (
-            r#"{"op":"task","id":"a","task":"t","limit":1}"#,
-            "op `task` is not supported by this version",
-        ),
-        (r#"{"op":"compact","state":1}"#, "not supported"),
+        (r#"{"op":"compact","state":1}"#, "op `compact` is not supported by this version"),
         (r#"{"op":1}"#, "`op` must be a string"),
         (r#"{"op":"run","id":1}"#, "`id` must be a string"),
         (r#"{"op":"run","id":"\ud800"}"#, "`id` is not Unicode"),

@@ -139,7 +139,7 @@ pub struct FunctionSpec {
     /// JSON Schema of its input, as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_schema: Option<Box<RawValue>>,
-    /// Kept as it came, for a later version.
+    /// The names of its tasks, as a JSON list; one that is not listed is not sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Box<RawValue>>,
     /// Kept as it came, for a later version.
@@ -283,6 +283,11 @@ impl Manifest {
     }
 }
 
+/// The names in a list of tasks, if it is one. 0.1.0 kept whatever was there.
+fn task_names(raw: &RawValue) -> Option<Vec<String>> {
+    serde_json::from_str(raw.get()).ok()
+}
+
 /// JSON with the fields of every object in order. The depth is bounded by serde's own reader.
 fn canonical(value: &Value, out: &mut String) {
     match value {
@@ -352,6 +357,13 @@ impl FunctionSpec {
         self.triggers.as_deref().map_or_else(|| Ok(Vec::new()), Trigger::parse_all)
     }
 
+    /// Whether the function has this task, as far as it says: one that lists none may have any.
+    #[must_use]
+    pub fn may_have_task(&self, name: &str) -> bool {
+        let listed = self.tasks.as_ref().and_then(|raw| task_names(raw));
+        listed.is_none_or(|names| names.iter().any(|n| n == name))
+    }
+
     fn check(&self, index: usize) -> Result<(), BadManifest> {
         let place = |field: &str| format!("/functions/{index}/{field}");
         valid_name(&self.name).map_err(|e| bad(place("name"), e))?;
@@ -364,6 +376,12 @@ impl FunctionSpec {
                 kind => format!("unknown kind {:?}; use `function`", clip(kind)),
             };
             return Err(bad(place("kind"), named(&detail)));
+        }
+        if let Some(raw) = &self.tasks {
+            let names = task_names(raw).filter(|all| all.iter().all(|n| valid_name(n).is_ok()));
+            if names.is_none() {
+                return Err(bad(place("tasks"), named("`tasks` is a list of names")));
+            }
         }
         for (field, retry) in [
             ("retry", &self.retry),

@@ -4,6 +4,7 @@
 mod acknowledgement;
 mod answer;
 mod await_tree;
+mod call;
 mod errand;
 mod form;
 mod manifest;
@@ -12,10 +13,12 @@ mod op;
 mod request;
 mod signature;
 mod subscription;
+mod task;
 mod token;
 
 pub use acknowledgement::{Acknowledgement, on_one_line, write_acknowledgement, write_cancel_line};
 pub use answer::{BadAnswer, MAX_ANSWER, MAX_OPS, parse_answer, parse_report, parse_stream_line};
+pub use call::{Call, HeaderText, SecretRef, write_call_value};
 pub use form::{MAX_DEPTH, too_deep};
 pub use manifest::{BadManifest, FunctionSpec, Manifest, Timeouts, Transport, Versioning};
 pub use names::{valid_key, valid_name, valid_step_id, valid_tag};
@@ -25,6 +28,7 @@ pub use request::{
 };
 pub use signature::{BadSecret, Secret, Unverified, sign, verify};
 pub use subscription::Trigger;
+pub use task::{TaskInvocation, parse_task_answer, task_name, write_task};
 pub use token::{
     ApiKey, BadKey, BadToken, ClusterKeys, ClusterSecret, KeyHash, NodeRequest, TokenClaims,
 };

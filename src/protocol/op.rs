@@ -9,10 +9,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::BadAnswer;
+use super::call::Call;
 use super::form::{Form, MAX_DEPTH, Odd, clip, text, too_deep};
 use super::names::{valid_name, valid_step_id, valid_tag};
 use crate::machine::time::parse_duration;
-use crate::machine::{Again, Ask, Limits, Moment, Op, Outcome, RetrySpec, StepError};
+use crate::machine::{Again, Ask, Limits, Moment, Op, OpKind, Outcome, RetrySpec, StepError};
 
 /// Every field of every op that this version knows; the ones met most often first.
 const NAMES: &[&str] = &[
@@ -48,6 +49,10 @@ const NAMES: &[&str] = &[
     "match",
     "lookback",
     "data",
+    "task",
+    "limit",
+    "request",
+    "ok",
 ];
 const OP: usize = 0;
 pub(super) const ID: usize = 1;
@@ -81,12 +86,16 @@ pub(super) const EVENT: usize = 28;
 pub(super) const MATCH: usize = 29;
 pub(super) const LOOKBACK: usize = 30;
 pub(super) const DATA: usize = 31;
+const TASK: usize = 32;
+const LIMIT: usize = 33;
+const REQUEST: usize = 34;
+const OK: usize = 35;
 
 /// Bytes of an input hash; any digest in hex is shorter.
 const LONGEST_HASH: usize = 256;
 
 /// Ops of the protocol that this version does not do yet.
-const LATER: [&str; 7] = ["task", "call", "reply", "set", "unset", "chunk", "compact"];
+const LATER: [&str; 5] = ["reply", "set", "unset", "chunk", "compact"];
 
 /// The answer's bytes, and what may be in them.
 #[derive(Clone, Copy)]
@@ -205,6 +214,8 @@ impl Reader<'_> {
             "event" => super::subscription::EVENT_FIELDS,
             "publish" => super::subscription::PUBLISH_FIELDS,
             "scope" => &[ID, VALUE],
+            "call" => &[ID, REQUEST, RETRY, TIMEOUT, OK],
+            "task" => &[ID, TASK, INPUT, RETRY, TIMEOUT, HEARTBEAT, LIMIT],
             "status" | "tags" => &[VALUE],
             "log" => &[LEVEL, MESSAGE, FIELDS],
             later if LATER.contains(&later) => {
@@ -232,6 +243,8 @@ impl Reader<'_> {
             "event" => self.event(),
             "publish" => self.publish(),
             "scope" => self.scope(),
+            "call" => self.call(),
+            "task" => self.task(),
             "status" => {
                 Ok(Op::Status(self.from.keep(self.required(VALUE)?, None, "custom status")?))
             }
@@ -358,6 +371,30 @@ impl Reader<'_> {
             None => Bytes::from_static(b"null"),
         };
         Ok(Op::Scope { id, value })
+    }
+
+    fn task(&self) -> Result<Op, BadAnswer> {
+        let name = self.text(TASK)?;
+        valid_name(&name).map_err(|e| self.bad(format!("`task`: {e}")))?;
+        if let Some(input) = self.form.get(INPUT) {
+            self.from.keep(input, Some(&self.id()?), "input")?;
+        }
+        self.duration(TIMEOUT)?;
+        self.duration(HEARTBEAT)?;
+        if let Some(raw) = self.optional(LIMIT)
+            && !serde_json::from_str::<u32>(raw.get()).is_ok_and(|n| n > 0)
+        {
+            return Err(self.bad("`limit` must be a number from 1"));
+        }
+        self.ask(Ask::Work { op: OpKind::Task, retry: self.retry()? })
+    }
+
+    fn call(&self) -> Result<Op, BadAnswer> {
+        let id = self.id()?;
+        self.from.keep(self.required(REQUEST)?, Some(&id), "request")?;
+        self.duration(TIMEOUT)?;
+        Call::read(self.raw.get().as_bytes()).map_err(|e| self.bad(clip(&e)))?;
+        self.ask(Ask::Work { op: OpKind::Call, retry: self.retry()? })
     }
 
     fn tags(&self) -> Result<Op, BadAnswer> {

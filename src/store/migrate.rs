@@ -8,7 +8,7 @@ use super::{SCHEMA, Store, wire};
 use crate::machine::Timestamp;
 
 /// Version, what it is about, and the text of every migration.
-const MIGRATIONS: [(i64, &str, &str); 12] = [
+const MIGRATIONS: [(i64, &str, &str); 13] = [
     (1, "cluster", include_str!("../../migrations/0001_cluster.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "journal", include_str!("../../migrations/0003_journal.sql")),
@@ -19,6 +19,7 @@ const MIGRATIONS: [(i64, &str, &str); 12] = [
     (8, "leaving", include_str!("../../migrations/0008_leaving.sql")),
     (9, "gates", include_str!("../../migrations/0009_gates.sql")),
     (10, "between", include_str!("../../migrations/0010_between.sql")),
+    (11, "call secrets", include_str!("../../migrations/0011_call_secrets.sql")),
     (12, "retaken", include_str!("../../migrations/0012_retaken.sql")),
     (13, "events", include_str!("../../migrations/0013_events.sql")),
     (14, "generations", include_str!("../../migrations/0014_generations.sql")),
@@ -128,7 +129,7 @@ mod tests {
         let mut files: Vec<String> =
             files.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
         files.sort_unstable();
-        let known = MIGRATIONS.map(|(version, about, _)| format!("{version:04}_{about}.sql"));
+        let known = MIGRATIONS.map(|(version, about, _)| format!("{version:04}_{}.sql", about.replace(' ', "_")));
         assert_eq!(files, known);
     }
 

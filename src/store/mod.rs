@@ -21,6 +21,7 @@ mod outbox;
 mod register;
 mod reopen;
 mod retention;
+mod secrets;
 mod takeover;
 #[doc(hidden)]
 pub mod testing;
@@ -54,6 +55,7 @@ pub use outbox::{Delivery, Posted, Slot};
 pub use register::{Registered, Registration};
 pub use reopen::Reopened;
 pub use retention::Dropped;
+pub use secrets::SecretRow;
 pub use takeover::Projection;
 
 /// Connections to one database.

@@ -52,6 +52,13 @@ async fn each_scope_opens_what_it_names_and_nothing_else() {
         ("POST", format!("/v1/runs/{run}/signals/x"), None, Scope::SignalsWrite),
         ("POST", "/v1/endpoints".to_owned(), Some(endpoint), Scope::EndpointsWrite),
         ("POST", "/v1/endpoints/test/rotate-secret".to_owned(), None, Scope::EndpointsWrite),
+        ("GET", "/v1/secrets".to_owned(), None, Scope::EndpointsWrite),
+        (
+            "POST",
+            "/v1/secrets".to_owned(),
+            Some(json!({"name": "s", "value": "v"})),
+            Scope::EndpointsWrite,
+        ),
         ("GET", "/v1/keys".to_owned(), None, Scope::Admin),
         (
             "POST",

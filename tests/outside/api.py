@@ -29,6 +29,8 @@ def stock(gateway, handler, dead):
                                        "functions": [{"name": f"spare.{n}"}]})
     dead.__exit__()
     keys = [call("POST", "/v1/keys", {"name": f"spare {n}", "scopes": ["runs:read", "admin"]})["id"] for n in range(MANY)]
+    for n in range(MANY):
+        call("POST", "/v1/secrets", {"name": f"spare-{n}", "value": f"value {n}"})
     wanted = {  # by status: how to start one, and what to do to it then
         "completed": ("echo", {"input": {"n": 3544790567247868102, "text": "ü"}, "key": "order/42 ü"}, None),
         "failed": ("fails", {"tags": {"customer": "c7"}}, None),
@@ -57,6 +59,7 @@ def stock(gateway, handler, dead):
             view = gateway.until(id, lambda view: view["status"] == status)
             assert view["attention"] is not None or status not in ("paused", "parked"), view
     return {
+        "secret": [f"spare-{n}" for n in range(MANY)],
         "endpoint": ["many"] + [f"spare-{n}" for n in range(MANY)],
         "function": ["echo", "waits", "fails", "spare.1"],
         "key_id": keys,

@@ -63,6 +63,8 @@ def real_path(path, name, given):
         return {"endpoint": pick(THERE["endpoint"], name)}
     if path.startswith("/v1/keys/"):
         return {"id": pick(THERE["key_id"], name)}
+    if path.startswith("/v1/secrets/"):
+        return {"name": pick(THERE["secret"], name)}
     if path.startswith("/v1/functions/"):
         function = pick(["waits", "echo"], name)
         key = pick(THERE["key"], name + "key")

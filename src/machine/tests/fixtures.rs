@@ -173,6 +173,8 @@ pub(super) struct World {
     pub sent: Vec<Sent>,
     /// Accepted while the next append is on its way.
     pub arriving: Vec<Message>,
+    /// Attempts of tasks that were sent and have not come back.
+    pub out: Vec<AttemptDue>,
     /// The epoch of the exchange that this owner sent last.
     posted: Option<i32>,
     /// Distinct ids for messages.
@@ -256,6 +258,7 @@ impl World {
             jitter: 0.0,
             sent: vec![],
             arriving: vec![],
+            out: vec![],
             posted: None,
             next_message: 0,
         }
@@ -304,6 +307,10 @@ impl World {
                 continue;
             }
             self.send();
+            for due in self.run.attempts_due(self.env().past, self.run.n) {
+                self.run.attempt_out(&due.step);
+                self.out.push(due);
+            }
             if self.run.wants_exchange(self.env().past) {
                 assert_eq!(self.cause(Cause::Free { dep: 1 }), Ok(()));
                 continue;
@@ -475,6 +482,14 @@ impl World {
         self.pump();
     }
 
+    /// The oldest attempt that is out comes to this.
+    pub(super) fn attempt(&mut self, end: AttemptEnd) -> Result<(), Refusal> {
+        let AttemptDue { step, attempt, .. } = self.out.remove(0);
+        let ended = self.cause(Cause::AttemptEnded { step, attempt, end, ms: 2 });
+        self.pump();
+        ended
+    }
+
     pub(super) fn fault(&mut self, fault: Fault) {
         let epoch = self.open_epoch();
         assert_eq!(self.cause(Cause::Faulted { epoch, fault }), Ok(()));
@@ -632,4 +647,13 @@ pub(super) fn scope(id: &str) -> Op {
 pub(super) fn callback(id: &str, timeout: Option<u64>) -> Op {
     let raw = serde_json::json!({"op": "callback", "id": id});
     asking(id, Ask::Callback { timeout: timeout.map(ms), heartbeat: None }, &raw)
+}
+
+/// A task with these further fields of its op.
+pub(super) fn task(id: &str, more: &serde_json::Value) -> Op {
+    let mut raw = serde_json::json!({"op": "task", "id": id, "task": "work", "input": 1});
+    let more = more.as_object().expect("fields").clone();
+    let retry = more.get("retry").map(|r| serde_json::from_value(r.clone()).expect("a policy"));
+    raw.as_object_mut().expect("an op").extend(more);
+    asking(id, Ask::Work { op: OpKind::Task, retry }, &raw)
 }

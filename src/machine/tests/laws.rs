@@ -21,6 +21,7 @@ struct Projection {
     paused: Option<Attention>,
     shown: Shown,
     turn: String,
+    works: BTreeMap<String, (i32, Option<Timestamp>, bool, Option<bytes::Bytes>)>,
 }
 
 impl Projection {
@@ -47,6 +48,12 @@ impl Projection {
             paused: run.paused.clone(),
             shown: run.shown.clone(),
             turn: turn(run, w),
+            works: run
+                .pending
+                .values()
+                .filter_map(|id| Some((id.clone(), run.works.get(id)?)))
+                .map(|(id, w)| (id, (w.n, w.deadline, w.accepted, w.beat.clone())))
+                .collect(),
         }
     }
 }
@@ -301,7 +308,8 @@ impl World {
         let external = |tree: &Tree| {
             tree.steps().into_iter().any(|id| {
                 run.steps.get(id).is_some_and(|s| {
-                    matches!(s.state, StepState::Asked { .. }) && s.op != OpKind::Sleep
+                    let asked = matches!(s.state, StepState::Asked { .. });
+                    (asked && s.op != OpKind::Sleep) || run.works.get(id).is_some()
                 })
             })
         };
@@ -326,7 +334,16 @@ impl World {
             }
             (Wake::Never, Some(needed)) => panic!("parked for ever, but needed at {needed}"),
         }
+        // Whoever comes after this memory finds what is out, and sends it again.
+        let lost = match self.db.wake {
+            Wake::Hot => false,
+            Wake::At(at) => at > past,
+            Wake::Never => true,
+        };
+        let working = run.works.out() > 0 && run.paused.is_none();
+        assert!(!lost || !working, "an attempt is out, and nobody would look: {:?}", self.db.wake);
         if let Wake::At(at) = self.db.wake
+            && !working
             && at <= past
             && !matches!(run.turn, Turn::Open { .. } | Turn::Held { .. })
         {

@@ -19,6 +19,10 @@ enum Event {
     Accept(u8),
     /// Accepted while the next append is on its way.
     Arriving(u8),
+    /// An attempt of a task comes back.
+    Attempt(usize, u8),
+    /// Whoever does a task gives a sign of life.
+    Beat(u8),
     /// A message comes a second time.
     Repeat(usize),
     Drain,
@@ -45,9 +49,9 @@ struct Said {
     tree: (u8, Vec<u8>),
 }
 
-const STEPS: [&str; 17] = [
+const STEPS: [&str; 20] = [
     "r0", "r1", "o0", "z0", "z1", "s0", "s1", "c0", "c1", "i0", "t0", "m", "m/i1", "m/r2", "e0",
-    "m/e1", "p0",
+    "m/e1", "p0", "k0", "k1", "m/k2",
 ];
 
 fn step(n: u8) -> &'static str {
@@ -72,6 +76,7 @@ impl Said {
             (b'o', 6..9) => value(id, "2"),
             (b'r' | b'o', _) => failing(),
             (b'z', _) => sleep(id, u64::from(how) * 700),
+            (b'k', _) => task(id, &terms(how)),
             (b's', _) => signal(id, "n0", (how > 100).then_some(u64::from(how) * 500)),
             (b'i', _) => invoke(id, close),
             (b't', _) => send(id),
@@ -103,6 +108,29 @@ impl Said {
     }
 }
 
+/// What a task's op may say of its attempts.
+fn terms(how: u8) -> serde_json::Value {
+    match how % 5 {
+        0 => serde_json::json!({"limit": 1}),
+        1 => serde_json::json!({"heartbeat": "20s", "limit": 1}),
+        2 => serde_json::json!({"timeout": "50s"}),
+        3 => serde_json::json!({"retry": {"max_elapsed": "70s", "max_attempts": 2}}),
+        _ => serde_json::json!({}),
+    }
+}
+
+fn attempt_end(how: u8) -> AttemptEnd {
+    let after = |ms| StepError { after_ms: Some(ms), ..error(Again::Default) };
+    match how % 8 {
+        0 | 1 => AttemptEnd::Value(text("1")),
+        2 => AttemptEnd::Failed(error(Again::Default)),
+        3 => AttemptEnd::Failed(after(u64::from(how) * 1_000)),
+        4 => AttemptEnd::Failed(error(if how > 200 { Again::Pause } else { Again::Never })),
+        5 => AttemptEnd::Unburnt,
+        _ => AttemptEnd::Held,
+    }
+}
+
 fn said() -> impl Strategy<Value = Said> {
     let ops = prop::collection::vec((any::<u8>(), any::<u8>()), 0..4);
     let tree = (any::<u8>(), prop::collection::vec(any::<u8>(), 1..4));
@@ -116,6 +144,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => any::<u8>().prop_map(Event::Fault),
         4 => any::<u8>().prop_map(Event::Accept),
         2 => any::<u8>().prop_map(Event::Arriving),
+        6 => (any::<usize>(), any::<u8>()).prop_map(|(n, how)| Event::Attempt(n, how)),
+        1 => any::<u8>().prop_map(Event::Beat),
         1 => any::<usize>().prop_map(Event::Repeat),
         3 => Just(Event::Drain),
         3 => any::<bool>().prop_map(Event::Deliver),
@@ -150,8 +180,10 @@ fn message(w: &mut World, which: u8) -> Message {
         110..120 => w.message(MessageKind::Signal, "n1", "1"),
         120..150 => w.message(MessageKind::CallbackValue, "c0", "1"),
         150..170 => w.message(MessageKind::CallbackError, "c1", "{}"),
-        170..175 => w.message(MessageKind::CallbackValue, "r0", "1"),
-        175..180 => w.message(MessageKind::New, "", ""),
+        170..173 => w.message(MessageKind::CallbackValue, "r0", "1"),
+        173..176 => w.message(MessageKind::CallbackValue, "k0", "1"),
+        176..179 => w.message(MessageKind::CallbackError, "k1", "{}"),
+        179..180 => w.message(MessageKind::New, "", ""),
         180..190 => w.message(MessageKind::Cancel, "", act),
         190..205 => w.message(MessageKind::Pause, "", act),
         205..245 => w.message(MessageKind::Resume, "", act),
@@ -257,6 +289,23 @@ impl<H: FnMut(&Sent, &Said) -> Answer> Play<H> {
                 self.told.push(m.clone());
                 self.w.arriving.push(m);
             }
+            Event::Attempt(n, how) => {
+                if self.w.out.is_empty() {
+                    return;
+                }
+                let AttemptDue { step, attempt, .. } = self.w.out.remove(n % self.w.out.len());
+                let end = attempt_end(*how);
+                let before = format!("{:?}", self.w.run);
+                let cause = Cause::AttemptEnded { step, attempt, end, ms: 1 };
+                if self.w.cause(cause).is_err() {
+                    assert_eq!(format!("{:?}", self.w.run), before, "it came too late");
+                }
+            }
+            Event::Beat(which) => {
+                let step = if *which > 100 { "k0" } else { "k1" }.to_owned();
+                let details = (which % 2 == 0).then(|| text("{\"at\":1}"));
+                let _: Result<(), Refusal> = self.w.cause(Cause::Beat { step, details });
+            }
             Event::Repeat(n) => {
                 if !self.told.is_empty() {
                     let m = self.told[n % self.told.len()].clone();
@@ -333,6 +382,7 @@ enum Stmt {
     Send,
     Event(Option<u64>),
     Publish,
+    Task(u8),
     All(Vec<Stmt>),
     Any(Vec<Stmt>),
 }
@@ -347,6 +397,7 @@ fn leaf() -> impl Strategy<Value = Stmt> {
         Just(Stmt::Send),
         timeout().prop_map(Stmt::Event),
         Just(Stmt::Publish),
+        any::<u8>().prop_map(Stmt::Task),
     ]
 }
 
@@ -443,6 +494,7 @@ fn ask(id: &str, stmt: &Stmt) -> Op {
         Stmt::Send => send(id),
         Stmt::Event(timeout) => listen(id, *timeout),
         Stmt::Publish => publish(id),
+        Stmt::Task(how) => task(id, &terms(*how)),
         _ => panic!("not a leaf: {stmt:?}"),
     }
 }
@@ -473,12 +525,20 @@ impl World {
                     self.db.accept(m);
                 }
                 self.drain();
+                while !self.out.is_empty() && !self.run.ended() {
+                    let _: Result<(), Refusal> = self.attempt(AttemptEnd::Value(text("1")));
+                }
                 let asked: Vec<String> = self.run.pending.values().cloned().collect();
                 for id in asked {
+                    if self.run.standing(&id) != Standing::Pending {
+                        continue;
+                    }
                     match self.run.steps[&id].op {
                         OpKind::Signal => drop(self.signal("n0", "1")),
                         OpKind::Event => drop(self.tell(MessageKind::EventMatched, &id, EVENT)),
-                        OpKind::Callback => drop(self.tell(MessageKind::CallbackValue, &id, "1")),
+                        OpKind::Callback | OpKind::Task => {
+                            let _ = self.tell(MessageKind::CallbackValue, &id, "1");
+                        }
                         _ => {}
                     }
                 }

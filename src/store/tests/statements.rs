@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 106] = [
+const ALL: [(&str, &str); 110] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -50,6 +50,10 @@ const ALL: [(&str, &str); 106] = [
     ("probe failed", health::FAILED),
     ("close circuit", health::CLOSE),
     ("forget circuit", health::FORGET),
+    ("set secret", secrets::SET),
+    ("list secrets", secrets::LIST),
+    ("secret value", secrets::VALUE),
+    ("remove secret", secrets::REMOVE),
     ("create key", keys::CREATE),
     ("list keys", keys::LIST),
     ("find key", keys::FIND),

@@ -1,0 +1,77 @@
+//! Requests that runs ask the gateway to make: any method, any status, the guard of endpoints.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use tokio::time::timeout;
+use url::Url;
+
+use super::{CONNECT_TIMEOUT, Client, Failure, Patience, read};
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Such as `GET`.
+    pub method: Method,
+    /// Where to.
+    pub url: Url,
+    /// What is sent along.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Option<Bytes>,
+}
+
+/// What came back, whatever its status.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The HTTP status; a redirect is not followed.
+    pub status: u16,
+    /// All of them.
+    pub headers: HeaderMap,
+    /// Whole.
+    pub body: Bytes,
+}
+
+impl Client {
+    /// Makes a request and reads the whole answer within a time.
+    pub async fn call(
+        &self,
+        request: Request,
+        within: Duration,
+        max_bytes: usize,
+    ) -> Result<Response, Failure> {
+        let patience = within.into();
+        let call = self.exchange(request, &patience, max_bytes);
+        timeout(within, call).await.unwrap_or(Err(Failure::Silence(within)))
+    }
+
+    async fn exchange(
+        &self,
+        request: Request,
+        silence: &Patience,
+        max_bytes: usize,
+    ) -> Result<Response, Failure> {
+        let Request { method, url, headers, body } = request;
+        self.guard.check(&url).map_err(Failure::Blocked)?;
+        let own = self.guard.is_own(&url);
+        let client = if own { &self.narrow } else { &self.plain };
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let failed = |e: reqwest::Error| Failure::of(&e, &host, CONNECT_TIMEOUT);
+        let mut builder = client.request(method, url).headers(headers);
+        if let Some(body) = body {
+            builder = builder.body(body);
+        }
+        let response = builder.send().await.map_err(failed)?;
+        // The resolver has seen to this; should it ever not have, nothing of the answer is used.
+        if let Some(peer) = response.remote_addr() {
+            self.guard.admit(peer.ip(), own).map_err(Failure::Blocked)?;
+        }
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        match read(response, silence, max_bytes, failed).await? {
+            (body, false) => Ok(Response { status, headers, body }),
+            (_, true) => Err(Failure::TooLarge(max_bytes)),
+        }
+    }
+}
