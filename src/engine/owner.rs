@@ -299,7 +299,12 @@ impl Engine {
         {
             entry.run.note(env.now, *epoch, "invocation.failed", "gateway", data);
         }
-        if entry.run.apply(cause, env).is_err()
+        let before = entry.run.placement();
+        let applied = entry.run.apply(cause, env);
+        if entry.run.placement() != before {
+            self.rehomed(entry);
+        }
+        if applied.is_err()
             && let Some(epoch) = what
             && entry.talk.as_ref().is_none_or(|t| !(t.over && t.is_of(epoch)))
         {
@@ -307,6 +312,13 @@ impl Engine {
             let data = bytes::Bytes::from_static(b"{\"detail\":\"the answer came after its epoch had ended; nothing of it was recorded\"}");
             entry.run.note(env.now, epoch, "invocation.late", "handler", data);
         }
+    }
+
+    /// It goes on with another deployment: what is in force there is in force for it, and what kept
+    /// it from the last one does not count.
+    fn rehomed(&self, entry: &mut Entry) {
+        entry.policy = self.catalog().policy_for(&entry.run);
+        entry.gated = false;
     }
 
     /// Messages that the journal has already are deleted by key. One whose row is not committed
@@ -358,7 +370,11 @@ impl Engine {
             return;
         }
         entry.admitted = Some(endpoint);
+        let before = entry.run.placement();
         let opened = entry.run.apply(Cause::Free { dep: deployment.id }, env);
+        if entry.run.placement() != before {
+            self.rehomed(entry);
+        }
         let open = matches!(entry.run.turn, Turn::Open { .. });
         if opened.is_err() || !open {
             entry.admitted = None;

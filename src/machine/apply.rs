@@ -249,6 +249,7 @@ impl Run {
         } else {
             self.flip();
             self.next.gate = self.gate.filter(|_| self.parked);
+            self.next.placement = self.moved();
         }
         Some(std::mem::take(&mut self.next))
     }
@@ -301,6 +302,7 @@ impl Run {
             return Ok(());
         }
         self.wake();
+        let moves = self.dep != dep;
         self.dep = dep;
         if self.fresh {
             self.fresh = false;
@@ -312,6 +314,8 @@ impl Run {
             if self.epoch + 1 > self.row_epoch + EPOCH_ROOM {
                 let fault = self.fault_body("epochs used up without a row");
                 Draft::new(Kind::Fault, 0).due(Some(env.past)).body(fault).put(self, env.now);
+            } else if moves {
+                self.note_move(env);
             }
             self.epoch += 1;
         }

@@ -35,8 +35,8 @@ pub use op::{Again, Answer, Ask, Moment, Op, Outcome, StepError, Terminal};
 pub use outgoing::{Addressee, Close, Errand, Holder, Invoke, Outgoing, OutgoingKind, Said, Told};
 pub use retry::{RetryPolicy, RetrySpec};
 pub use row::{
-    Append, Attributes, Flags, HistoryEntry, Kind, LogLine, Message, MessageKind, OpKind, Row,
-    Sealed,
+    Append, Attributes, Flags, HistoryEntry, Kind, LogLine, Message, MessageKind, OpKind,
+    Placement, Row, Sealed,
 };
 pub use run::{
     AskKept, Buffered, Cancel, End, Mail, Reason, Run, Step, StepState, Turn, Unreadable,

@@ -8,7 +8,7 @@ use super::{SCHEMA, Store, wire};
 use crate::machine::Timestamp;
 
 /// Version, what it is about, and the text of every migration.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (1, "cluster", include_str!("../../migrations/0001_cluster.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "journal", include_str!("../../migrations/0003_journal.sql")),
@@ -19,6 +19,7 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (8, "leaving", include_str!("../../migrations/0008_leaving.sql")),
     (9, "gates", include_str!("../../migrations/0009_gates.sql")),
     (10, "between", include_str!("../../migrations/0010_between.sql")),
+    (15, "versions", include_str!("../../migrations/0015_versions.sql")),
 ];
 
 /// One migration and whether the database has it.

@@ -7,6 +7,7 @@ mod append;
 mod audit;
 mod catalog;
 mod create;
+mod deployments;
 mod error;
 mod health;
 mod history;
@@ -37,8 +38,11 @@ use sqlx::{Postgres, Transaction};
 
 pub use accept::{Accept, Accepted};
 pub use audit::Finding;
-pub use catalog::{Catalog, Deployment, Endpoint, EndpointChange, FunctionRow, NamespaceRow};
+pub use catalog::{
+    Address, Catalog, Deployment, Endpoint, EndpointChange, FunctionRow, NamespaceRow,
+};
 pub use create::{CreateOutcome, Idem, IfClosed, NewKey, NewRun};
+pub use deployments::{Needing, Population, Resident};
 pub use error::{Error, Result};
 pub use health::{Health, Ticket};
 pub use history::{Happened, Place, SignalRow};

@@ -40,6 +40,7 @@ mod talker;
 mod traces;
 mod transports;
 mod two_nodes;
+mod versions;
 mod watching;
 mod ways_out;
 mod zombie;
