@@ -98,6 +98,7 @@ catalogue! {
     NotACallback = "not-a-callback", CONFLICT, Never, "The step is not a callback";
     StaleEpoch = "stale-epoch", CONFLICT, Never, "The invocation is over";
     RunPaused = "run-paused", CONFLICT, Never, "The run was paused";
+    EndpointDraining = "endpoint-draining", CONFLICT, Safe, "The endpoint takes no new runs";
     EndpointInUse = "endpoint-in-use", CONFLICT, Never, "The endpoint has live runs";
     FunctionInUse = "function-in-use", CONFLICT, Never, "A dropped function has live runs";
     RunEnded = "run-ended", GONE, Never, "The run has ended";

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::fields::{Fields, plain_text};
 use super::start::{RetryRequest, TimeoutsRequest};
-use crate::engine::{FunctionSpec, Registration, Versioning};
+use crate::engine::{EndpointPatch, FunctionSpec, Registration, Versioning};
 
 /// Functions of one endpoint.
 const MAX_FUNCTIONS: usize = 1_000;
@@ -46,6 +46,19 @@ pub(super) struct EndpointRequest {
     replay: Option<u8>,
     /// Go on although functions with live runs are dropped; those are parked.
     force: Option<bool>,
+}
+
+/// A change of an endpoint; what is left out stays.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `read_patch` reads")]
+pub(super) struct PatchEndpointRequest {
+    #[schema(max_length = 128, min_length = 1)]
+    name: Option<String>,
+    /// Where its handler is now: a new deployment with the same functions.
+    #[schema(format = "uri")]
+    url: Option<String>,
+    /// Extra request headers to set; null takes one away.
+    headers: Option<BTreeMap<String, Option<String>>>,
 }
 
 /// A function of a handler.
@@ -122,6 +135,21 @@ pub(super) fn read(f: &mut Fields<'_>, by: &str) -> Registration {
     }
 }
 
+/// Reads a change of an endpoint.
+pub(super) fn read_patch(f: &mut Fields<'_>) -> EndpointPatch {
+    let name = f.text("name", 128);
+    let url = f.parsed("url", check_url);
+    let given: BTreeMap<String, Option<String>> = f.value("headers").unwrap_or_default();
+    let gone: Vec<String> = given.iter().filter(|h| h.1.is_none()).map(|h| h.0.clone()).collect();
+    let set = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let mut headers: BTreeMap<String, Option<String>> =
+        checked_headers(f, set).into_iter().map(|(name, value)| (name, Some(value))).collect();
+    for name in gone {
+        headers.insert(name.to_ascii_lowercase(), None);
+    }
+    EndpointPatch { name, url, headers }
+}
+
 fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
     let name = f.text("name", 256);
     let name = f.need("name", name);
@@ -179,7 +207,14 @@ pub(super) fn check_secret(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn extra_headers(f: &mut Fields<'_>) -> BTreeMap<String, String> {
-    let headers: BTreeMap<String, String> = f.value("headers").unwrap_or_default();
+    let headers = f.value("headers").unwrap_or_default();
+    checked_headers(f, headers)
+}
+
+fn checked_headers(
+    f: &mut Fields<'_>,
+    headers: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     if headers.len() > 32 {
         f.fault("headers", "has more than 32 headers");
     }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::shapes::Payload;
 use crate::engine::{
     DeploymentView, EndpointHealth, EndpointState, EndpointView, FunctionView, KeyRow, ProbeStage,
-    Registered, Replayed, Rotated, Setting, Source,
+    Registered, Repinned, Replayed, Rotated, RunsOn, Setting, Source,
 };
 use crate::machine::{DeploymentId, EndpointId, KeyId, RunId, Timestamp};
 use crate::replay::Report;
@@ -29,6 +29,8 @@ pub(super) struct EndpointBody {
     /// When an unhealthy endpoint is tried again.
     #[schema(value_type = Option<String>, format = DateTime)]
     next_probe_at: Option<Timestamp>,
+    /// It takes no new runs; those that are live go on.
+    draining: bool,
     /// Names of the extra request headers; their values are not shown.
     headers: Vec<String>,
     /// The newest deployment.
@@ -94,6 +96,7 @@ impl From<EndpointView> for EndpointBody {
             detail,
             since,
             next_probe_at,
+            draining: e.draining,
             headers: e.headers,
             deployment: e.deployment,
             functions: e.functions,
@@ -126,6 +129,10 @@ pub(super) struct DeploymentBody {
     functions: Vec<String>,
     /// Whether it is the endpoint's newest.
     current: bool,
+    /// The live runs that it has; null in the answer to a registration.
+    runs: Option<RunsOnBody>,
+    /// No live run needs it: its handler can be switched off, and it can be pruned.
+    drained: bool,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
@@ -144,9 +151,50 @@ impl From<DeploymentView> for DeploymentBody {
             pages: d.pages,
             functions: d.functions,
             current: d.current,
+            runs: d.runs.map(|r| {
+                let RunsOn { live, pinned, running } = r;
+                RunsOnBody { live, pinned, running }
+            }),
+            drained: d.drained,
             created_at: d.created_at,
         }
     }
+}
+
+/// The live runs of a deployment.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunsOn)]
+pub(super) struct RunsOnBody {
+    /// Those that were last invoked there, or are pinned to it.
+    live: u64,
+    /// Of these, those that stay there; the others go on with the newest deployment.
+    pinned: u64,
+    /// Of these, those with an exchange that is open there; may trail by a second.
+    running: u64,
+}
+
+/// What became of runs that were to move.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Repinned)]
+pub(super) struct RepinnedBody {
+    /// So many are told to go on elsewhere.
+    moved: u64,
+    /// So many stay: their function is not there, or they were not seen to move yet.
+    left: u64,
+}
+
+impl From<Repinned> for RepinnedBody {
+    fn from(Repinned { moved, left }: Repinned) -> Self {
+        Self { moved, left }
+    }
+}
+
+/// Deployments that are no more.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Pruned)]
+pub(super) struct PrunedBody {
+    #[schema(value_type = Vec<String>)]
+    pub(super) pruned: Vec<DeploymentId>,
 }
 
 /// One stage of a probe.

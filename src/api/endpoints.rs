@@ -9,10 +9,11 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::auth::{Deployer, Reader};
 use super::catalogue::Code;
-use super::endpoint_request::{EndpointRequest, check_secret, read};
+use super::endpoint_request::{
+    EndpointRequest, PatchEndpointRequest, check_secret, read, read_patch,
+};
 use super::endpoint_shapes::{
-    DeploymentBody, EndpointBody, EndpointHealthBody, ProbeBody, ProbeStageBody, RegisteredBody,
-    RotatedBody,
+    EndpointBody, EndpointHealthBody, ProbeBody, ProbeStageBody, RegisteredBody, RotatedBody,
 };
 use super::fields;
 use super::forward::{endpoint_ref, no_endpoint};
@@ -20,7 +21,9 @@ use super::journal::is_known;
 use super::page::{Cut, Page};
 use super::problem::Problem;
 use super::request::{At, Headers, Params, Sent};
-use crate::engine::{Caller, Deleted, EndpointView, RegisterOutcome, Registered, RunsPolicy};
+use crate::engine::{
+    Caller, Deleted, EndpointView, Patched, RegisterOutcome, Registered, RunsPolicy,
+};
 
 /// Register an endpoint, or a new deployment of it.
 ///
@@ -85,7 +88,11 @@ fn etag(endpoint: &EndpointView) -> HeaderValue {
 }
 
 /// The endpoint that a path names.
-async fn find(state: &ApiState, caller: &Caller, name: &str) -> Result<EndpointView, Problem> {
+pub(super) async fn find(
+    state: &ApiState,
+    caller: &Caller,
+    name: &str,
+) -> Result<EndpointView, Problem> {
     let found = state.engine.endpoint(&caller.namespace, &endpoint_ref(name)).await?;
     found.ok_or_else(no_endpoint)
 }
@@ -108,7 +115,7 @@ fn stale() -> Problem {
     Problem::new(Code::PreconditionFailed, "The endpoint is not at the version in `If-Match`.")
 }
 
-fn with_etag(endpoint: EndpointView) -> Response {
+pub(super) fn with_etag(endpoint: EndpointView) -> Response {
     ([(header::ETAG, etag(&endpoint))], Json(EndpointBody::from(endpoint))).into_response()
 }
 
@@ -163,6 +170,42 @@ pub(super) async fn get_endpoint(
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
     Ok(with_etag(endpoint))
+}
+
+/// Change an endpoint.
+///
+/// What is left out stays. A header that is null is taken away; others stay. Another `url` is a new
+/// deployment with the functions of the one before, for a handler that has moved; new code is
+/// registered.
+#[utoipa::path(
+    patch, path = "/v1/endpoints/{endpoint}", tag = "endpoints",
+    params(
+        ("endpoint" = String, Path, description = "Its id or name"),
+        ("If-Match" = Option<String>, Header, description = "Only this version (`ETag`)"),
+    ),
+    request_body(content = PatchEndpointRequest, content_type = "application/json"),
+    responses((status = 200, description = "The endpoint as it is now", body = EndpointBody, headers(
+        ("ETag" = String, description = "Its version")))),
+    extensions(("x-problems" = json!(["endpoint-not-found", "precondition-failed"])))
+)]
+pub(super) async fn patch_endpoint(
+    State(state): State<ApiState>,
+    Deployer(caller): Deployer,
+    At(name): At<String>,
+    params: Params,
+    Headers(headers): Headers,
+    sent: Sent,
+) -> Result<Response, Problem> {
+    params.finish()?;
+    let patch = fields::read(&sent.0, read_patch)?;
+    let endpoint = find(&state, &caller, &name).await?;
+    let version = if_match(&headers, &endpoint)?;
+    let (ns, by) = (&caller.namespace, &caller.by);
+    match state.engine.patch_endpoint(ns, endpoint.id, version, patch, by).await? {
+        Patched::Done(endpoint) => Ok(with_etag(*endpoint)),
+        Patched::Stale if version.is_some() => Err(stale()),
+        Patched::Stale => Err(no_endpoint()),
+    }
 }
 
 /// Delete an endpoint.
@@ -354,30 +397,4 @@ pub(super) async fn endpoint_health(
     params.finish()?;
     let health = state.engine.endpoint_health(&caller.namespace, &endpoint_ref(&name)).await?;
     health.map(|h| Json(h.into())).ok_or_else(no_endpoint)
-}
-
-/// The deployments of an endpoint.
-#[utoipa::path(
-    get, path = "/v1/endpoints/{endpoint}/deployments", tag = "endpoints",
-    params(
-        ("endpoint" = String, Path, description = "Its id or name"),
-        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
-    ),
-    responses((status = 200, description = "A page of deployments, old to new", body = Page<DeploymentBody>,
-        headers(("Link" = String, description = "The next page, with `rel=\"next\"`")))),
-    extensions(("x-problems" = json!(["endpoint-not-found"])))
-)]
-pub(super) async fn list_deployments(
-    State(state): State<ApiState>,
-    Reader(caller): Reader,
-    At(name): At<String>,
-    OriginalUri(uri): OriginalUri,
-    mut params: Params,
-) -> Result<Response, Problem> {
-    let cut = Cut::of(&mut params);
-    params.finish()?;
-    let endpoint = find(&state, &caller, &name).await?;
-    let all = state.engine.deployments(&caller.namespace, endpoint.id).await?;
-    Ok(cut.page(all, |d| d.id, DeploymentBody::from).answer(&uri))
 }

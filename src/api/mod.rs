@@ -4,6 +4,7 @@ mod acts;
 mod auth;
 mod catalogue;
 mod checkpoint;
+mod deployments;
 mod edge;
 mod endpoint_request;
 mod endpoint_shapes;
@@ -120,6 +121,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(acts::pause_run))
         .routes(routes!(acts::resume_run))
         .routes(routes!(acts::retry_run_now))
+        .routes(routes!(deployments::repin_run))
         .routes(routes!(operator::rewind_run))
         .routes(routes!(operator::rerun_run))
         .routes(routes!(operator::replay_run))
@@ -131,8 +133,15 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(signals::settle_callback))
         .routes(routes!(checkpoint::checkpoint))
         .routes(routes!(endpoints::list_endpoints, endpoints::register_endpoint))
-        .routes(routes!(endpoints::get_endpoint, endpoints::delete_endpoint))
-        .routes(routes!(endpoints::list_deployments))
+        .routes(routes!(
+            endpoints::get_endpoint,
+            endpoints::patch_endpoint,
+            endpoints::delete_endpoint
+        ))
+        .routes(routes!(deployments::list_deployments))
+        .routes(routes!(deployments::repin_runs))
+        .routes(routes!(deployments::drain_endpoint))
+        .routes(routes!(deployments::prune_endpoint))
         .routes(routes!(endpoints::endpoint_health))
         .routes(routes!(endpoints::sync_endpoint))
         .routes(routes!(endpoints::disable_endpoint))

@@ -184,6 +184,9 @@ impl From<Error> for Problem {
             Error::FunctionNotFound(_) => Self::new(Code::FunctionNotFound, detail),
             Error::DeploymentNotFound(_) => Self::new(Code::DeploymentNotFound, detail),
             Error::EventNotFound(_) => Self::new(Code::EventNotFound, detail),
+            Error::EndpointDraining { endpoint, .. } => {
+                Self::new(Code::EndpointDraining, detail).with("endpoint", endpoint)
+            }
             Error::EndpointNotFound(_) => Self::new(Code::EndpointNotFound, detail),
             Error::RunExists { run, key: _, status } => Self::new(Code::RunExists, detail)
                 .with("run", run)

@@ -16,7 +16,7 @@ use super::page::{self, Page};
 use super::problem::Problem;
 use super::request::{At, Params, run_id};
 use super::shapes::{EntryBody, HistoryBody, ListedRunBody, LogBody, RunBody, SignalBody};
-use crate::engine::{Error, Namespace, RunFilter, RunView, Status};
+use crate::engine::{Error, Namespace, Origin, RunFilter, RunView, Status};
 use crate::machine::RunId;
 
 /// How many entries the export asks for at once.
@@ -32,7 +32,7 @@ const BATCH: usize = 200;
         ("function" = Option<Vec<String>>, Query, explode, description = "Their function"),
         ("key" = Option<Vec<String>>, Query, explode, description = "Their key"),
         ("tag" = Option<Vec<String>>, Query, explode, description = "A tag, as `name:value`"),
-        ("deployment" = Option<Vec<String>>, Query, explode, description = "The deployment they were last invoked on"),
+        ("deployment" = Option<Vec<String>>, Query, explode, description = "The deployment they are pinned to by hand, else were last invoked on"),
         ("started_after" = Option<String>, Query, description = "Created at this moment or later, RFC 3339"),
         ("started_before" = Option<String>, Query, description = "Created before this moment, RFC 3339"),
         ("parent" = Option<String>, Query, description = "The run that started them"),
@@ -194,8 +194,8 @@ pub(super) async fn export_run(
     let run = run_id(&id)?;
     params.finish()?;
     let view = state.engine.view(&caller.namespace, run).await?;
-    let seed = state.engine.seed(&caller.namespace, run).await?;
-    let stream = export(state, caller.namespace, view, seed);
+    let origin = state.engine.origin(&caller.namespace, run).await?;
+    let stream = export(state, caller.namespace, view, origin);
     let name = format!("attachment; filename=\"{run}.json\"");
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
@@ -216,6 +216,10 @@ pub(super) struct ExportBody {
     stepwell_export: u32,
     /// Its handler's deterministic source of chance.
     seed: String,
+    /// The run that started it, and the step that did; null: nobody's child.
+    parent: Option<ParentBody>,
+    /// By step, where its function is strict.
+    input_hashes: std::collections::BTreeMap<String, String>,
     run: RunBody,
     /// Every step, with its value however large.
     journal: Vec<EntryBody>,
@@ -224,19 +228,32 @@ pub(super) struct ExportBody {
     signals: Vec<SignalBody>,
 }
 
+/// The run that started another.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ExportParent)]
+struct ParentBody {
+    #[schema(value_type = String)]
+    run: RunId,
+    step: String,
+}
+
 /// Written page by page, so that a run of any length passes through little memory. An error on the
 /// way breaks the answer off: a document that parses is whole.
 fn export(
     state: ApiState,
     ns: Namespace,
     view: RunView,
-    seed: String,
+    origin: Origin,
 ) -> impl futures::Stream<Item = Result<Bytes, ExportError>> + Send {
     try_stream! {
         let engine = &state.engine;
         let run = view.id;
         yield text("{\"stepwell_export\":1,\"seed\":");
-        yield json(&seed)?;
+        yield json(&origin.seed)?;
+        yield text(",\"parent\":");
+        yield json(&origin.parent.map(|(run, step)| ParentBody { run, step }))?;
+        yield text(",\"input_hashes\":");
+        yield json(&origin.hashes)?;
         yield text(",\"run\":");
         yield json(&RunBody::from(view))?;
         yield text(",\"journal\":[");

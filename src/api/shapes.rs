@@ -132,7 +132,7 @@ pub(super) struct RunBody {
     key: Option<String>,
     /// From 1; grows when a run continues as new.
     generation: i32,
-    /// The deployment it was last invoked on.
+    /// The deployment it is pinned to by hand, else the one it was last invoked on.
     #[schema(value_type = Option<String>)]
     deployment: Option<DeploymentId>,
     /// `scheduled`, `queued`, `running`, `waiting`, `retrying`, `parked` or `paused`; ended:

@@ -221,7 +221,7 @@ fn tags(f: &mut Fields<'_>) -> BTreeMap<String, String> {
             ("Idempotent-Replayed" = String, description = "`true` where the idempotency key was used before"))),
         (status = 200, description = "Started, and ended within `wait`", body = RunBody),
     ),
-    extensions(("x-problems" = json!(["function-not-found", "deployment-not-found", "run-exists",
+    extensions(("x-problems" = json!(["function-not-found", "deployment-not-found", "endpoint-draining", "run-exists",
         "idempotency-in-progress", "idempotency-key-reused", "run-ended", "run-ending",
         "too-many-signals", "node-unreachable"])))
 )]

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::client::{Answer, Client, Request, document};
+use super::deployment;
 use super::failure::Failure;
 use super::input;
 use super::model;
@@ -16,6 +17,7 @@ use super::output::{Format, Output, plain};
 use super::replay::Report;
 use super::run::print_list;
 use super::secret::Secret;
+use super::wait::Limit;
 
 /// How much longer than usual a registration may take that replays runs.
 const REPLAYS: Duration = Duration::from_mins(30);
@@ -29,6 +31,40 @@ pub enum EndpointCommand {
     List,
     /// Show an endpoint.
     Get {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Change its name, its address or the headers that are sent to it.
+    Set(Set),
+    /// List its deployments, and the live runs that each has.
+    Deployments {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Start no more runs there; those that are live go on.
+    Drain {
+        /// The endpoint.
+        endpoint: String,
+        /// Wait until none is live, or for so long.
+        #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "forever")]
+        wait: Option<Limit>,
+    },
+    /// Move the live runs that stay on a deployment to another.
+    Repin {
+        /// The endpoint.
+        endpoint: String,
+        /// The deployment that they leave.
+        #[arg(long, value_name = "ID")]
+        from: String,
+        /// The deployment to go on with [default: the newest that has their function].
+        #[arg(long, value_name = "ID")]
+        to: Option<String>,
+        /// Why, for the runs' history.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Retire the deployments that no live run needs.
+    Prune {
         /// The endpoint.
         endpoint: String,
     },
@@ -102,6 +138,26 @@ pub struct Register {
     force: bool,
 }
 
+/// `stepwell endpoint set`.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = true, id = "change", args = ["name", "address", "headers", "without"])]
+pub struct Set {
+    /// The endpoint.
+    endpoint: String,
+    /// Its new name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Where the same handler is now; new code is registered instead.
+    #[arg(long, value_name = "URL")]
+    address: Option<Url>,
+    /// A header to send with every invocation; may be repeated.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = input::pair)]
+    headers: Vec<(String, String)>,
+    /// A header to send no longer; may be repeated.
+    #[arg(long = "without-header", value_name = "NAME")]
+    without: Vec<String>,
+}
+
 /// What becomes of the live runs of an endpoint that is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Orphans {
@@ -150,6 +206,8 @@ struct Endpoint {
     status: Option<Box<RawValue>>,
     #[serde(default)]
     functions: Vec<Named>,
+    #[serde(default)]
+    draining: bool,
 }
 
 /// A function in a list: its name alone, or an object that has one.
@@ -175,6 +233,16 @@ pub(super) async fn execute(
             let answer = client.send(Request::get(&["endpoints", &endpoint])).await?;
             print(&answer, out)
         }
+        EndpointCommand::Set(set) => self::set(set, client, out).await,
+        EndpointCommand::Deployments { endpoint } => deployment::list(&endpoint, client, out).await,
+        EndpointCommand::Drain { endpoint, wait } => {
+            deployment::drain(&endpoint, wait, client, out).await
+        }
+        EndpointCommand::Repin { endpoint, from, to, reason } => {
+            let places = (from.as_str(), to.as_deref());
+            deployment::repin(&endpoint, places, reason.as_deref(), client, out).await
+        }
+        EndpointCommand::Prune { endpoint } => deployment::prune(&endpoint, client, out).await,
         EndpointCommand::Rm { endpoint, runs, yes } => {
             input::confirm(yes, &format!("Remove the endpoint {endpoint}?"))?;
             let path = ["endpoints", endpoint.as_str()];
@@ -220,6 +288,26 @@ async fn register(register: Register, client: &Client, out: &mut Output) -> Resu
     let answer = client.send(Request { extra, ..request }).await?;
     print(&answer, out)?;
     if register.replay.is_some() { replayed(&answer, out) } else { Ok(()) }
+}
+
+async fn set(set: Set, client: &Client, out: &mut Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Patch<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        url: Option<&'a str>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        headers: BTreeMap<String, Option<String>>,
+    }
+    let given = set.headers.into_iter().map(|(name, value)| (name, Some(value)));
+    let headers = given.chain(set.without.into_iter().map(|name| (name, None))).collect();
+    let body =
+        Patch { name: set.name.as_deref(), url: set.address.as_ref().map(Url::as_str), headers };
+    let path = ["endpoints", set.endpoint.as_str()];
+    let request = Request::post(&path, &body);
+    let answer = client.send(Request { method: reqwest::Method::PATCH, ..request }).await?;
+    print(&answer, out)
 }
 
 /// Prints what replays of recent runs came to; a failure if one diverged.
@@ -302,7 +390,10 @@ fn row(item: &str) -> Result<Vec<String>, Failure> {
             Named::Name(name) | Named::Object { name } => name,
         })
         .collect();
-    let status = endpoint.status.map_or_else(|| "-".to_owned(), |status| model::cell(&status));
+    let mut status = endpoint.status.map_or_else(|| "-".to_owned(), |status| model::cell(&status));
+    if endpoint.draining {
+        status.push_str(", draining");
+    }
     Ok(vec![endpoint.name, endpoint.id, endpoint.url, status, functions.join(", ")])
 }
 
@@ -330,7 +421,7 @@ fn print(answer: &Answer, out: &mut Output) -> Result<(), Failure> {
     let shown: Vec<_> = fields
         .iter()
         .filter(|(name, value)| !quiet(name, value))
-        .map(|(name, value)| (name.as_str(), value.clone()))
+        .map(|(name, value)| (name.as_str(), words(value)))
         .collect();
     out.fields(&shown)?;
     if let Some((_, probe)) = fields.iter().find(|(name, value)| name == "probe" && value != "-") {
@@ -340,6 +431,14 @@ fn print(answer: &Answer, out: &mut Output) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// A list of texts as people write one; anything else as it is.
+fn words(value: &str) -> String {
+    match serde_json::from_str::<Vec<String>>(value) {
+        Ok(words) if value.starts_with('[') => words.join(", "),
+        _ => value.to_owned(),
+    }
 }
 
 #[cfg(test)]

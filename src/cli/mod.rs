@@ -6,6 +6,7 @@
 
 mod client;
 mod conformance;
+mod deployment;
 mod endpoint;
 mod event;
 mod failure;

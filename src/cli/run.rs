@@ -75,6 +75,15 @@ pub enum RunCommand {
         #[arg(long, value_name = "ID")]
         deployment: Option<String>,
     },
+    /// Put the run on another deployment, from its next invocation on; it stays there.
+    Repin {
+        /// Which, and why.
+        #[command(flatten)]
+        act: Act,
+        /// The deployment [default: the newest that has its function].
+        #[arg(long, value_name = "ID")]
+        deployment: Option<String>,
+    },
     /// Do at once what waits for its next attempt.
     RetryNow(Act),
     /// Let a run that has failed go on under its id: failed steps run again, the others stay.
@@ -222,6 +231,9 @@ pub(super) async fn execute(
         RunCommand::Pause(act) => self::act("pause", act, None, client, out).await,
         RunCommand::Resume { act, deployment } => {
             self::act("resume", act, deployment, client, out).await
+        }
+        RunCommand::Repin { act, deployment } => {
+            self::act("repin", act, deployment, client, out).await
         }
         RunCommand::RetryNow(act) => self::act("retry-now", act, None, client, out).await,
         RunCommand::Rewind(act) => self::act("rewind", act, None, client, out).await,

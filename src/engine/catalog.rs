@@ -37,6 +37,8 @@ pub struct Endpoint {
     old_until: Option<Timestamp>,
     /// No invocation is sent.
     pub disabled: bool,
+    /// No run is started.
+    pub draining: bool,
 }
 
 impl Endpoint {
@@ -151,6 +153,7 @@ impl Catalog {
                     secrets,
                     old_until: e.old_until,
                     disabled: e.disabled,
+                    draining: e.draining,
                 };
                 (e.id, Arc::new(endpoint))
             })
@@ -226,6 +229,15 @@ impl Catalog {
     #[must_use]
     pub fn deployment_named(&self, id: DeploymentId) -> Option<Arc<Deployment>> {
         self.deployment(*self.by_public.get(&id)?)
+    }
+
+    /// The id that users see of a deployment, also of one that is no more.
+    #[must_use]
+    pub fn public_of(&self, deployment: i32) -> Option<DeploymentId> {
+        let live = self.deployment(deployment).map(|d| d.public);
+        let pruned = &self.recorded.pruned;
+        let gone = || Some(pruned[pruned.binary_search_by_key(&deployment, |d| d.0).ok()?].1);
+        live.or_else(gone)
     }
 
     /// The name of a namespace.

@@ -1,32 +1,27 @@
-//! Changes of what is registered: register, sync, delete, secrets, on and off. Own changes are read
+//! Changes of what is registered: register, sync, change, secrets, on and off. Own changes are read
 //! back before a call returns; other nodes see them with their next tick.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue};
-use futures::StreamExt as _;
 use url::Url;
 
 use super::catalog::{Catalog, header_map};
 use super::functions::{current_deployment, deployment_view, endpoint_row, manifest_of};
 use super::probe::{Asked, failed};
 use super::{
-    Deleted, EndpointRef, EndpointView, Engine, Error, FunctionSpec, Namespace, ProbeStage,
-    RegisterOutcome, Registered, Registration, Rotated, RunsPolicy, Versioning,
+    EndpointPatch, EndpointRef, EndpointView, Engine, Error, FunctionSpec, Namespace, Patched,
+    ProbeStage, RegisterOutcome, Registered, Registration, Rotated, Versioning,
 };
-use crate::machine::{Act, DeploymentId, EndpointId, MessageKind, RetrySpec, RunId, to_bytes};
+use crate::machine::{DeploymentId, EndpointId, RetrySpec, RunId, to_bytes};
 use crate::protocol::{self, Manifest, Secret, Timeouts, Transport};
 use crate::store;
 
 /// How long the secret before a rotation signs too.
 const ROTATION_GRACE: Duration = Duration::from_hours(24);
 /// How many runs are named where they are in the way.
-const SHOWN_RUNS: i64 = 20;
-/// How many runs one delete cancels at most; more are cancelled by their deadline only.
-const MOST_CANCELLED: i64 = 100_000;
-/// How long a delete waits for its cancelled runs, while their handler can still be called.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const SHOWN_RUNS: i64 = 20;
 /// Headers that the gateway sets itself, or that belong to the connection.
 const RESERVED: [&str; 12] = [
     "connection",
@@ -159,40 +154,6 @@ impl Engine {
         self.register_endpoint(ns, registration).await.map(Some)
     }
 
-    /// Deletes an endpoint, if it still has `version` where one is named. Its live runs need a
-    /// policy.
-    pub async fn delete_endpoint(
-        &self,
-        ns: &Namespace,
-        endpoint: EndpointId,
-        version: Option<i64>,
-        runs: Option<RunsPolicy>,
-        by: &str,
-    ) -> Result<Deleted, Error> {
-        let Some(row) = self.row(ns, endpoint).await else { return Ok(Deleted::Stale) };
-        if version.is_some_and(|v| v != i64::from(row.version)) {
-            return Ok(Deleted::Stale);
-        }
-        let catalog = self.catalog();
-        let functions = hosted_by(&catalog, row.id);
-        let ids: Vec<i32> = functions.iter().map(|f| f.0).collect();
-        let live = self.store().live_runs_of(&ids, SHOWN_RUNS).await?;
-        match runs {
-            None if !live.is_empty() => return Ok(Deleted::InUse(live)),
-            None | Some(RunsPolicy::Park) => {}
-            Some(RunsPolicy::Cancel) => self.cancel_all(ns, &ids, by).await?,
-            Some(RunsPolicy::Repin) => self.repin(ns, &catalog, &row, &functions).await?,
-        }
-        let version = version.and_then(|v| i32::try_from(v).ok());
-        let deleted = self.store().delete_endpoint(ns.id, endpoint, version).await?;
-        self.reload_catalog().await;
-        if !deleted {
-            return Ok(Deleted::Stale);
-        }
-        tracing::info!(endpoint.id = %endpoint, name = row.name, by, policy = ?runs, "endpoint deleted");
-        Ok(Deleted::Done)
-    }
-
     /// A new signing secret, the given one or one of the gateway's; the old one signs too for a
     /// day. None if the endpoint is gone.
     pub async fn rotate_secret(
@@ -223,17 +184,80 @@ impl Engine {
         endpoint: EndpointId,
         by: &str,
     ) -> Result<Option<EndpointView>, Error> {
-        self.switch(ns, endpoint, true, by).await
+        let change = store::EndpointChange { disabled: Some(true), ..Default::default() };
+        self.switch(ns, endpoint, &change, by).await
     }
 
-    /// Lets an endpoint's runs go on; none if it is gone.
+    /// Lets an endpoint's runs go on, and new ones start there; none if it is gone.
     pub async fn enable_endpoint(
         &self,
         ns: &Namespace,
         endpoint: EndpointId,
         by: &str,
     ) -> Result<Option<EndpointView>, Error> {
-        self.switch(ns, endpoint, false, by).await
+        let (disabled, draining) = (Some(false), Some(false));
+        let change = store::EndpointChange { disabled, draining, ..Default::default() };
+        self.switch(ns, endpoint, &change, by).await
+    }
+
+    /// Changes what is said of an endpoint, if it still has `version`. Another URL is a new
+    /// deployment with the same functions.
+    pub async fn patch_endpoint(
+        &self,
+        ns: &Namespace,
+        endpoint: EndpointId,
+        version: Option<i64>,
+        patch: EndpointPatch,
+        by: &str,
+    ) -> Result<Patched, Error> {
+        let Some(row) = self.row(ns, endpoint).await else { return Ok(Patched::Stale) };
+        if version.is_some_and(|v| v != i64::from(row.version)) {
+            return Ok(Patched::Stale);
+        }
+        let mut headers = row.headers.clone();
+        for (name, value) in patch.headers {
+            match value {
+                Some(value) => headers.insert(name, value),
+                None => headers.remove(&name),
+            };
+        }
+        check_headers(&headers)?;
+        let address = match patch.url {
+            Some(url) => Some(self.handler_url(&url)?.into()).filter(|url| *url != row.url),
+            None => None,
+        };
+        let catalog = self.catalog();
+        let manifest = || Some(current_deployment(&catalog, row.id)?.manifest.to_vec());
+        let now = self.clock().upper();
+        let change = store::EndpointChange {
+            name: patch.name.filter(|name| *name != row.name),
+            address: address.map(|url| store::Address {
+                url,
+                manifest: manifest().unwrap_or_default(),
+                deployment: DeploymentId::new(now, crate::clock::chance()),
+            }),
+            headers: (headers != row.headers).then_some(headers),
+            ..store::EndpointChange::default()
+        };
+        if change != store::EndpointChange::default() {
+            let updated =
+                self.store().update_endpoint(ns.id, endpoint, Some(row.version), &change).await;
+            match updated {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(Patched::Stale),
+                Err(store::Error::Conflict { constraint, .. })
+                    if constraint == "endpoints_name" =>
+                {
+                    let detail = "is the name of another endpoint".to_owned();
+                    return Err(Error::Invalid("/name".to_owned(), detail));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let (renamed, moved) = (&change.name, change.address.map(|a| a.url));
+            tracing::info!(endpoint.id = %endpoint, by, ?renamed, ?moved, "endpoint changed");
+        }
+        let view = self.view_anew(ns, endpoint).await;
+        Ok(view.map_or(Patched::Stale, |view| Patched::Done(Box::new(view))))
     }
 
     /// Calls the handler and tells what was seen; none if the endpoint is gone.
@@ -268,7 +292,11 @@ impl Engine {
     }
 
     /// The endpoint as it is recorded at this moment.
-    async fn row(&self, ns: &Namespace, endpoint: EndpointId) -> Option<store::Endpoint> {
+    pub(super) async fn row(
+        &self,
+        ns: &Namespace,
+        endpoint: EndpointId,
+    ) -> Option<store::Endpoint> {
         self.reload_catalog().await;
         endpoint_row(&self.catalog(), ns.id, &EndpointRef::Id(endpoint)).cloned()
     }
@@ -278,18 +306,19 @@ impl Engine {
         Some(self.endpoint_view(&self.catalog(), &row))
     }
 
-    async fn switch(
+    pub(super) async fn switch(
         &self,
         ns: &Namespace,
         endpoint: EndpointId,
-        disabled: bool,
+        change: &store::EndpointChange,
         by: &str,
     ) -> Result<Option<EndpointView>, Error> {
         let Some(row) = self.row(ns, endpoint).await else { return Ok(None) };
-        if row.disabled != disabled {
-            let change = store::EndpointChange { disabled: Some(disabled), ..Default::default() };
-            self.store().update_endpoint(ns.id, endpoint, None, &change).await?;
-            tracing::info!(endpoint.id = %endpoint, by, disabled, "endpoint switched");
+        let (disabled, draining) =
+            (change.disabled.unwrap_or(row.disabled), change.draining.unwrap_or(row.draining));
+        if (row.disabled, row.draining) != (disabled, draining) {
+            self.store().update_endpoint(ns.id, endpoint, None, change).await?;
+            tracing::info!(endpoint.id = %endpoint, by, disabled, draining, "endpoint switched");
         }
         Ok(self.view_anew(ns, endpoint).await)
     }
@@ -391,91 +420,10 @@ impl Engine {
             created,
         })
     }
-
-    /// Cancels all live runs of functions, and waits a while for their handlers to compensate.
-    async fn cancel_all(&self, ns: &Namespace, functions: &[i32], by: &str) -> Result<(), Error> {
-        let runs = self.store().live_runs_of(functions, MOST_CANCELLED).await?;
-        let act = Act {
-            by: by.to_owned(),
-            reason: Some("its endpoint is deleted".to_owned()),
-            ..Act::default()
-        };
-        let body = to_bytes(&act);
-        let sent = futures::stream::iter(runs).map(|run| {
-            let message = self.message(MessageKind::Cancel, "", body.clone());
-            self.deliver(run, ns.id, message, None)
-        });
-        let mut sent = sent.buffer_unordered(256);
-        while let Some(outcome) = sent.next().await {
-            // A run that has ended or is ending needs no cancel.
-            outcome?;
-        }
-        let until = self.clock().mono() + CANCEL_PATIENCE;
-        while self.clock().mono() < until {
-            if self.store().live_runs_of(functions, 1).await?.is_empty() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        Ok(())
-    }
-
-    /// Lets another endpoint host the functions of one that is about to go: one whose current
-    /// deployment has them all and that would not take functions of a third.
-    async fn repin(
-        &self,
-        ns: &Namespace,
-        catalog: &Catalog,
-        leaving: &store::Endpoint,
-        functions: &[(i32, String)],
-    ) -> Result<(), Error> {
-        let fits = |e: &&store::Endpoint| {
-            let manifest = current_deployment(catalog, e.id).and_then(manifest_of);
-            e.ns == ns.id
-                && e.id != leaving.id
-                && manifest.is_some_and(|m| {
-                    let hosted = hosted_by(catalog, e.id);
-                    let ours = |name: &str| functions.iter().any(|(_, n)| n == name);
-                    functions.iter().all(|(_, name)| m.function(name).is_some())
-                        && m.functions.iter().all(|f| {
-                            ours(&f.name)
-                                || hosted.iter().any(|(_, name)| *name == f.name)
-                                || catalog.function(ns.id, &f.name).is_none()
-                        })
-                })
-        };
-        let heir = catalog.recorded.endpoints.iter().find(fits);
-        let Some((heir, deployment)) =
-            heir.and_then(|e| Some((e, current_deployment(catalog, e.id)?)))
-        else {
-            let names: Vec<&str> = functions.iter().map(|(_, name)| &**name).collect();
-            let detail = format!(
-                "no other endpoint has {}; register one that has, or choose `cancel` or `park`",
-                names.join(", ")
-            );
-            return Err(Error::Invalid("/runs".to_owned(), detail));
-        };
-        let manifest = manifest_of(deployment).map(|m| m.functions).unwrap_or_default();
-        let now = self.clock().upper();
-        self.store()
-            .register(&store::Registration {
-                ns: ns.id,
-                name: heir.name.clone(),
-                url: heir.url.clone(),
-                headers: heir.headers.clone(),
-                manifest: deployment.manifest.to_vec(),
-                functions: manifest.into_iter().map(|f| f.name).collect(),
-                endpoint: EndpointId::new(now, crate::clock::chance()),
-                deployment: DeploymentId::new(now, crate::clock::chance()),
-                secret: Secret::generate().reveal(),
-            })
-            .await?;
-        Ok(())
-    }
 }
 
 /// Functions that an endpoint hosts: number and name.
-fn hosted_by(catalog: &Catalog, endpoint: i32) -> Vec<(i32, String)> {
+pub(super) fn hosted_by(catalog: &Catalog, endpoint: i32) -> Vec<(i32, String)> {
     let functions = catalog.recorded.functions.iter();
     let hosted = functions.filter(|f| f.hosted.is_some_and(|(e, _)| e == endpoint));
     hosted.map(|f| (f.id, f.name.clone())).collect()

@@ -84,27 +84,6 @@ impl Engine {
         Ok(Some(EndpointHealth { state, failed_probes, probing }))
     }
 
-    /// The deployments of an endpoint, new to old; none of an endpoint that is not there.
-    pub async fn deployments(
-        &self,
-        ns: &Namespace,
-        endpoint: EndpointId,
-    ) -> Result<Vec<DeploymentView>, Error> {
-        let catalog = self.fresh_catalog().await?;
-        let found = endpoint_row(&catalog, ns.id, &EndpointRef::Id(endpoint));
-        let views = found.map_or_else(Vec::new, |e| {
-            let current = current_deployment(&catalog, e.id).map(|d| d.id);
-            let of_it = catalog.recorded.deployments.iter().rev();
-            of_it
-                .filter(|d| d.endpoint_id == e.id)
-                .map(|d| {
-                    self.with_transport(d.id, deployment_view(d, e.public, current == Some(d.id)))
-                })
-                .collect()
-        });
-        Ok(views)
-    }
-
     /// An endpoint as this node knows it.
     pub(super) fn endpoint_view(&self, catalog: &Catalog, e: &store::Endpoint) -> EndpointView {
         let state = match self.circuit(e.id) {
@@ -121,6 +100,7 @@ impl Engine {
             url: e.url.clone(),
             version: e.version.into(),
             state,
+            draining: e.draining,
             headers: e.headers.keys().cloned().collect(),
             deployment: current.map(|d| d.public),
             functions: current.map_or_else(Vec::new, names_of),
@@ -189,6 +169,8 @@ pub(super) fn deployment_view(
         pages: manifest.as_ref().is_some_and(|m| m.pages),
         functions: names_of(deployment),
         current,
+        runs: None,
+        drained: false,
         created_at: deployment.created_at,
     }
 }

@@ -199,7 +199,18 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
         Kind::Noted => {
             let noted: Noted = serde_json::from_slice(body).ok()?;
             if noted.status.is_none() && noted.tags.is_none() && noted.act.is_none() {
-                return None;
+                let what = "run.moved".to_owned();
+                let detail = "goes on with the newest deployment of its function";
+                let data = json!({ "detail": detail }).to_string().into();
+                let n = number(row.n, OF_ROW);
+                return noted.moved.then_some(HistoryItem {
+                    n,
+                    epoch: row.epoch,
+                    at: row.at,
+                    what,
+                    by,
+                    data,
+                });
             }
             payload = noted.status.map(|s| ("status", Bytes::from(s.get().to_owned())));
             if let Some(tags) = noted.tags {

@@ -35,6 +35,7 @@ impl Engine {
         };
         run.home = loaded.home;
         run.gate = loaded.gate;
+        run.placed = Some(loaded.placement);
         run.drained = loaded.inbox;
         // How long a callback was silent before is not known: it gets one whole heartbeat.
         run.renew_heartbeats(self.clock().upper());

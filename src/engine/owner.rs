@@ -316,7 +316,11 @@ impl Engine {
             Cause::AttemptEnded { step, attempt, .. } => Some((step.clone(), *attempt)),
             _ => None,
         };
+        let before = entry.run.placement();
         let refused = entry.run.apply(cause, env).is_err();
+        if entry.run.placement() != before {
+            self.rehomed(entry);
+        }
         if refused && let Some((step, attempt)) = attempt {
             let epoch = entry.run.row_epoch;
             let data = super::attempts::late(&step, attempt);
@@ -330,6 +334,13 @@ impl Engine {
             let data = bytes::Bytes::from_static(b"{\"detail\":\"the answer came after its epoch had ended; nothing of it was recorded\"}");
             entry.run.note(env.now, epoch, "invocation.late", "handler", data);
         }
+    }
+
+    /// It goes on with another deployment: what is in force there is in force for it, and what kept
+    /// it from the last one does not count.
+    fn rehomed(&self, entry: &mut Entry) {
+        entry.policy = self.catalog().policy_for(&entry.run);
+        entry.gated = false;
     }
 
     /// Messages that the journal has already are deleted by key. One whose row is not committed
@@ -381,7 +392,11 @@ impl Engine {
             return;
         }
         entry.admitted = Some(endpoint);
+        let before = entry.run.placement();
         let opened = entry.run.apply(Cause::Free { dep: deployment.id }, env);
+        if entry.run.placement() != before {
+            self.rehomed(entry);
+        }
         let open = matches!(entry.run.turn, Turn::Open { .. });
         if opened.is_err() || !open {
             entry.admitted = None;

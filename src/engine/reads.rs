@@ -1,16 +1,12 @@
 //! Reads of one run's steps, values, logs and signals, and lists of runs: only what is committed.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 
 use super::{
     Attempt, Engine, Error, JournalEntry, JournalPage, ListedRun, LogItem, Namespace, RunFilter,
     RunPage, SignalItem, SignalState, Status, StepView,
 };
-use crate::machine::{
-    DeploymentId, INLINE_VALUE, Kind, OpKind, Row, Run, RunId, StepState, Timestamp, Tried,
-};
+use crate::machine::{INLINE_VALUE, Kind, OpKind, Row, Run, RunId, StepState, Timestamp, Tried};
 use crate::store::{self, Place};
 
 /// The place of a log line within the lines of one moment has so many bits in its number.
@@ -153,12 +149,11 @@ impl Engine {
     /// Lists runs, new to old.
     pub async fn list(&self, ns: &Namespace, filter: RunFilter) -> Result<RunPage, Error> {
         let catalog = self.catalog();
-        let known: Vec<(i32, DeploymentId)> =
-            catalog.recorded.deployments.iter().map(|d| (d.id, d.public)).collect();
+        let known = catalog.recorded.deployments.iter().map(|d| (d.id, d.public));
+        let known = known.chain(catalog.recorded.pruned.iter().copied());
         let wanted: Vec<i32> = known
-            .iter()
             .filter(|(_, public)| filter.deployments.contains(public))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         if wanted.is_empty() && !filter.deployments.is_empty() {
             return Ok(RunPage::default());
@@ -182,7 +177,6 @@ impl Engine {
         let mut rows = self.store().list_runs(&filter).await?;
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let deployments: HashMap<i32, DeploymentId> = known.into_iter().collect();
         let runs: Vec<ListedRun> = rows
             .into_iter()
             .map(|row| ListedRun {
@@ -191,7 +185,7 @@ impl Engine {
                 function: row.function,
                 key: row.key,
                 generation: row.generation,
-                deployment: deployments.get(&row.dep).copied(),
+                deployment: catalog.public_of(row.dep),
                 status: Status::from_code(row.status).unwrap_or(Status::Queued),
                 attention: row.attention.and_then(|a| serde_json::from_slice(&a).ok()),
                 created_at: row.created_at,

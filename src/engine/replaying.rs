@@ -44,6 +44,17 @@ pub struct Replayed {
     pub report: Report,
 }
 
+/// What a replay needs beside what is shown of a run.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// A handler's deterministic source of chance.
+    pub seed: String,
+    /// The run that started it, and the step that did.
+    pub parent: Option<(RunId, String)>,
+    /// The input hashes of the steps of a strict function.
+    pub hashes: BTreeMap<String, String>,
+}
+
 impl Engine {
     /// Drives candidate code against a recorded run. Nothing is recorded.
     pub async fn replay(
@@ -96,16 +107,21 @@ impl Engine {
         Ok(replayed)
     }
 
-    /// The seed of a run, for its export.
-    pub async fn seed(&self, ns: &Namespace, run: RunId) -> Result<String, Error> {
-        self.with_run(ns, run, |run| run.created.seed.clone()).await
+    /// What a replay needs beside what is shown of a run, for its export.
+    pub async fn origin(&self, ns: &Namespace, run: RunId) -> Result<Origin, Error> {
+        self.with_run(ns, run, |run| Origin {
+            seed: run.created.seed.clone(),
+            parent: run.created.parent.as_ref().map(|p| (p.run, p.step.clone())),
+            hashes: run.input_hashes().clone(),
+        })
+        .await
     }
 
     // --- parts ---------------------------------------------------------------------------------
 
     async fn recorded(&self, ns: &Namespace, run: RunId) -> Result<Recorded, Error> {
         let view = self.view(ns, run).await?;
-        let seed = self.seed(ns, run).await?;
+        let Origin { seed, parent, hashes } = self.origin(ns, run).await?;
         let mut steps = Vec::new();
         let mut after = 0;
         loop {
@@ -135,6 +151,8 @@ impl Engine {
             deployment: view.deployment,
             created_at: view.created_at,
             seed,
+            parent,
+            hashes,
             tags: view.tags,
             input: view.input.unwrap_or_else(|| Bytes::from_static(b"null")),
             steps,

@@ -375,6 +375,8 @@ pub struct EndpointView {
     pub version: i64,
     /// How it stands.
     pub state: EndpointState,
+    /// No run is started there.
+    pub draining: bool,
     /// Names of the extra request headers; their values may be secrets and are not shown.
     pub headers: Vec<String>,
     /// The newest deployment.
@@ -387,33 +389,24 @@ pub struct EndpointView {
     pub updated_at: Timestamp,
 }
 
-/// One immutable registration of an endpoint.
+/// A change of an endpoint; what is none stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointPatch {
+    /// Its name.
+    pub name: Option<String>,
+    /// Where its handler is: a new deployment with the same functions.
+    pub url: Option<String>,
+    /// Extra headers that are set, and (none) that are taken away.
+    pub headers: BTreeMap<String, Option<String>>,
+}
+
+/// What a change led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeploymentView {
-    /// Its id.
-    pub id: DeploymentId,
-    /// Its endpoint.
-    pub endpoint: EndpointId,
-    /// The URL at that time.
-    pub url: String,
-    /// What the manifest says the SDK is.
-    pub sdk: Option<String>,
-    /// The handler's own version, such as a commit.
-    pub version: Option<String>,
-    /// The transports it can do.
-    pub transports: Vec<String>,
-    /// The one that this node uses now.
-    pub transport: String,
-    /// Why it is not the best of them, if it is not.
-    pub fallback: Option<String>,
-    /// Whether it can page.
-    pub pages: bool,
-    /// Names of its functions.
-    pub functions: Vec<String>,
-    /// Whether it is the endpoint's newest.
-    pub current: bool,
-    /// When it was registered.
-    pub created_at: Timestamp,
+pub enum Patched {
+    /// The endpoint as it is now.
+    Done(Box<EndpointView>),
+    /// It has changed since the version that was named, or is gone.
+    Stale,
 }
 
 /// Which deployment a run goes on with.
@@ -513,7 +506,7 @@ pub struct Registered {
     /// The endpoint.
     pub endpoint: EndpointView,
     /// Its deployment.
-    pub deployment: DeploymentView,
+    pub deployment: super::DeploymentView,
     /// The signing secret, where the gateway made one just now.
     pub secret: Option<String>,
     /// How the handler answered.

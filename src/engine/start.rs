@@ -82,6 +82,7 @@ impl Engine {
                 new => new?,
             };
             let run = new.run;
+            self.admits(&start, &new).await?;
             match self.create(new).await? {
                 CreateOutcome::Created => {
                     return Ok(Started::New(run));
@@ -96,6 +97,31 @@ impl Engine {
             }
         }
         Err(Error::busy("the run that holds this key keeps changing; try again"))
+    }
+
+    /// Refuses to start a run where none is started; what is there already is found all the same.
+    async fn admits(&self, start: &Start, new: &NewRun) -> Result<(), Error> {
+        let catalog = self.catalog();
+        let Some(deployment) = catalog.deployment(new.dep) else { return Ok(()) };
+        if !deployment.endpoint.draining {
+            return Ok(());
+        }
+        if let Some(idem) = &new.idem
+            && self.store().knows_idem(new.ns, idem).await?
+        {
+            return Ok(());
+        }
+        if let Some(key) =
+            start.key.as_deref().filter(|_| start.if_running == IfRunning::UseExisting)
+        {
+            let shard = Shard::of_key(&start.namespace.name, &start.function, key);
+            let held = self.store().run_of_key(new.ns, new.function_id, shard, key).await?;
+            if held.is_some_and(|(_, ended)| ended.is_none()) {
+                return Ok(());
+            }
+        }
+        let endpoint = deployment.endpoint.name.clone();
+        Err(Error::EndpointDraining { function: start.function.clone(), endpoint })
     }
 
     /// Another run has the key. None: it is free by now, try again.
@@ -221,6 +247,7 @@ impl Engine {
             ns: ns.id,
             function_id: function.id,
             dep: deployment.id,
+            pinned: start.deployment.is_some(),
             status: if start_at.is_some() { Status::Scheduled } else { Status::Queued }.code(),
             row: Row {
                 n: 0,

@@ -320,6 +320,16 @@ pub enum Error {
     /// No such endpoint.
     #[error("there is no endpoint {0}")]
     EndpointNotFound(EndpointId),
+    /// No run is started at the endpoint of the function.
+    #[error(
+        "endpoint `{endpoint}`, which has the function `{function}`, is draining and takes no new runs"
+    )]
+    EndpointDraining {
+        /// The function.
+        function: String,
+        /// The endpoint.
+        endpoint: String,
+    },
     /// A run with this key exists, and the start said to fail or reject.
     #[error("run {run} has the key `{key}` and is {}", status.word())]
     RunExists {

@@ -99,7 +99,7 @@ impl Engine {
             function: run.created.function.clone(),
             key: run.created.key.clone(),
             generation: run.generation,
-            deployment: self.catalog().deployment(run.dep).map(|d| d.public),
+            deployment: self.catalog().public_of(run.placement().dep),
             status,
             waiting_for,
             attention: attention_of(run, parked, status, past),
@@ -127,6 +127,12 @@ impl Engine {
     fn parked_by(&self, owner: &Owner, run: &Run) -> Attention {
         let catalog = self.catalog();
         let Some((_, deployment)) = catalog.deployment_for(run) else {
+            if run.pin.is_some() {
+                return Attention::new(
+                    "deployment-gone",
+                    "The deployment that it is pinned to is no more. Put it on another with `repin`.",
+                );
+            }
             return Attention::new(
                 "function-gone",
                 format!(

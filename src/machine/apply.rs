@@ -280,6 +280,7 @@ impl Run {
             self.unlisten();
             self.flip();
             self.next.gate = self.gate.filter(|_| self.parked);
+            self.next.placement = self.moved();
         }
         if let Some(head) = self.next.rows.first_mut().filter(|_| gated) {
             head.flags.set(Flags::GATED);
@@ -336,6 +337,7 @@ impl Run {
         }
         self.before = None;
         self.wake();
+        let moves = self.dep != dep;
         self.dep = dep;
         if self.fresh {
             self.fresh = false;
@@ -347,6 +349,8 @@ impl Run {
             if self.epoch + 1 > self.row_epoch + EPOCH_ROOM {
                 let fault = self.fault_body("epochs used up without a row");
                 Draft::new(Kind::Fault, 0).due(Some(env.past)).body(fault).put(self, env.now);
+            } else if moves {
+                self.note_move(env);
             }
             self.epoch += 1;
         }

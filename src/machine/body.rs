@@ -107,6 +107,9 @@ pub struct Noted {
     /// Input hashes of steps of a strict function that were reported first now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hashes: BTreeMap<String, String>,
+    /// It goes on with the deployment that this row names, by the rule of its function.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub moved: bool,
     /// Who moved it there, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<Act>,

@@ -183,6 +183,7 @@ impl Run {
         self.last_log = old.last_log;
         self.last_note = old.last_note;
         self.before = old.before;
+        self.placed = old.placed;
         // What still waits for events is said to wait no more when this is sealed.
         self.listening = old.listening;
         Ok(())

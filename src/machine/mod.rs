@@ -45,8 +45,8 @@ pub use outgoing::{
 };
 pub use retry::{RetryPolicy, RetrySpec};
 pub use row::{
-    Append, Attributes, Flags, HistoryEntry, Kind, LogLine, Message, MessageKind, OpKind, Row,
-    Sealed,
+    Append, Attributes, Flags, HistoryEntry, Kind, LogLine, Message, MessageKind, OpKind,
+    Placement, Row, Sealed,
 };
 pub use run::{
     AskKept, Buffered, Cancel, End, Mail, Reason, Run, Step, StepState, Turn, Unreadable,

@@ -3,7 +3,7 @@
 use super::apply::{Env, Refusal};
 use super::body::{Act, Noted, Settlement, to_bytes};
 use super::draft::Draft;
-use super::row::{Flags, Kind, Message, OpKind, Row};
+use super::row::{Flags, Kind, Message, OpKind, Placement, Row};
 use super::run::{AT_ONCE, Reason, Run, StepState, Turn};
 use super::time::Timestamp;
 
@@ -59,6 +59,25 @@ impl Run {
         let act: Act = serde_json::from_slice(&m.body).unwrap_or_default();
         let noted = Noted { pin: act.deployment, act: Some(act), ..Noted::default() };
         Draft::new(Kind::Noted, 0).body(to_bytes(&noted)).took(m).put(self, env.now);
+    }
+
+    /// It is about to be invoked on another deployment than before: that is recorded first, so that
+    /// whoever asks which deployments are needed, and a new owner, knows of it.
+    pub(super) fn note_move(&mut self, env: &Env<'_>) {
+        let noted = Noted { moved: true, ..Noted::default() };
+        Draft::new(Kind::Noted, 0).body(to_bytes(&noted)).put(self, env.now);
+    }
+
+    /// Which deployment it needs, if that is not what the database tells; from now on it will.
+    pub(super) fn moved(&mut self) -> Option<Placement> {
+        let place = self.placement();
+        (self.placed.replace(place) != Some(place)).then_some(place)
+    }
+
+    /// Which deployment it needs.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        Placement { dep: self.pin.unwrap_or(self.dep), pinned: self.pin.is_some() }
     }
 
     /// An ended run goes on: failed steps are taken back, the others stay.

@@ -299,6 +299,8 @@ pub struct Append {
     pub drained: i32,
     /// Where it parks the run: what keeps the run out of memory, if something does.
     pub gate: Option<i64>,
+    /// Which deployment has the run after this append, where that is not what is recorded.
+    pub placement: Option<Placement>,
     /// Custom status and tags after this append, where it changed them.
     pub attributes: Option<Attributes>,
     /// Lines for the run's log.
@@ -307,6 +309,15 @@ pub struct Append {
     pub history: Vec<HistoryEntry>,
     /// What is to be said to other runs because of these rows.
     pub outbox: Vec<Outgoing>,
+}
+
+/// Which deployment a run needs, for those who ask whether one is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// The one that it is pinned to by hand, else the one that it was last invoked on.
+    pub dep: i32,
+    /// Whether it is pinned by hand.
+    pub pinned: bool,
 }
 
 /// What lists show and search of a run beside its columns.

@@ -14,7 +14,7 @@ use super::carried::Recent;
 use super::id::{MessageId, RunId};
 use super::op::Ask;
 use super::outgoing::Close;
-use super::row::{Append, Flags, Kind, MessageKind, OpKind, Row};
+use super::row::{Append, Flags, Kind, MessageKind, OpKind, Placement, Row};
 use super::shown::Shown;
 use super::talk::{Heard, Talk};
 use super::time::Timestamp;
@@ -263,6 +263,9 @@ pub struct Run {
     pub dep: i32,
     /// The deployment that it is to stay on, whatever is newest.
     pub pin: Option<i32>,
+    /// Which deployment has it as far as the database tells, or will with what is on its way there;
+    /// none: that is not known.
+    pub placed: Option<Placement>,
     /// Input hashes of the steps of a strict function.
     pub(super) hashes: BTreeMap<String, String>,
     /// All steps by id.
@@ -422,6 +425,7 @@ impl Run {
             row_epoch: row.epoch,
             dep: row.dep,
             pin: created.pin,
+            placed: Some(Placement { dep: row.dep, pinned: created.pin.is_some() }),
             hashes: BTreeMap::new(),
             steps: HashMap::new(),
             pending: BTreeMap::new(),
@@ -475,8 +479,9 @@ impl Run {
     }
 
     /// The run that `rows` add up to, as a new owner finds it. `parked` and `closing` are the
-    /// database's flags. The owner sets `drained` to the counter of accepted messages that it
-    /// read in the same snapshot, and drains what is left in the inbox before anything else.
+    /// database's flags. The owner sets `drained` to the counter of accepted messages and `placed`
+    /// to the place that it read in the same snapshot, and drains what is left in the inbox before
+    /// anything else.
     pub fn recover(
         id: RunId,
         ns: i32,
@@ -512,6 +517,7 @@ impl Run {
         }
         run.forget_settled_listeners();
         run.fresh = true;
+        run.placed = None;
         run.parked = parked;
         run.was_parked = parked;
         run.closing = closing;

@@ -10,6 +10,12 @@ use super::row::{Flags, Kind};
 use super::run::Run;
 
 impl Run {
+    /// The input hashes of its steps, if its function is strict.
+    #[must_use]
+    pub const fn input_hashes(&self) -> &BTreeMap<String, String> {
+        &self.hashes
+    }
+
     /// Why nothing of the answer may be recorded: a step whose recorded input was another.
     pub(super) fn other_input(&self, answer: &Answer, env: &Env<'_>) -> Option<Attention> {
         let changed = |op: &Op| {

@@ -139,7 +139,7 @@ impl Replay {
                 created_at: run.created_at,
                 seed: &run.seed,
                 tags: &run.tags,
-                parent: None,
+                parent: run.parent.as_ref().map(|(parent, step)| (*parent, step.as_str())),
             },
             turn: Turn {
                 id,
@@ -236,6 +236,15 @@ impl Replay {
                 step: Some(id.to_owned()),
                 expected: format!("{} {id}", was.word()),
                 got: format!("{} {id}", kind.word()),
+            });
+        }
+        if let Op::Run { input_hash: Some(got), .. } = op
+            && let Some(expected) = self.recorded.hashes.get(id).filter(|hash| *hash != got)
+        {
+            return Err(Divergence {
+                step: Some(id.to_owned()),
+                expected: format!("run {id} with input_hash {expected}"),
+                got: format!("run {id} with input_hash {got}"),
             });
         }
         if self.known.contains_key(id) {

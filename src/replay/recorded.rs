@@ -27,6 +27,10 @@ pub struct Recorded {
     pub created_at: Timestamp,
     /// A handler's deterministic source of chance.
     pub seed: String,
+    /// The run that started it, and the step that did.
+    pub parent: Option<(RunId, String)>,
+    /// The input hashes of the steps of a strict function.
+    pub hashes: BTreeMap<String, String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
     /// Its input.
@@ -83,8 +87,18 @@ struct Document {
     stepwell_export: u32,
     #[serde(default)]
     seed: String,
+    #[serde(default)]
+    parent: Option<Parent>,
+    #[serde(default)]
+    input_hashes: BTreeMap<String, String>,
     run: Head,
     journal: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Parent {
+    run: RunId,
+    step: String,
 }
 
 #[derive(Deserialize)]
@@ -148,6 +162,8 @@ impl Recorded {
             deployment: run.deployment,
             created_at: run.created_at,
             seed: document.seed,
+            parent: document.parent.map(|p| (p.run, p.step)),
+            hashes: document.input_hashes,
             tags: run.tags,
             input: bytes(&run.input),
             steps: document.journal.into_iter().map(step).collect::<Result<_, _>>()?,

@@ -92,7 +92,8 @@ on conflict (shard, run_id, n) do nothing returning run_id"
 ///   the same, so the two never deadlock, and the inbox counter read here is the latest.
 /// - `gate`: a gated append wins only if every accepted message was drained; -1 ends regardless.
 /// - `rest` has no conflict clause: a clash behind a head that won is a bug and must be loud.
-/// - All further branches are driven by rows that won; attributes ride on an append's last row.
+/// - All further branches are driven by rows that won; attributes and placement ride on an append's
+///   last row.
 /// - `changed` leaves out runs that end here: one statement cannot change a row twice.
 /// - `$rest` says which rows behind the head go into the same table, `$more` what else is done.
 macro_rules! full {
@@ -102,9 +103,9 @@ macro_rules! full {
   select * from unnest($1::int2[],$2::uuid[],$3::int4[],$4::int4[],$5::int2[],$6::int2[],$7::int4[],
       $8::int4[],$9::int4[],$10::int4[],$11::int4[],$12::int4[],$13::timestamptz[],
       $14::timestamptz[],$15::uuid[],$16::text[],$17::bytea[],$18::int4[],$19::int4[],$20::bool[],
-      $21::text[],$22::bytea[],$40::int8[])
+      $21::text[],$22::bytea[],$40::int8[],$50::int4[],$51::bool[])
     as t(shard,run_id,first,n,kind,flags,seq,epoch,cp,ms,dep,ns,at,due,ref,step,body,pos,drained,
-         touches,tags,custom,gate)),
+         touches,tags,custom,gate,placed,pinned)),
 e as materialized (select shard, run_id, flags, drained from u where touches),
 touch as materialized (
   select a.run_id, e.flags, e.drained, a.inbox from e join run_active a using (shard, run_id)
@@ -123,8 +124,10 @@ rest as (
    where n > first and (run_id in (select run_id from head)) is true", $rest, "
    order by shard, run_id, n),
 won as materialized (
-  select shard, run_id, n, kind, flags, dep, at, due, pos, tags, custom, gate from u
-   where (pos > 0 or flags & 44 <> 0 or kind in (18, 19) or kind >= 100 or tags is not null)
+  select shard, run_id, n, kind, flags, dep, at, due, pos, tags, custom, gate, placed, pinned
+    from u
+   where (pos > 0 or flags & 44 <> 0 or kind in (18, 19) or kind >= 100 or tags is not null
+          or placed is not null)
      and (run_id in (select run_id from head)) is true),
 took as (
   delete from inbox i using won w
@@ -140,9 +143,10 @@ change as materialized (
          max(n) filter (where kind = 19) as generation,
          count(*) filter (where kind = 19)::int as continued,
          max(tags) as tags,
-         (array_agg(custom) filter (where tags is not null))[1] as custom
+         (array_agg(custom) filter (where tags is not null))[1] as custom,
+         max(placed) as placed, bool_or(pinned) as pinned
     from won
-   where (flags & 44 <> 0 or kind in (18, 19) or tags is not null)
+   where (flags & 44 <> 0 or kind in (18, 19) or tags is not null or placed is not null)
      and (run_id in (select run_id from ends)) is not true
    group by 1, 2 order by 1, 2),
 changed as (
@@ -157,11 +161,13 @@ changed as (
          generation = a.generation + c.continued,
          home = case when c.continued > 0 then 1 else a.home end,
          tags = case when c.tags is null then a.tags else nullif(c.tags::jsonb, '{}') end,
-         custom_status = case when c.tags is null then a.custom_status else c.custom end
+         custom_status = case when c.tags is null then a.custom_status else c.custom end,
+         dep = coalesce(c.placed, a.dep), pinned = coalesce(c.pinned, a.pinned)
     from change c where a.shard = c.shard and a.run_id = c.run_id),
 gone as (
   delete from run_active a using ends e where a.shard = e.shard and a.run_id = e.run_id
-  returning a.run_id, a.created_at, e.at, a.ns, a.fn, coalesce(nullif(e.dep, 0), a.dep) as dep,
+  returning a.run_id, a.created_at, e.at, a.ns, a.fn,
+            case when a.pinned then a.dep else coalesce(nullif(e.dep, 0), a.dep) end as dep,
             e.n, a.base_n, a.gen_n, a.generation, a.shard, a.home, e.kind, a.key, a.parent, a.schedule,
             case when e.tags is null then a.tags else nullif(e.tags::jsonb, '{}') end as tags,
             case when e.tags is null then a.custom_status else e.custom end as custom),
@@ -242,6 +248,7 @@ over as (
 /// Whether the append changes or reads the run's row in `run_active`.
 fn touches(s: &Sealed) -> bool {
     s.append.attributes.is_some()
+        || s.append.placement.is_some()
         || s.append.rows.iter().any(|r| {
             r.flags.0 & (Flags::PARK | Flags::HOT | Flags::CLOSING | Flags::GATED) != 0
                 || r.kind.ends()
@@ -345,10 +352,10 @@ impl Lane {
             .bind(rows().map(|(_, r)| r.step.as_str()).bind_iter())
             .bind(rows().map(|(_, r)| r.body.as_deref().map(Raw)).bind_iter());
         if !plain {
-            // Attributes ride on the last row, which is where an end is.
-            let attributes = |s: &Sealed, r: &Row| s.append.rows.last().is_some_and(|l| l.n == r.n);
-            let attributes =
-                |(s, r)| if attributes(s, r) { s.append.attributes.as_ref() } else { None };
+            // Attributes and placement ride on the last row, which is where an end is.
+            let last = |s: &Sealed, r: &Row| s.append.rows.last().is_some_and(|l| l.n == r.n);
+            let attributes = |(s, r)| if last(s, r) { s.append.attributes.as_ref() } else { None };
+            let placed = |(s, r): (&Sealed, &Row)| s.append.placement.filter(|_| last(s, r));
             let logs = || {
                 let of = |s: &'_ &Sealed| s.append.logs.len();
                 batch.iter().flat_map(move |s| (0..of(s)).map(move |i| (*s, i, &s.append.logs[i])))
@@ -398,7 +405,9 @@ impl Lane {
                 .bind(said().map(|(_, o)| o.kind as i16).bind_iter())
                 .bind(said().map(|(_, o)| o.to.map(RunId::uuid)).bind_iter())
                 .bind(said().map(|(s, _)| Ts(said_at(s))).bind_iter())
-                .bind(said().map(|(_, o)| Raw(&o.body)).bind_iter());
+                .bind(said().map(|(_, o)| Raw(&o.body)).bind_iter())
+                .bind(rows().map(placed).map(|p| p.map(|p| p.dep)).bind_iter())
+                .bind(rows().map(placed).map(|p| p.map(|p| p.pinned)).bind_iter());
         }
         for row in heard(SILENCE, query.fetch_all(&mut self.conn)).await? {
             won.insert(row.try_get::<Uuid, _>(0)?.into());

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::error::{Error, Result};
 use super::health::FORGET;
 use super::wire::{self, Raw, Ts};
-use super::{Store, wire::INFINITY};
+use super::{Store, register, wire::INFINITY};
 use crate::machine::{DeploymentId, EndpointId, Timestamp};
 
 /// A namespace.
@@ -39,6 +39,8 @@ pub struct Endpoint {
     pub headers: BTreeMap<String, String>,
     /// No invocation is sent while true.
     pub disabled: bool,
+    /// No run is started here while true.
+    pub draining: bool,
     /// Grows with every change.
     pub version: i32,
     /// Live signing secrets (`whsec_…`), the newest first.
@@ -90,8 +92,10 @@ pub struct Catalog {
     pub namespaces: Vec<NamespaceRow>,
     /// By number.
     pub endpoints: Vec<Endpoint>,
-    /// By number.
+    /// By number, without those that were pruned.
     pub deployments: Vec<Deployment>,
+    /// The number and the id of those.
+    pub pruned: Vec<(i32, DeploymentId)>,
     /// By number.
     pub functions: Vec<FunctionRow>,
 }
@@ -99,29 +103,47 @@ pub struct Catalog {
 /// A change of an endpoint; what is none stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndpointChange {
-    /// Where invocations go.
-    pub url: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Where invocations go: a new deployment, of what the one before had.
+    pub address: Option<Address>,
     /// Extra headers, all of them.
     pub headers: Option<BTreeMap<String, String>>,
     /// Whether nothing is sent.
     pub disabled: Option<bool>,
+    /// Whether no run is started there.
+    pub draining: Option<bool>,
+}
+
+/// The same functions at another address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Where invocations go.
+    pub url: String,
+    /// What is there, JSON.
+    pub manifest: Vec<u8>,
+    /// The id of the deployment, if it is new.
+    pub deployment: DeploymentId,
 }
 
 pub(super) const VERSION: &str = "select config_version from cluster";
 pub(super) const NAMESPACES: &str = "select id, name from namespaces order by id";
 pub(super) const ENDPOINTS: &str = "select id, public_id, ns, name, url, headers::text as headers,
-       disabled, version, created_at, updated_at from endpoints where deleted_at is null order by id";
+       disabled, draining, version, created_at, updated_at from endpoints where deleted_at is null order by id";
 pub(super) const SECRETS: &str = "select endpoint_id, secret, expires_at from secrets
  where expires_at > now() order by endpoint_id, id desc";
 pub(super) const DEPLOYMENTS: &str = "select id, public_id, endpoint_id, url, manifest, created_at
-  from deployments order by id";
+  from deployments where pruned_at is null order by id";
+pub(super) const PRUNED: &str =
+    "select id, public_id from deployments where pruned_at is not null order by id";
 pub(super) const FUNCTIONS: &str =
     "select id, ns, name, endpoint_id, dep from functions order by id";
 
 pub(super) const BUMP: &str = "update cluster set config_version = config_version + 1";
 pub(super) const UPDATE: &str = "update endpoints
    set url = coalesce($3, url), headers = coalesce($4::text::jsonb, headers),
-       disabled = coalesce($5, disabled), version = version + 1, updated_at = now()
+       disabled = coalesce($5, disabled), draining = coalesce($7, draining),
+       name = coalesce($8, name), version = version + 1, updated_at = now()
  where public_id = $1 and ns = $2 and deleted_at is null and ($6::int4 is null or version = $6)
 returning id, version";
 pub(super) const DELETE: &str = "update endpoints
@@ -130,7 +152,8 @@ pub(super) const DELETE: &str = "update endpoints
 returning id";
 pub(super) const UNHOST: &str = "with f as (
   update functions set endpoint_id = null, dep = null where endpoint_id = $1),
-s as (delete from secrets where endpoint_id = $1)
+s as (delete from secrets where endpoint_id = $1),
+d as (update deployments set pruned_at = now() where endpoint_id = $1 and pruned_at is null)
 delete from endpoint_health where endpoint_id = $1";
 pub(super) const LOCK: &str = "select id from endpoints
  where public_id = $1 and ns = $2 and deleted_at is null for update";
@@ -139,6 +162,8 @@ pub(super) const ROTATE: &str = "with old as (
   update secrets set expires_at = case when expires_at = 'infinity' then $3 else least(expires_at, now()) end
    where endpoint_id = $1 and expires_at > now())
 insert into secrets (endpoint_id, secret) values ($1, $2)";
+/// What an endpoint hosts it hosts with one deployment.
+pub(super) const REHOST: &str = "update functions set dep = $2 where endpoint_id = $1";
 pub(super) const EXISTS: &str = "select version from endpoints
  where public_id = $1 and ns = $2 and deleted_at is null";
 
@@ -162,6 +187,7 @@ fn endpoint(row: &PgRow, secrets: &mut Secrets) -> Result<Endpoint> {
         headers: serde_json::from_str(headers)
             .map_err(|e| Error::corrupt(format!("headers of endpoint {id}: {e}")))?,
         disabled: row.try_get("disabled")?,
+        draining: row.try_get("draining")?,
         version: row.try_get("version")?,
         secrets,
         old_until,
@@ -214,9 +240,13 @@ impl Store {
         }
         let endpoints = sqlx::query(ENDPOINTS).fetch_all(&mut *tx).await?;
         let deployments = sqlx::query(DEPLOYMENTS).fetch_all(&mut *tx).await?;
+        let pruned = sqlx::query(PRUNED).fetch_all(&mut *tx).await?;
         let functions = sqlx::query(FUNCTIONS).fetch_all(&mut *tx).await?;
         let namespaces = sqlx::query(NAMESPACES).fetch_all(&mut *tx).await?;
         tx.commit().await?;
+        let gone = |row: &PgRow| -> Result<(i32, DeploymentId)> {
+            Ok((row.try_get("id")?, row.try_get::<Uuid, _>("public_id")?.into()))
+        };
         let namespace = |row: &PgRow| -> Result<NamespaceRow> {
             Ok(NamespaceRow { id: row.try_get("id")?, name: row.try_get("name")? })
         };
@@ -228,6 +258,7 @@ impl Store {
                 .map(|row| endpoint(row, &mut secrets))
                 .collect::<Result<_>>()?,
             deployments: deployments.iter().map(deployment).collect::<Result<_>>()?,
+            pruned: pruned.iter().map(gone).collect::<Result<_>>()?,
             functions: functions.iter().map(function).collect::<Result<_>>()?,
         })
     }
@@ -242,19 +273,26 @@ impl Store {
         change: &EndpointChange,
     ) -> Result<Option<i32>> {
         let mut tx = self.begin("begin").await?;
+        // First, as in a registration, so that changes follow one another.
+        sqlx::query(BUMP).execute(&mut *tx).await?;
         let updated = sqlx::query(UPDATE)
             .bind(endpoint.uuid())
             .bind(ns)
-            .bind(change.url.as_deref())
+            .bind(change.address.as_ref().map(|a| a.url.as_str()))
             .bind(change.headers.as_ref().map(headers_json))
             .bind(change.disabled)
             .bind(if_match)
+            .bind(change.draining)
+            .bind(change.name.as_deref())
             .fetch_optional(&mut *tx)
             .await?;
         let Some(updated) = updated else { return Ok(None) };
         let id: i32 = updated.try_get("id")?;
+        if let Some(Address { url, manifest, deployment }) = &change.address {
+            let (dep, _) = register::deploy(&mut tx, ns, id, url, manifest, *deployment).await?;
+            sqlx::query(REHOST).bind(id).bind(dep).execute(&mut *tx).await?;
+        }
         sqlx::query(FORGET).bind(id).execute(&mut *tx).await?;
-        sqlx::query(BUMP).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(Some(updated.try_get("version")?))
     }
@@ -266,7 +304,7 @@ impl Store {
     }
 
     /// Deletes an endpoint if it is still at the version given: its functions are hosted by
-    /// nobody, its secrets and health are gone, its deployments stay for the runs that know them.
+    /// nobody, its secrets and health are gone, its deployments are pruned.
     /// Returns whether it did.
     pub async fn delete_endpoint(
         &self,

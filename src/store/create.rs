@@ -57,6 +57,8 @@ pub struct NewRun {
     pub function_id: i32,
     /// The deployment that it starts on, for row 0 too.
     pub dep: i32,
+    /// Whether it was put there by name, and goes on with no other.
+    pub pinned: bool,
     /// Its status for lists.
     pub status: i16,
     /// Row 0, `created`; its `ref` is the parent. Its `dep`, `seq`, `cp`, `ms` and `pos` are not read.
@@ -99,9 +101,9 @@ macro_rules! head {
   select * from unnest($1::int2[],$2::uuid[],$3::int4[],$4::int4[],$5::int4[],$6::int2[],$7::int2[],
       $8::int4[],$9::timestamptz[],$10::timestamptz[],$11::uuid[],$12::text[],$13::bytea[],
       $14::timestamptz[],$15::text[],$16::text[],$17::int4[],$18::int2[],$19::int2[],$20::text[],
-      $21::bytea[],$22::timestamptz[])
+      $21::bytea[],$22::timestamptz[],$32::bool[])
     as t(shard,run_id,ns,fn,dep,status,flags,epoch,at,due,ref,step,body,wake_at,tags,key,inbox,
-         if_closed,idem_shard,idem_key,idem_hash,idem_expires)),
+         if_closed,idem_shard,idem_key,idem_hash,idem_expires,pinned)),
 "
     };
 }
@@ -114,8 +116,9 @@ macro_rules! write {
   on conflict (shard, run_id, n) do nothing returning run_id),
 a as (
   insert into run_active (shard,run_id,ns,fn,dep,status,status_at,created_at,wake_at,tags,key,inbox,
-                          parent)
-  select shard,run_id,ns,fn,dep,status,at,at,wake_at,nullif(tags::jsonb, '{}'),key,inbox,ref from ok
+                          parent,pinned)
+  select shard,run_id,ns,fn,dep,status,at,at,wake_at,nullif(tags::jsonb, '{}'),key,inbox,ref,pinned
+    from ok
    where (run_id in (select run_id from j)) is true order by shard, run_id),
 m as (
   insert into inbox (shard,run_id,ns,pos,msg_id,kind,name,body,at)
@@ -285,7 +288,8 @@ async fn create_once(
         .bind(messages().map(|(_, m, _)| m.kind as i16).bind_iter())
         .bind(messages().map(|(_, m, _)| m.name.as_str()).bind_iter())
         .bind(messages().map(|(_, m, _)| Raw(&m.body)).bind_iter())
-        .bind(messages().map(|(_, m, _)| Ts(m.at)).bind_iter());
+        .bind(messages().map(|(_, m, _)| Ts(m.at)).bind_iter())
+        .bind(all().map(|r| r.pinned).bind_iter());
     let rows = heard(SILENCE, query.fetch_all(&mut *conn)).await?;
     let mut told = HashMap::with_capacity(rows.len());
     for row in rows {

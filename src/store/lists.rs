@@ -130,6 +130,9 @@ pub(super) const LIVE_OF: &str =
 pub(super) const RUN_OF_KEY: &str = "select run_id, status from run_keys
  where shard = $1 and ns = $2 and fn = $3 and key = $4";
 
+pub(super) const KNOWS_IDEM: &str = "select exists (select from idem
+ where shard = $1 and ns = $2 and key = $3 and expires_at > now())";
+
 /// None where there is nothing to filter by.
 fn given<T>(values: &[T]) -> Option<&[T]> {
     (!values.is_empty()).then_some(values)
@@ -211,6 +214,12 @@ impl Store {
     pub async fn live_runs_of(&self, functions: &[i32], limit: i64) -> Result<Vec<RunId>> {
         let rows = sqlx::query(LIVE_OF).bind(functions).bind(limit);
         rows.fetch_all(&self.pool).await?.iter().map(wire::run_id).collect()
+    }
+
+    /// Whether a request with this idempotency key was accepted.
+    pub async fn knows_idem(&self, ns: i32, idem: &super::Idem) -> Result<bool> {
+        let query = sqlx::query_scalar(KNOWS_IDEM).bind(idem.shard.column()).bind(ns);
+        Ok(query.bind(idem.key.as_str()).fetch_one(&self.pool).await?)
     }
 
     /// Who has a run key, and how it ended (none: it lives).

@@ -9,7 +9,7 @@ use sqlx::postgres::PgBindIterExt as _;
 use super::error::Result;
 use super::wire::{self, MINUS_INFINITY, journal_columns};
 use super::{Lane, Store};
-use crate::machine::{Message, Row, RunId, Sealed, Timestamp};
+use crate::machine::{Message, Placement, Row, RunId, Sealed, Timestamp};
 
 /// A run as it is recorded.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Loaded {
     pub ns: i32,
     /// Its function.
     pub function_id: i32,
+    /// Which deployment has it.
+    pub placement: Placement,
     /// Where its journal is: 0 the week's table, 1 `journal_long`.
     pub home: i16,
     /// From 1.
@@ -52,12 +54,12 @@ pub struct Loaded {
 
 pub(super) const STANDING: &str =
     "with u as (select * from unnest($1::int2[], $2::uuid[]) as t(shard, run_id))
-select a.run_id, a.ns, a.fn, a.home, a.generation, a.base_n, a.inbox, a.closing, a.wake_at, a.gate,
+select a.run_id, a.ns, a.fn, a.dep, a.pinned, a.home, a.generation, a.base_n, a.inbox, a.closing, a.wake_at, a.gate,
        a.created_at, a.key, a.tags::text as tags, a.custom_status,
        null::int2 as status, null::timestamptz as ended_at
   from u join run_active a using (shard, run_id)
 union all
-select d.run_id, d.ns, d.fn, d.home, d.generation, d.base_n, 0, true, '-infinity', null::int8,
+select d.run_id, d.ns, d.fn, d.dep, false, d.home, d.generation, d.base_n, 0, true, '-infinity', null::int8,
        d.created_at, d.key, d.tags::text, d.custom_status, d.status, d.ended_at
   from u join run_done d using (shard, run_id)";
 
@@ -104,6 +106,7 @@ impl Store {
                 run,
                 ns: row.try_get("ns")?,
                 function_id: row.try_get("fn")?,
+                placement: Placement { dep: row.try_get("dep")?, pinned: row.try_get("pinned")? },
                 home: row.try_get("home")?,
                 generation: row.try_get("generation")?,
                 base_n: row.try_get("base_n")?,

@@ -7,6 +7,7 @@ mod append;
 mod audit;
 mod catalog;
 mod create;
+mod deployments;
 mod error;
 mod events;
 mod health;
@@ -39,8 +40,11 @@ use sqlx::{Postgres, Transaction};
 
 pub use accept::{Accept, Accepted};
 pub use audit::Finding;
-pub use catalog::{Catalog, Deployment, Endpoint, EndpointChange, FunctionRow, NamespaceRow};
+pub use catalog::{
+    Address, Catalog, Deployment, Endpoint, EndpointChange, FunctionRow, NamespaceRow,
+};
 pub use create::{CreateOutcome, Idem, IfClosed, NewKey, NewRun};
+pub use deployments::{Needing, Population, Resident};
 pub use error::{Error, Result};
 pub use events::{EventFilter, EventMatch, EventRow, NewEvent, Published, Queued, Wait};
 pub use health::{Health, Ticket};

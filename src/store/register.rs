@@ -65,11 +65,11 @@ returning id, public_id, version";
 
 pub(super) const SECRET: &str = "insert into secrets (endpoint_id, secret) values ($1, $2)";
 
-/// The update changes nothing: it makes the statement return the row that is there.
+/// What was there before is there again.
 pub(super) const DEPLOYMENT: &str = "insert into deployments as d
     (public_id, ns, endpoint_id, url, manifest, content_hash)
 values ($1, $2, $3, $4, $5, $6)
-on conflict (endpoint_id, content_hash) do update set url = d.url
+on conflict (endpoint_id, content_hash) do update set pruned_at = null
 returning id, public_id";
 
 pub(super) const MOVED: &str = "select name from functions
@@ -84,14 +84,32 @@ on conflict (ns, name) do update set endpoint_id = excluded.endpoint_id, dep = e
 pub(super) const DROPPED: &str = "update functions set endpoint_id = null, dep = null
  where endpoint_id = $1 and not (name = any($2::text[]))";
 
+/// The deployment of an endpoint that has this content, a new one if none has: its number and id.
+pub(super) async fn deploy(
+    tx: &mut sqlx::PgConnection,
+    ns: i32,
+    endpoint: i32,
+    url: &str,
+    manifest: &[u8],
+    fresh: DeploymentId,
+) -> Result<(i32, DeploymentId)> {
+    let content = Sha256::new().chain_update(url).chain_update([0]).chain_update(manifest);
+    let row = sqlx::query(DEPLOYMENT)
+        .bind(fresh.uuid())
+        .bind(ns)
+        .bind(endpoint)
+        .bind(url)
+        .bind(Raw(manifest))
+        .bind(content.finalize().as_slice())
+        .fetch_one(tx)
+        .await?;
+    let public = row.try_get::<uuid::Uuid, _>("public_id")?;
+    Ok((row.try_get("id")?, DeploymentId::from(public)))
+}
+
 impl Store {
     /// Registers an endpoint. The same content again changes nothing but the endpoint's version.
     pub async fn register(&self, new: &Registration) -> Result<Registered> {
-        let content = Sha256::new()
-            .chain_update(&new.url)
-            .chain_update([0])
-            .chain_update(&new.manifest)
-            .finalize();
         let mut tx = self.begin("begin").await?;
         // First, so that concurrent registrations follow one another.
         sqlx::query(BUMP).execute(&mut *tx).await?;
@@ -115,17 +133,8 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
         }
-        let row = sqlx::query(DEPLOYMENT)
-            .bind(new.deployment.uuid())
-            .bind(new.ns)
-            .bind(endpoint_id)
-            .bind(new.url.as_str())
-            .bind(Raw(&new.manifest))
-            .bind(content.as_slice())
-            .fetch_one(&mut *tx)
-            .await?;
-        let deployment_id: i32 = row.try_get("id")?;
-        let deployment = DeploymentId::from(row.try_get::<uuid::Uuid, _>("public_id")?);
+        let (deployment_id, deployment) =
+            deploy(&mut tx, new.ns, endpoint_id, &new.url, &new.manifest, new.deployment).await?;
         let moved = sqlx::query_scalar(MOVED)
             .bind(new.ns)
             .bind(&new.functions)

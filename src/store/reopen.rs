@@ -51,9 +51,10 @@ pub(super) const ROW_LONG: &str = row!("journal_long");
 /// Its counter of messages goes on after those that the journal has taken, and the one of this act.
 pub(super) const LIVE: &str =
     "insert into run_active (run_id, created_at, wake_at, ns, fn, dep, inbox,
-    base_n, gen_n, generation, shard, home, status, status_at, key, parent, schedule, tags, custom_status)
+    base_n, gen_n, generation, shard, home, status, status_at, key, parent, schedule, tags, custom_status,
+    pinned)
 select run_id, created_at, '-infinity', ns, fn, dep, $3, base_n, gen_n, generation, shard, home, 1, $4,
-       key, parent, schedule, tags, custom_status
+       key, parent, schedule, tags, custom_status, $5
   from run_done where shard = $1 and run_id = $2";
 
 pub(super) const GONE: &str = "delete from run_done where shard = $1 and run_id = $2";
@@ -116,7 +117,15 @@ impl Store {
         }
         let inbox = taken.saturating_add(1);
         let at = Ts(message.at);
-        sqlx::query(LIVE).bind(shard).bind(id).bind(inbox).bind(at).execute(&mut *tx).await?;
+        let pinned = sealed.append.placement.is_some_and(|p| p.pinned);
+        sqlx::query(LIVE)
+            .bind(shard)
+            .bind(id)
+            .bind(inbox)
+            .bind(at)
+            .bind(pinned)
+            .execute(&mut *tx)
+            .await?;
         sqlx::query(GONE).bind(shard).bind(id).execute(&mut *tx).await?;
         sqlx::query(TOLD)
             .bind(shard)

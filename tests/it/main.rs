@@ -44,6 +44,7 @@ mod tasks;
 mod traces;
 mod transports;
 mod two_nodes;
+mod versions;
 mod watching;
 mod ways_out;
 mod zombie;

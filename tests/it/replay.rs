@@ -287,3 +287,48 @@ async fn an_export_is_replayed_by_the_command_line_alone() {
     let (code_, report) = replayed().await;
     assert_eq!((code_, &report["removed"]), (Some(1), &json!(["nap", "b"])), "{report}");
 }
+
+// P8.11
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_shows_the_parent_and_compares_the_inputs_of_strict_functions() {
+    let g = Gateway::start().await;
+    let work = |hash: &'static str| {
+        move |it: &Value| {
+            if it["function"] == "parent" {
+                return if settled(it, "kid") {
+                    json!({"result": it["steps"]["kid"]["value"]})
+                } else {
+                    json!({"ops": [{"op": "invoke", "id": "kid", "function": "child"}]})
+                };
+            }
+            let charge = json!({"op": "run", "id": "charge", "value": 1, "input_hash": hash});
+            json!({"ops": [charge], "result": it["run"]["parent"]})
+        }
+    };
+    let functions = json!([{"name": "parent"}, {"name": "child", "strict": true}]);
+    let manifest = json!({"protocol": [1, 1], "functions": functions});
+    let handler = Handler::serve(move |_| manifest.clone()).await;
+    g.post("/v1/endpoints", json!({"name": "test", "url": handler.url, "secret": SECRET})).await;
+    handler.now(work("a1"));
+    let parent = g.run("parent", json!({})).await;
+    let shown = g.status(&parent, "completed").await["output"].clone();
+    assert_eq!(shown, json!({"run": parent, "step": "kid"}));
+    let children = g.get(&format!("/v1/runs?parent={parent}")).await;
+    let child = children["data"][0]["id"].as_str().expect("an id").to_owned();
+
+    let candidate = Handler::serve(work("a1")).await;
+    let report = replay(&g, &child, &candidate).await;
+    assert_eq!(report["divergence"], Value::Null, "{report}");
+    assert_eq!(candidate.invocations()[0]["run"]["parent"], shown);
+    candidate.now(work("b2"));
+    let expected = json!({"step": "charge", "expected": "run charge with input_hash a1",
+        "got": "run charge with input_hash b2"});
+    assert_eq!(replay(&g, &child, &candidate).await["divergence"], expected);
+    // An export knows of both.
+    let (_, _, export) = g.raw("GET", &format!("/v1/runs/{child}/export"), &[], None).await;
+    let recorded = stepwell::replay::Recorded::from_export(&export).expect("an export");
+    assert_eq!(recorded.hashes["charge"], "a1");
+    let (run, step) = recorded.parent.expect("a parent");
+    assert_eq!((run.to_string(), step), (parent, "kid".to_owned()));
+    g.close().await;
+}

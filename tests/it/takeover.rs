@@ -78,6 +78,7 @@ impl Population {
             ns: 1,
             function_id: self.function_id,
             dep: self.dep,
+            pinned: false,
             status: 3,
             row: Row { body, dep: self.dep, ..row(0, Kind::Created, self.now) },
             wake_at: None,

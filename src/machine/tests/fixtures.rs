@@ -51,6 +51,7 @@ pub(super) struct Db {
     pub closing: bool,
     pub wake: Wake,
     pub attributes: Option<Attributes>,
+    pub placement: Placement,
     /// Every message that was accepted, repeats once.
     pub ever: Vec<(Uuid, MessageKind)>,
     /// What was said to others, and is not delivered yet.
@@ -109,6 +110,7 @@ impl Db {
         if let Some(attributes) = &a.attributes {
             self.attributes = Some(attributes.clone());
         }
+        self.placement = a.placement.unwrap_or(self.placement);
         let flips = |r: &&Row| r.flags.0 & (Flags::PARK | Flags::HOT | Flags::CLOSING) != 0;
         if let Some(flip) = a.rows.iter().rev().find(flips) {
             let parked = flip.flags.has(Flags::PARK);
@@ -169,6 +171,8 @@ pub(super) struct World {
     pub policy: Policy,
     pub limits: Limits,
     pub jitter: f64,
+    /// The newest deployment.
+    pub dep: i32,
     /// Every exchange in the order of sending.
     pub sent: Vec<Sent>,
     /// Accepted while the next append is on its way.
@@ -243,6 +247,7 @@ impl World {
             closing: false,
             wake,
             attributes: None,
+            placement: Placement { dep: 1, pinned: false },
             ever: vec![],
             outbox: vec![],
             said: vec![],
@@ -256,6 +261,7 @@ impl World {
             policy: Policy::default(),
             limits: Limits::default(),
             jitter: 0.0,
+            dep: 1,
             sent: vec![],
             arriving: vec![],
             out: vec![],
@@ -312,7 +318,8 @@ impl World {
                 self.out.push(due);
             }
             if self.run.wants_exchange(self.env().past) {
-                assert_eq!(self.cause(Cause::Free { dep: 1 }), Ok(()));
+                let dep = self.run.pin.unwrap_or(self.dep);
+                assert_eq!(self.cause(Cause::Free { dep }), Ok(()));
                 continue;
             }
             return;
@@ -352,6 +359,7 @@ impl World {
         let mut run = Run::recover(id, 1, rows, parked, self.db.closing).expect("readable rows");
         run.drained = self.db.accepted;
         run.home = i16::from(self.db.base > 0);
+        run.placed = Some(self.db.placement);
         run
     }
 

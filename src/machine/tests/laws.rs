@@ -84,6 +84,7 @@ impl World {
         let ahead = usize::try_from(self.run.n) != Ok(self.db.rows.len());
         if !ahead {
             self.check_recovery();
+            self.check_placement();
         }
         if !ahead && !self.run.ended() {
             self.check_wake();
@@ -126,6 +127,18 @@ impl World {
                 Kind::Done => assert!(due[&row.step] + ms(2 * SKEW) <= row.at, "early: {row:?}"),
                 _ => panic!("a sleep has no {row:?}"),
             }
+        }
+    }
+
+    /// The database tells which deployment a live run needs, and an exchange is sent to no other
+    /// than its rows name.
+    fn check_placement(&self) {
+        let Some(last) = self.db.rows.last().filter(|r| !r.kind.ends()) else { return };
+        let expected =
+            Placement { dep: self.run.pin.unwrap_or(last.dep), pinned: self.run.pin.is_some() };
+        assert_eq!(self.db.placement, expected, "{:#?}", self.db.rows);
+        if let Some(sent) = self.sent.last().filter(|s| s.epoch == self.run.epoch) {
+            assert_eq!(sent.view.dep, last.dep, "{:#?}", self.db.rows);
         }
     }
 

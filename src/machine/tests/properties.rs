@@ -33,6 +33,8 @@ enum Event {
     Nearly(u64),
     Crash(bool),
     Steal,
+    /// Another deployment is the newest.
+    Deploy(u8),
     /// The handler was told of everything, and sends a checkpoint; an await in it may stay.
     Report(Said, bool),
     /// It answers 202.
@@ -153,6 +155,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (0..20u64).prop_map(Event::Nearly),
         2 => any::<bool>().prop_map(Event::Crash),
         1 => Just(Event::Steal),
+        1 => any::<u8>().prop_map(Event::Deploy),
         8 => (said(), any::<bool>()).prop_map(|(s, stays)| Event::Report(s, stays)),
         1 => Just(Event::Hold),
         1 => any::<bool>().prop_map(Event::Leave),
@@ -335,6 +338,7 @@ impl<H: FnMut(&Sent, &Said) -> Answer> Play<H> {
             }
             Event::Crash(committed) => self.w.crash(*committed),
             Event::Steal => self.w.steal(),
+            Event::Deploy(which) => self.w.dep = 1 + i32::from(which % 3),
         }
     }
 

@@ -64,6 +64,7 @@ impl Bench {
             ns: NS,
             function_id: self.function,
             dep: self.dep,
+            pinned: false,
             status: 2,
             row: first.with(|r| (r.dep, r.ms) = (self.dep, 0)),
             wake_at: None,

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 110] = [
+const ALL: [(&str, &str); 116] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -72,11 +72,17 @@ const ALL: [(&str, &str); 110] = [
     ("get", lists::GET),
     ("live of", lists::LIVE_OF),
     ("run of key", lists::RUN_OF_KEY),
+    ("knows idem", lists::KNOWS_IDEM),
     ("catalog version", catalog::VERSION),
     ("namespaces", catalog::NAMESPACES),
     ("endpoints", catalog::ENDPOINTS),
     ("secrets", catalog::SECRETS),
     ("deployments", catalog::DEPLOYMENTS),
+    ("pruned", catalog::PRUNED),
+    ("rehost", catalog::REHOST),
+    ("population", deployments::POPULATION),
+    ("needing", deployments::NEEDING),
+    ("prune", deployments::PRUNE),
     ("functions", catalog::FUNCTIONS),
     ("bump", catalog::BUMP),
     ("update endpoint", catalog::UPDATE),

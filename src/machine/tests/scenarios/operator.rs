@@ -49,3 +49,27 @@ fn a_reopened_run_has_its_good_steps_and_is_read_back_the_same() {
     assert_eq!(w.run.seq, seq + 2);
     w.check();
 }
+
+#[test]
+fn a_run_that_goes_on_elsewhere_says_so_before_it_is_invoked_there() {
+    let mut w = World::new();
+    w.pump();
+    w.answer(ops([signal("s", "go", None)]).awaiting("s"));
+    assert_eq!(w.db.placement, Placement { dep: 1, pinned: false });
+    w.dep = 2;
+    let n = w.db.rows.len();
+    assert!(w.signal("go", "1"));
+    assert_eq!(w.since(n), [Kind::Done, Kind::Noted], "committed before it is sent");
+    assert_eq!((w.sent.last().map(|s| s.view.dep), w.db.placement.dep), (Some(2), 2));
+    // Its owner dies, and a newer one is there: that is a move again, and no other row is needed.
+    w.dep = 3;
+    w.crash(false);
+    assert_eq!(w.since(n + 2), [Kind::Claimed]);
+    assert_eq!(w.db.placement, Placement { dep: 3, pinned: false });
+    w.answer(ops([value("a", "1")]));
+    assert_eq!(w.since(n + 3), [Kind::Done], "what has not moved says nothing");
+    // Pinned by hand, it is there at once, though it was invoked elsewhere.
+    assert!(w.tell(MessageKind::Repinned, "", r#"{"by":"op","deployment":1}"#));
+    assert_eq!(w.db.placement, Placement { dep: 1, pinned: true });
+    w.check();
+}
