@@ -12,5 +12,6 @@ export default defineConfig({
   plugins: [react(), tailwind()],
   build: { target: "es2022", assetsInlineLimit: 0, chunkSizeWarningLimit: 1000, modulePreload: { polyfill: false } },
   server: { proxy: Object.fromEntries(theirs.map((path) => [path, { target: gateway }])) },
-  test: { include: ["src/**/*.test.ts"], environment: "node" },
+  // The machine may be busy with other things.
+  test: { include: ["src/**/*.test.ts"], environment: "node", testTimeout: 60_000 },
 });

@@ -47,6 +47,14 @@ test("a run's row: queued, at work, waiting, and waiting for a next attempt", ()
     ["queue", 0, 100], ["execute", 100, 500], ["backoff", 500, 1500], ["execute", 1500, 2000], ["wait", 2000, 8000], ["execute", 8000, 9000]]);
 });
 
+test("what a handler says it took is not made longer by what it waited before", () => {
+  const log: RunLog = { ...empty(), run: runOf({}), history: [
+    told(500, "invocation.ended"), told(500, "attempt.failed", { step: "a", attempt: 1, ms: 300, next_attempt_at: iso(1000) }), told(500, "run.waiting", { until: iso(1000) }),
+    told(9000, "invocation.ended"), told(9000, "step.settled", { step: "a", seq: 1, ms: 200 }),
+  ] };
+  expect(runRow(log, T0 + 9000).segments.map((x) => [x.kind, x.from - T0, x.to - T0])).toEqual([["queue", 0, 100], ["execute", 100, 500], ["backoff", 500, 8800], ["execute", 8800, 9000]]);
+});
+
 test("steps come in the order of their first appearance, pending ones too", () => {
   const log: RunLog = { ...empty(), run: runOf({ status: "waiting", waiting_for: [{ step: "approval", op: "signal", name: "approved", since: iso(700), until: null }] }),
     steps: new Map([[1, { seq: 1, id: "b", op: "run", value: "1", error: null, attempts: 1, asked_at: null, settled_at: iso(600), ms: 10, last_error: null }]]) as RunLog["steps"],

@@ -54,6 +54,13 @@ export function stepRow(step: StepLine, now: number): TimeRow {
   return { id: step.id, segments: tidied, from, to: Math.max(end, from), open: step.settled === null };
 }
 
+/** How long the work took that an invocation ended with, as far as the handler says. */
+function longest(log: RunLog, ended: number): number {
+  let most = 0;
+  for (let i = ended + 1; log.history[i]?.at === log.history[ended]!.at; i++) most = Math.max(most, told(log.history[i]!).ms ?? 0);
+  return most;
+}
+
 /** The run itself: queued, its failed invocations and the back-off after them, and what it waited. */
 export function runRow(log: RunLog, now: number): TimeRow {
   const run = log.run!;
@@ -70,7 +77,7 @@ export function runRow(log: RunLog, now: number): TimeRow {
     if (at > free) segments.push({ kind: resting ?? "execute", from: free, to: at });
     free = Math.max(free, at);
   };
-  for (const entry of log.history) {
+  for (const [i, entry] of log.history.entries()) {
     const at = Math.min(Date.parse(entry.at), end);
     const data = told(entry);
     const rest = (kind: "wait" | "backoff", wakes: string | undefined) => {
@@ -101,7 +108,7 @@ export function runRow(log: RunLog, now: number): TimeRow {
         if (entry.by === "handler") worked(data.ms);
         else { until(at); resting = null; }
         break;
-      case "invocation.ended": worked(data.duration_ms); break;
+      case "invocation.ended": worked(data.duration_ms ?? longest(log, i)); break;
       default:
     }
   }

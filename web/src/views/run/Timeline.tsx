@@ -34,7 +34,7 @@ export function Timeline({ log, steps, chosen, onChoose }: { log: RunLog; steps:
         {foldable && <label className="ml-auto flex items-center gap-1.5 whitespace-nowrap"><input type="checkbox" checked={fold} onChange={(e) => setFold(e.target.checked)} />Fold idle gaps</label>}
       </div>
       <div className="overflow-hidden rounded-lg border">
-        <div className="grid grid-cols-[minmax(110px,26%)_minmax(0,1fr)_76px] border-b bg-panel text-xs text-dim">
+        <div className="grid grid-cols-[minmax(120px,30%)_minmax(0,1fr)_76px] border-b bg-panel text-xs text-dim">
           <span className="px-3 py-1">{steps.length.toLocaleString("en")} step{steps.length === 1 ? "" : "s"}</span>
           <Axis pieces={pieces} />
           <span className="px-3 py-1 text-right">time</span>
@@ -89,7 +89,7 @@ function Row({ row, step, run, pieces, chosen, onChoose }: { row: TimeRow; step:
       <span className="sr-only">{step ? `${step.state}. ` : `${run}. `}{told}</span>
     </>
   );
-  const look = "grid h-full w-full grid-cols-[minmax(110px,26%)_minmax(0,1fr)_76px] border-b text-left";
+  const look = "grid h-full w-full grid-cols-[minmax(120px,30%)_minmax(0,1fr)_76px] border-b text-left";
   if (!step) return <div className={`${look} items-stretch bg-panel`}>{body}</div>;
   return <button type="button" aria-pressed={chosen} onClick={() => onChoose(step.id)} className={`${look} items-stretch hover:bg-hover focus-visible:-outline-offset-2 aria-pressed:bg-accent-bg`}>{body}</button>;
 }
