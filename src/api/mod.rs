@@ -206,7 +206,11 @@ pub fn openapi_json() -> String {
 pub fn router(state: ApiState) -> Router {
     let (calls, open) = routes();
     let calls = Router::from(calls).route_layer(from_fn_with_state(state.clone(), forward::inside));
+    let views = pages::VIEWS
+        .iter()
+        .fold(Router::new(), |views, path| views.route(path, axum::routing::get(pages::dashboard)));
     Router::from(open)
+        .merge(views)
         .merge(calls)
         .fallback(edge::nothing_here)
         .layer(from_fn(edge::edge))

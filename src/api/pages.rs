@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
 
@@ -13,16 +13,34 @@ use super::request::At;
 
 /// Nothing from elsewhere, nothing inline.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-                   connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+                   connect-src 'self'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'";
 
-/// Files that pages load.
-const ASSETS: [(&str, &str, &str); 6] = [
-    ("app.js", "text/javascript; charset=utf-8", include_str!("../../web/app.js")),
-    ("dom.js", "text/javascript; charset=utf-8", include_str!("../../web/dom.js")),
-    ("json.js", "text/javascript; charset=utf-8", include_str!("../../web/json.js")),
-    ("docs.js", "text/javascript; charset=utf-8", include_str!("../../web/docs.js")),
-    ("style.css", "text/css; charset=utf-8", include_str!("../../web/style.css")),
-    ("icon.svg", "image/svg+xml", include_str!("../../web/icon.svg")),
+/// Files of the pages that are no part of the dashboard.
+const ASSETS: [(&str, &str, &str); 5] = [
+    ("plain.js", SCRIPT, include_str!("../../web/pages/plain.js")),
+    ("dom.js", SCRIPT, include_str!("../../web/pages/dom.js")),
+    ("docs.js", SCRIPT, include_str!("../../web/pages/docs.js")),
+    ("style.css", STYLE, include_str!("../../web/pages/style.css")),
+    ("icon.svg", "image/svg+xml", include_str!("../../web/pages/icon.svg")),
+];
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+/// The dashboard as `make web` left it; empty where it was not built. Debug builds read it from disk.
+#[derive(rust_embed::RustEmbed)]
+#[folder = "web/dist"]
+#[allow_missing = true]
+struct Built;
+
+/// The addresses of the dashboard's views, beside `/`: each is answered with the same page.
+pub(super) const VIEWS: [&str; 7] = [
+    "/runs",
+    "/runs/{id}",
+    "/waiting",
+    "/functions",
+    "/functions/{name}",
+    "/endpoints",
+    "/endpoints/{name}",
 ];
 
 fn html(page: impl Into<axum::body::Body>) -> Response {
@@ -40,15 +58,26 @@ fn plain(kind: &'static str, text: impl Into<axum::body::Body>) -> Response {
     (headers, text.into()).into_response()
 }
 
-/// The last runs and their journals, live.
+/// The dashboard: runs, live, and what can be done about them.
 #[utoipa::path(
     get, path = "/", tag = "pages",
     responses((status = 200, description = "A page", body = String, content_type = "text/html")),
     security(()),
     extensions(("x-problems" = json!([])))
 )]
-pub(super) async fn dashboard() -> Response {
-    html(include_str!("../../web/index.html"))
+pub(super) async fn dashboard(OriginalUri(uri): OriginalUri) -> Response {
+    let built = Built::get("index.html");
+    let page = built.as_ref().and_then(|page| std::str::from_utf8(&page.data).ok());
+    let page = page.unwrap_or(include_str!("../../web/pages/plain.html"));
+    html(page.replace("<base href=\"/\">", &format!("<base href=\"{}\">", root(uri.path()))))
+}
+
+/// The way from a page to the root, so that pages work below any path that a proxy takes away.
+fn root(path: &str) -> String {
+    match path.matches('/').count() {
+        0 | 1 => "./".to_owned(),
+        depth => "../".repeat(depth - 1),
+    }
 }
 
 /// The reference of this API, for people.
@@ -59,7 +88,7 @@ pub(super) async fn dashboard() -> Response {
     extensions(("x-problems" = json!([])))
 )]
 pub(super) async fn docs() -> Response {
-    html(include_str!("../../web/docs.html"))
+    html(include_str!("../../web/pages/docs.html"))
 }
 
 /// A file that a page loads.
@@ -72,12 +101,33 @@ pub(super) async fn docs() -> Response {
     extensions(("x-problems" = json!(["not-found"])))
 )]
 pub(super) async fn asset(At(file): At<String>) -> Result<Response, Problem> {
-    let found = ASSETS.iter().find(|(name, ..)| *name == file);
-    let (_, kind, text) =
-        found.ok_or_else(|| Problem::new(Code::NotFound, "There is no such file."))?;
-    let mut response = plain(kind, *text);
+    let mut response = match ASSETS.iter().find(|(name, ..)| *name == file) {
+        Some((_, kind, text)) => plain(kind, *text),
+        None => built(&file)?,
+    };
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
     Ok(response)
+}
+
+/// A file of the dashboard. Its name changes with its content, so it may be kept for ever.
+fn built(file: &str) -> Result<Response, Problem> {
+    let nothing = || Problem::new(Code::NotFound, "There is no such file.");
+    let plain_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if !file.chars().all(plain_name) {
+        return Err(nothing());
+    }
+    let found = Built::get(&format!("assets/{file}")).ok_or_else(nothing)?;
+    let kind = match file.rsplit('.').next() {
+        Some("js") => SCRIPT,
+        Some("css") => STYLE,
+        Some("svg") => "image/svg+xml",
+        _ => "application/octet-stream",
+    };
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+    ];
+    Ok((headers, found.data.into_owned()).into_response())
 }
 
 /// The description of this API, as JSON.
@@ -110,7 +160,7 @@ pub(super) async fn openapi_yaml(State(state): State<ApiState>) -> Response {
     extensions(("x-problems" = json!([])))
 )]
 pub(super) async fn llms() -> Response {
-    plain("text/plain; charset=utf-8", include_str!("../../web/llms.txt"))
+    plain("text/plain; charset=utf-8", include_str!("../../web/pages/llms.txt"))
 }
 
 /// Every problem that this API answers with.
@@ -127,12 +177,12 @@ pub(super) async fn problems() -> Response {
         let (status, retry) = (code.status().as_u16(), code.retry().word());
         write!(
             rows,
-            "<tr><td><a href=\"/problems/{slug}\">{slug}</a><td>{status}<td>{retry}<td>{title}"
+            "<tr><td><a href=\"problems/{slug}\">{slug}</a><td>{status}<td>{retry}<td>{title}"
         )
         .expect("a String takes what is written");
     }
     let table = "<table><thead><tr><th>code<th>status<th>retry<th>title<tbody>";
-    html(page("Problems", &format!("<h1>Problems</h1>{table}{rows}</table>")))
+    html(page("./", "Problems", &format!("<h1>Problems</h1>{table}{rows}</table>")))
 }
 
 /// What a kind of problem means, and what to do.
@@ -149,7 +199,7 @@ pub(super) async fn problem(At(code): At<String>) -> Result<Response, Problem> {
     };
     let text = code.page().split_once("\n\n").map_or("", |(_, rest)| rest);
     let body = format!(
-        "<p><a href=\"/problems\">Problems</a></p><h1>{}</h1>\
+        "<p><a href=\"../problems\">Problems</a></p><h1>{}</h1>\
          <p><code>{}</code>, status {}, retry: {}</p>{}",
         code.title(),
         code.slug(),
@@ -157,7 +207,7 @@ pub(super) async fn problem(At(code): At<String>) -> Result<Response, Problem> {
         code.retry().word(),
         markdown(text)
     );
-    Ok(html(page(code.title(), &body)))
+    Ok(html(page("../", code.title(), &body)))
 }
 
 /// Where browsers look for an icon.
@@ -168,18 +218,19 @@ pub(super) async fn problem(At(code): At<String>) -> Result<Response, Problem> {
     extensions(("x-problems" = json!([])))
 )]
 pub(super) async fn favicon() -> Redirect {
-    Redirect::permanent("/assets/icon.svg")
+    Redirect::permanent("assets/icon.svg")
 }
 
-fn page(title: &str, body: &str) -> String {
+/// A page of text; `root` is the way from it to the root.
+fn page(root: &str, title: &str, body: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{title} · Stepwell</title><link rel=\"icon\" href=\"/assets/icon.svg\">\
-         <link rel=\"stylesheet\" href=\"/assets/style.css\">\
+         <title>{title} · Stepwell</title><link rel=\"icon\" href=\"{root}assets/icon.svg\">\
+         <link rel=\"stylesheet\" href=\"{root}assets/style.css\">\
          <body class=\"text\"><header><strong>Stepwell</strong><nav aria-label=\"Pages\">\
-         <a href=\"/\">Runs</a> <a href=\"/docs\">API</a> \
-         <a href=\"/problems\" aria-current=\"page\">Problems</a></nav></header>\
+         <a href=\"{root}\">Dashboard</a> <a href=\"{root}docs\">API</a> \
+         <a href=\"{root}problems\" aria-current=\"page\">Problems</a></nav></header>\
          <main>{body}</main></body></html>"
     )
 }
@@ -218,24 +269,39 @@ mod tests {
     }
 
     #[test]
+    fn a_page_finds_its_root_below_any_path() {
+        assert_eq!(root("/"), "./");
+        assert_eq!(root("/runs"), "./");
+        assert_eq!(root("/runs/run_1"), "../");
+        assert_eq!(root("/a/b/c"), "../../");
+    }
+
+    #[test]
     fn pages_hold_nothing_that_their_policy_forbids() {
-        for (name, text) in [
+        let pages = [
             ("index.html", include_str!("../../web/index.html")),
-            ("docs.html", include_str!("../../web/docs.html")),
-        ] {
+            ("plain.html", include_str!("../../web/pages/plain.html")),
+            ("docs.html", include_str!("../../web/pages/docs.html")),
+        ];
+        for (name, text) in pages {
             for bad in ["<style", " style=", " onclick=", "javascript:", "http://", "https://"] {
                 assert!(!text.contains(bad), "{name} has {bad}");
             }
             for part in text.split("<script").skip(1) {
-                assert!(part.starts_with(" type=\"module\" src=\"/assets/"), "{name}: {part}");
+                assert!(part.starts_with(" type=\"module\" src=\""), "{name}: {part}");
             }
         }
-        for (name, _, text) in
-            ASSETS.iter().filter(|(_, kind, _)| kind.starts_with("text/javascript"))
-        {
+        for (name, _, text) in ASSETS.iter().filter(|(_, kind, _)| *kind == SCRIPT) {
             for bad in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
                 assert!(!text.contains(bad), "{name} has {bad}");
             }
+        }
+    }
+
+    #[test]
+    fn only_plain_names_are_looked_for() {
+        for file in ["../index.html", "..%2findex.html", "nothing.js", "", "a/b", "..\\x"] {
+            assert!(built(file).is_err(), "{file}");
         }
     }
 }

@@ -36,4 +36,4 @@ if ! cmp --silent package-lock.json node_modules/installed.json; then
   quietly npm ci --no-audit --no-fund
   cp package-lock.json node_modules/installed.json
 fi
-STEPWELL=$binary node --test
+STEPWELL=$binary node --test --test-concurrency=1

@@ -24,17 +24,26 @@ export async function eventually(what, holds, ms = 30_000) {
   throw new Error(`never: ${what}`);
 }
 
-/** A running gateway: its URL, calls of its API, and a way to end it. */
-export async function gateway() {
+/**
+ * A running gateway: its URL, calls of its API, and ways to end it. With a data directory it can be
+ * killed and started again.
+ */
+export async function gateway({ dataDir } = {}) {
   if (!existsSync(BINARY)) throw new Error(`${BINARY} is not there: cargo build, or set STEPWELL`);
   const url = `http://127.0.0.1:${await freePort()}`;
-  const child = spawn(BINARY, ["dev", "--ephemeral", "--port", new URL(url).port], { stdio: ["ignore", "ignore", "pipe"] });
-  let log = "";
-  child.stderr.on("data", (text) => { log += text; });
-  await eventually("the gateway is ready", async () => {
-    if (child.exitCode !== null) throw new Error(`the gateway ended:\n${log}`);
-    return (await fetch(`${url}/readyz`).catch(() => null))?.ok;
-  });
+  const where = dataDir ? ["--data-dir", dataDir] : ["--ephemeral"];
+  let child;
+  const run = async () => {
+    child = spawn(BINARY, ["dev", ...where, "--port", new URL(url).port], { stdio: ["ignore", "ignore", "pipe"] });
+    let log = "";
+    child.stderr.on("data", (text) => { log += text; });
+    await eventually("the gateway is ready", async () => {
+      if (child.exitCode !== null) throw new Error(`the gateway ended:\n${log}`);
+      return (await fetch(`${url}/readyz`).catch(() => null))?.ok;
+    }, 90_000);
+  };
+  const end = async (signal) => { child.kill(signal); if (child.exitCode === null && child.signalCode === null) await once(child, "exit"); };
+  await run();
   const post = async (path, body) => {
     const text = typeof body === "string" ? body : JSON.stringify(body ?? {});
     const response = await fetch(url + path, { method: "POST", headers: { "content-type": "application/json" }, body: text });
@@ -46,6 +55,7 @@ export async function gateway() {
     url, post,
     get: async (path) => (await fetch(url + path)).json(),
     start: (name, body) => post(`/v1/functions/${name}/runs`, body),
-    stop: async () => { child.kill("SIGTERM"); if (child.exitCode === null) await once(child, "exit"); },
+    kill: () => end("SIGKILL"), again: run,
+    stop: () => end("SIGTERM"),
   };
 }

@@ -9,6 +9,9 @@ export const EXACT = `{"huge": 3544790567247868102, "one": 1.0, "far": 1e400, "w
 const settled = (steps, id) => steps[id] && ("value" in steps[id] || "error" in steps[id]);
 const run = (id, value) => ({ op: "run", id, value });
 
+/** Whether what is brittle breaks. */
+export const broken = { now: true };
+
 const FUNCTIONS = {
   exact: ({ steps }) => settled(steps, "copy")
     ? `{"ops": [{"op": "status", "value": "done"}, {"op": "log", "level": "warn", "message": ${JSON.stringify(EVIL)}}], "result": ${EXACT}}`
@@ -28,9 +31,16 @@ const FUNCTIONS = {
   fails: () => ({ error: { type: "CardDeclined", message: "The card was declined." } }),
   slow: () => new Promise(() => {}),
   naps: () => ({ ops: [{ op: "sleep", id: "nap", for: "1h" }] }),
-  long: ({ steps }) => Object.keys(steps).length < 300
-    ? { ops: Array.from({ length: 300 }, (_, i) => run(`map/${i}/resize`, { i })) }
-    : { result: "x".repeat(200_000) },
+  long: ({ steps }) => Object.keys(steps).length < 1000
+    ? { ops: Array.from({ length: 1000 }, (_, i) => run(`map/${i}/resize`, { i })) }
+    : { result: "x".repeat(400_000) },
+  // Fails for good, until it is rewound.
+  brittle: ({ steps }) => settled(steps, "charge")
+    ? steps.charge.error ? { error: { type: "Charge", message: steps.charge.error.message } } : { result: "charged" }
+    : { ops: [broken.now ? { op: "run", id: "charge", error: { type: "Declined", message: "no funds", retry: false } } : run("charge", 1)] },
+  hello: ({ steps, input }) => settled(steps, "greet")
+    ? { result: { greeting: steps.greet.value } }
+    : { ops: [run("greet", `Hello, ${input.name}`)] },
 };
 
 /** Serves them; gives the server. */

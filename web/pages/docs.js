@@ -52,15 +52,15 @@ function operation(path, method, op, doc) {
 
 const problems = (text) => text.split(", ").flatMap((code, i) => {
   const slug = code.replaceAll("`", "");
-  return [...(i ? [", "] : []), el("a", { href: `/problems/${slug}` }, slug)];
+  return [...(i ? [", "] : []), el("a", { href: `problems/${slug}` }, slug)];
 });
 
 async function main() {
-  const doc = await (await fetch("/openapi.json")).json();
+  const doc = await (await fetch("openapi.json")).json();
   const main = $("calls");
   main.replaceChildren(el("h1", {}, `${doc.info.title} ${doc.info.version}`),
     el("p", {}, ...prose(doc.info.description)),
-    el("p", {}, "As a file: ", el("a", { href: "/openapi.yaml" }, "openapi.yaml"), ", ", el("a", { href: "/openapi.json" }, "openapi.json")));
+    el("p", {}, "As a file: ", el("a", { href: "openapi.yaml" }, "openapi.yaml"), ", ", el("a", { href: "openapi.json" }, "openapi.json")));
   for (const tag of doc.tags ?? []) {
     const list = el("ul");
     $("contents").append(el("strong", {}, tag.name), list);

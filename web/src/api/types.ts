@@ -1,0 +1,26 @@
+// What the API speaks of, from its description; payloads are text (see envelope.ts).
+import type { Raw } from "../json/text.ts";
+import type { components } from "./schema";
+
+type Schemas = components["schemas"];
+type WithRaw<T, K extends string> = Omit<T, K> & { [P in K]: Raw | null };
+
+export type Run = WithRaw<Schemas["Run"], "input" | "output" | "error" | "custom_status">;
+export type ListedRun = Schemas["ListedRun"];
+export type Attention = Schemas["Attention"];
+export type WaitingFor = Schemas["WaitingFor"];
+export type Entry = Omit<WithRaw<Schemas["JournalEntry"], "error" | "last_error">, "value"> & { value?: Raw | null };
+export type Attempt = WithRaw<Schemas["Attempt"], "error">;
+export type Step = Entry & { failed_attempts: Attempt[] };
+export type History = WithRaw<Schemas["HistoryEntry"], "data">;
+export type LogLine = WithRaw<Schemas["LogLine"], "fields">;
+export type Signal = Schemas["Signal"];
+export type Endpoint = Schemas["Endpoint"];
+export type EndpointHealth = Schemas["EndpointHealth"];
+export type Deployment = Schemas["Deployment"];
+export type Probe = Schemas["Probe"];
+export type Registered = Schemas["Registered"];
+export type Setting = WithRaw<Schemas["Setting"], "value">;
+export type Fn = Omit<Schemas["Function"], "settings"> & { settings: Setting[] };
+export type ProblemBody = Schemas["Problem"];
+export type Page<T> = { data: T[]; next_cursor?: string | null };

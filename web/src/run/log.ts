@@ -1,0 +1,63 @@
+// A run as its stream has told it so far.
+import type { StreamEvent } from "../api/follow.ts";
+import type { Entry, History, LogLine, Run } from "../api/types.ts";
+
+export type RunLog = {
+  run: Run | null;
+  /** Settled steps by their `seq`. */
+  steps: Map<number, Entry>;
+  history: History[];
+  logs: LogLine[];
+  /** What was told is no longer so as a whole: steps were taken back. Read it anew. */
+  stale: boolean;
+};
+
+export const empty = (): RunLog => ({ run: null, steps: new Map(), history: [], logs: [], stale: false });
+
+/** History after which steps that had settled have not. */
+const TAKES_BACK = new Set(["run.reopened", "step.retaken", "run.compacted", "run.continued"]);
+
+/** Takes in what the stream says. What was told before changes nothing; what is unknown is left. */
+export function take(log: RunLog, events: StreamEvent[]): RunLog {
+  const next = { ...log };
+  for (const { event, data } of events) {
+    if (event === "run" || event === "end") next.run = data as Run;
+    else if (event === "step") {
+      const entry = data as Entry;
+      if (entry.seq === null || entry.seq === undefined || next.steps.has(entry.seq)) continue;
+      if (next.steps === log.steps) next.steps = new Map(log.steps);
+      next.steps.set(entry.seq, entry);
+    } else if (event === "history") {
+      const entry = data as History;
+      if (entry.n <= (next.history.at(-1)?.n ?? -1)) continue;
+      if (next.history === log.history) next.history = [...log.history];
+      next.history.push(entry);
+      // Before the run was shown, the journal was read as it is now.
+      if (log.run && TAKES_BACK.has(entry.type)) next.stale = true;
+    } else if (event === "log") {
+      const line = data as LogLine;
+      if (line.n <= (next.logs.at(-1)?.n ?? -1)) continue;
+      if (next.logs === log.logs) next.logs = [...log.logs];
+      next.logs.push(line);
+    }
+  }
+  return next;
+}
+
+/** What a history entry tells, as far as it is ours. The payloads in it are not looked at. */
+export type Told = {
+  step?: string; op?: string; seq?: number; ms?: number; attempt?: number; due?: string; until?: string;
+  next_attempt_at?: string; duration_ms?: number; status?: number; detail?: string; body?: string;
+  reason?: string; start_at?: string; name?: string; kind?: string; outcome?: string; error?: unknown;
+  attention?: { code: string; detail: string; expected: string | null; got: string | null };
+};
+
+const read = new WeakMap<History, Told>();
+export function told(entry: History): Told {
+  let data = read.get(entry);
+  if (!data) {
+    data = entry.data ? (JSON.parse(entry.data) as Told) : {};
+    read.set(entry, data);
+  }
+  return data;
+}

@@ -1,0 +1,105 @@
+// The steps of a run with all that is known of their time, in order of their first appearance.
+import type { Entry, WaitingFor } from "../api/types.ts";
+import type { Raw } from "../json/text.ts";
+import { told, type RunLog } from "./log.ts";
+
+export type Failure = { attempt: number; at: number; ms: number; next: number | null };
+
+export type StepLine = {
+  id: string;
+  op: string;
+  state: "done" | "failed" | "retrying" | "waiting" | "running";
+  /** When it was asked for, where that is recorded. */
+  asked: number | null;
+  settled: number | null;
+  /** When it settles, or is tried again, by itself. */
+  due: number | null;
+  /** What the handler says that it took; 0 where it says nothing. */
+  ms: number;
+  failures: Failure[];
+  entry: Entry | null;
+  waiting: WaitingFor | null;
+  /** The moment before its first: what came before it in the run had just happened. */
+  before: number;
+};
+
+const time = (text: string | null | undefined) => (text ? Date.parse(text) : null);
+
+const WORK = /^(step|attempt|signal|invocation)\./;
+
+/** When the handler could begin, at the earliest. */
+export function beginning(log: RunLog): number {
+  const created = time(log.run?.created_at) ?? time(log.history[0]?.at) ?? 0;
+  const started = time(log.run?.started_at);
+  const work = time(log.history.find((h) => WORK.test(h.type))?.at);
+  // Of a run that was read from the database, only the first answer is known, not when it was called.
+  return started !== null && (work === null || started < work) ? Math.max(started, created) : created;
+}
+
+/** Steps that were settled or asked for, and those that the run waits for. */
+export function stepsOf(log: RunLog): StepLine[] {
+  const lines = new Map<string, StepLine>();
+  const created = beginning(log);
+  const line = (id: string, op: string, before: number) => {
+    let found = lines.get(id);
+    if (!found) {
+      found = { id, op, state: "waiting", asked: null, settled: null, due: null, ms: 0, failures: [], entry: null, waiting: null, before };
+      lines.set(id, found);
+    }
+    return found;
+  };
+  let before = created;
+  let now = created;
+  for (const entry of log.history) {
+    const at = Date.parse(entry.at);
+    if (at > now) { before = now; now = at; }
+    if (!/^(step|attempt|signal)\./.test(entry.type)) continue;
+    const data = told(entry);
+    if (!data.step) continue;
+    const step = line(data.step, data.op ?? "run", before);
+    if (entry.type === "step.asked") {
+      step.op = data.op ?? step.op;
+      step.asked = at;
+      step.due = time(data.due);
+    } else if (entry.type === "step.begun") {
+      step.asked ??= at;
+      step.state = "running";
+    } else if (entry.type === "attempt.failed") {
+      step.failures.push({ attempt: data.attempt ?? step.failures.length + 1, at, ms: data.ms ?? 0, next: time(data.next_attempt_at) });
+      step.due = time(data.next_attempt_at);
+      step.state = "retrying";
+    } else if (entry.type === "step.retaken") {
+      lines.delete(data.step);
+    }
+  }
+  const settled = [...log.steps.values()].sort((a, b) => (a.seq ?? 0) - (b.seq ?? 0));
+  let last = created;
+  for (const entry of settled) {
+    const at = time(entry.settled_at) ?? now;
+    const step = line(entry.id, entry.op, Math.min(last, at));
+    if (at > last) last = at;
+    Object.assign(step, { op: entry.op, entry, settled: at, ms: entry.ms, due: null, state: entry.error === null ? "done" : "failed" });
+    step.asked = time(entry.asked_at) ?? step.asked;
+  }
+  for (const waiting of log.run?.waiting_for ?? []) {
+    const step = line(waiting.step, waiting.op, time(waiting.since) ?? now);
+    step.waiting = waiting;
+    if (step.settled !== null) continue;
+    step.asked ??= time(waiting.since);
+    step.due = time(waiting.until) ?? step.due;
+    step.state = waiting.op === "start" ? "running" : waiting.op === "run" ? "retrying" : "waiting";
+  }
+  return [...lines.values()];
+}
+
+/** The error of a step or a run, in its parts. */
+export type ErrorParts = { type: string; message: string; stack: string | null; rest: Raw | null };
+
+export function errorOf(raw: Raw): ErrorParts {
+  let value: unknown;
+  try { value = JSON.parse(raw); } catch { value = null; }
+  if (typeof value !== "object" || value === null) return { type: "Error", message: typeof value === "string" ? value : raw, stack: null, rest: null };
+  const { type, message, stack, ...rest } = value as Record<string, unknown>;
+  const more = Object.keys(rest).some((k) => rest[k] !== null && !["attempts", "retry"].includes(k));
+  return { type: String(type ?? "Error"), message: String(message ?? ""), stack: typeof stack === "string" ? stack : null, rest: more ? raw : null };
+}

@@ -1,0 +1,30 @@
+// Moments: relative, with the moment itself to be had; all by one clock.
+import { useSyncExternalStore } from "react";
+import { absolute, relative } from "../run/time.ts";
+import { usePrefs } from "./prefs.ts";
+
+const told = new Set<() => void>();
+let now = Date.now();
+let ticking: ReturnType<typeof setInterval> | null = null;
+const subscribe = (tell: () => void) => {
+  told.add(tell);
+  ticking ??= setInterval(() => { now = Date.now(); for (const t of told) t(); }, 1000);
+  return () => {
+    told.delete(tell);
+    if (!told.size && ticking) { clearInterval(ticking); ticking = null; }
+  };
+};
+
+/** The moment, by the second. */
+export const useNow = () => useSyncExternalStore(subscribe, () => now);
+
+export function Ago({ at }: { at: string }) {
+  const { utc } = usePrefs();
+  const moment = Date.parse(at);
+  return <time dateTime={at} title={absolute(at, utc)} className="tnum whitespace-nowrap">{relative(moment, Math.max(useNow(), 0))}</time>;
+}
+
+export function Moment({ at }: { at: string }) {
+  const { utc } = usePrefs();
+  return <time dateTime={at} title={absolute(at, !utc)} className="tnum whitespace-nowrap">{absolute(at, utc)}</time>;
+}

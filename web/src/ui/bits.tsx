@@ -1,0 +1,65 @@
+// Small pieces that many views show.
+import { Check, Copy, TriangleAlert } from "lucide-react";
+import { useState, type ReactNode } from "react";
+import { inWords } from "../api/client.ts";
+import { parts, type Part } from "../run/why.ts";
+import { Ago } from "./Time.tsx";
+
+/** Puts a text into the clipboard. */
+export function CopyButton({ text, label, bare = true }: { text: string | (() => string); label: string; bare?: boolean }) {
+  const [done, setDone] = useState(false);
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(typeof text === "string" ? text : text());
+      setDone(true);
+      setTimeout(() => setDone(false), 1500);
+    } catch { /* The browser forbids it; the text can be selected. */ }
+  };
+  return (
+    <button type="button" className={`btn ${bare ? "bare" : ""}`} onClick={copy} aria-label={done ? "Copied" : label} title={label}>
+      {done ? <Check size={14} aria-hidden /> : <Copy size={14} aria-hidden />}
+    </button>
+  );
+}
+
+/** Words with `code` and moments in them. */
+export const Prose = ({ text }: { text: string | Part[] }) => (
+  <>{(typeof text === "string" ? parts(text) : text).map((part, i) =>
+    typeof part === "string" ? <span key={i}>{part}</span> : "code" in part ? <code key={i} className="breaks rounded bg-hover px-1">{part.code}</code> : <Ago key={i} at={part.at} />)}</>
+);
+
+export function Failed({ error, again }: { error: unknown; again?: () => void }) {
+  return (
+    <div role="alert" className="my-2 flex gap-2 rounded-md border border-bad bg-bad-bg px-3 py-2 text-bad">
+      <TriangleAlert size={16} className="mt-0.5 shrink-0" aria-hidden />
+      <div className="breaks min-w-0 flex-1 whitespace-pre-wrap"><Prose text={inWords(error)} /></div>
+      {again && <button type="button" className="btn" onClick={again}>Try again</button>}
+    </div>
+  );
+}
+
+/** Rows that are on their way: never mistaken for none. */
+export const Loading = ({ what, rows = 6 }: { what: string; rows?: number }) => (
+  <div role="status" className="p-4"><span className="sr-only">Reading {what}…</span>
+    {Array.from({ length: rows }, (_, i) => <div key={i} aria-hidden className="my-2.5 h-4 rounded bg-hover" style={{ width: `${90 - ((i * 17) % 40)}%` }} />)}
+  </div>
+);
+
+export const Nothing = ({ title, children }: { title: string; children?: ReactNode }) => (
+  <div className="px-6 py-14 text-center"><p className="font-medium">{title}</p>{children && <div className="mt-1 text-dim">{children}</div>}</div>
+);
+
+export const Kbd = ({ children }: { children: ReactNode }) => <kbd className="rounded border border-line bg-panel px-1 text-[11px] text-dim">{children}</kbd>;
+
+/** An id, to be copied. */
+export const Id = ({ id, short }: { id: string; short?: boolean }) => (
+  <span className="inline-flex items-center gap-0.5"><code className="breaks" title={id}>{short ? `…${id.slice(-8)}` : id}</code><CopyButton text={id} label={`Copy ${id}`} /></span>
+);
+
+export const Facts = ({ facts }: { facts: [string, ReactNode][] }) => (
+  <dl className="grid grid-cols-[max-content_minmax(0,1fr)] gap-x-5 gap-y-1">
+    {facts.filter(([, v]) => v !== null && v !== undefined && v !== false).map(([k, v]) => (
+      <div key={k} className="contents"><dt className="text-dim">{k}</dt><dd className="breaks min-w-0">{v}</dd></div>
+    ))}
+  </dl>
+);

@@ -1,0 +1,41 @@
+// One function: start a run of it, its last runs, its configuration with where each value comes from.
+import { useQuery } from "@tanstack/react-query";
+import { Link, useParams } from "@tanstack/react-router";
+import { data, read } from "../api/client.ts";
+import type { Fn as FnBody, Setting } from "../api/types.ts";
+import { Failed, Loading } from "../ui/bits.tsx";
+import { usePrefs } from "../ui/prefs.ts";
+import { pageOf, Row } from "./RunList.tsx";
+import { StartForm } from "./StartForm.tsx";
+
+export function Fn() {
+  const { name } = useParams({ strict: false }) as { name: string };
+  const { paused } = usePrefs();
+  const fn = useQuery({ queryKey: ["function", name], queryFn: ({ signal }) => data<FnBody>(read("/v1/functions/{name}", { params: { path: { name } }, signal })) });
+  const runs = useQuery({ queryKey: ["runs", "of", name], queryFn: ({ signal }) => pageOf({ function: [name] }, null, signal, 10), refetchInterval: paused ? false : 3000 });
+  if (fn.isError) return <div className="p-4"><Failed error={fn.error} again={() => fn.refetch()} /></div>;
+  if (!fn.data) return <Loading what="the function" />;
+  return (
+    <div className="mx-auto max-w-6xl p-4">
+      <p className="text-[13px] text-dim"><Link to="/functions">Functions</Link> / on <Link to="/endpoints/$name" params={{ name: fn.data.endpoint_name }}>{fn.data.endpoint_name}</Link></p>
+      <h1 className="breaks">{name}</h1>
+      <div className="mt-4 grid gap-6 lg:grid-cols-2">
+        <section aria-labelledby="start"><h2 id="start" className="mb-2">Start a run</h2><StartForm key={name} name={name} /></section>
+        <section aria-labelledby="settings" className="min-w-0">
+          <h2 id="settings" className="mb-2">Configuration</h2>
+          <div className="overflow-hidden rounded-lg border"><table className="w-full text-[13px]">
+            <thead><tr className="border-b bg-panel text-left text-dim"><th className="px-3 py-1 font-medium">setting</th><th className="px-3 py-1 font-medium">value</th><th className="px-3 py-1 font-medium">from</th></tr></thead>
+            <tbody>{fn.data.settings.map((s) => <tr key={s.name} className="border-b last:border-b-0"><td className="px-3 py-1"><code>{s.name}</code></td><td className="breaks px-3 py-1"><Value of={s} /></td><td className={`px-3 py-1 ${s.source === "default" ? "text-dim" : "font-medium"}`}>{s.source}</td></tr>)}</tbody>
+          </table></div>
+        </section>
+      </div>
+      <section aria-labelledby="last" className="mt-6">
+        <h2 id="last" className="mb-2 flex items-baseline gap-3">Last runs <Link to="/runs" search={{ function: name } as never} className="text-[13px] font-normal">All of them</Link></h2>
+        {runs.isError ? <Failed error={runs.error} /> : !runs.data ? <Loading what="the runs" rows={3} /> : !runs.data.data.length ? <p className="text-dim">It has had no runs yet.</p>
+          : <ul className="overflow-hidden rounded-lg border [&>li:last-child_a]:border-b-0">{runs.data.data.map((run) => <li key={run.id} className="h-10"><Row run={run} /></li>)}</ul>}
+      </section>
+    </div>
+  );
+}
+
+const Value = ({ of }: { of: Setting }) => (of.value === null ? <span className="text-dim">none</span> : <code>{of.value.replace(/^"(.*)"$/s, "$1")}</code>);

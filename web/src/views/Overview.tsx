@@ -1,0 +1,57 @@
+// What needs a person, how the endpoints are, what ran last; on an empty install the way to a first run.
+import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import { CircleCheck } from "lucide-react";
+import type { ReactNode } from "react";
+import { Failed, Loading } from "../ui/bits.tsx";
+import { usePrefs } from "../ui/prefs.ts";
+import { Status } from "../ui/Status.tsx";
+import { MEANING, type Status as Known } from "../run/status.ts";
+import { Line, useEndpoints } from "./Endpoints.tsx";
+import { Onboarding } from "./Onboarding.tsx";
+import { pageOf, Row } from "./RunList.tsx";
+
+const ATTENTION: Known[] = ["paused", "parked", "retrying", "failed"];
+const SHOWN = 5;
+
+export function Overview() {
+  const { paused } = usePrefs();
+  const every = paused ? false : 4000;
+  const runs = useQuery({ queryKey: ["runs", "last"], queryFn: ({ signal }) => pageOf({}, null, signal, 8), refetchInterval: every });
+  const endpoints = useEndpoints();
+  const attention = useQuery({
+    queryKey: ["runs", "attention"], refetchInterval: every,
+    queryFn: async ({ signal }) => {
+      // Failures are of today; what is live is shown however old it is.
+      const pages = await Promise.all(ATTENTION.map((status) => pageOf({ status: [status], since: status === "failed" ? 864e5 : undefined }, null, signal, SHOWN + 1)));
+      return ATTENTION.map((status, i) => ({ status, rows: pages[i]!.data.slice(0, SHOWN), more: pages[i]!.data.length > SHOWN })).filter((g) => g.rows.length);
+    },
+  });
+  if (runs.data && endpoints.data && (!runs.data.data.length || !endpoints.data.data.length)) return <Onboarding endpoints={endpoints.data.data} started={runs.data.data.length > 0} />;
+  return (
+    <div className="mx-auto flex max-w-6xl flex-col gap-6 p-4">
+      <h1 className="sr-only">Overview</h1>
+      <Section title="Needs a look">
+        {attention.isError ? <Failed error={attention.error} again={() => attention.refetch()} /> : !attention.data ? <Loading what="what needs a look" rows={3} /> : !attention.data.length ? (
+          <p className="flex items-center gap-2 rounded-lg border px-4 py-3 text-good"><CircleCheck size={17} aria-hidden />Nothing is paused, parked or retrying, and nothing has failed in the last 24 hours.</p>
+        ) : attention.data.map(({ status, rows, more }) => (
+          <div key={status} className="mb-3 overflow-hidden rounded-lg border">
+            <div className="flex flex-wrap items-center gap-x-3 border-b bg-panel px-4 py-1.5"><Status status={status} /><span className="text-[13px] text-dim">{MEANING[status]}</span>
+              <Link to="/runs" search={{ status, ...(status === "failed" ? { since: "24h" } : {}) } as never} className="ml-auto text-[13px]">{more ? "Show all" : "In the list"}</Link></div>
+            <ul className="[&>li:last-child_a]:border-b-0">{rows.map((run) => <li key={run.id} className="h-10"><Row run={run} /></li>)}</ul>
+          </div>
+        ))}
+      </Section>
+      <Section title="Endpoints" more={<Link to="/endpoints">All</Link>}>
+        {endpoints.isError ? <Failed error={endpoints.error} /> : !endpoints.data ? <Loading what="the endpoints" rows={2} /> : <ul className="overflow-hidden rounded-lg border">{[...endpoints.data.data].sort((a, b) => Number(a.state === "healthy") - Number(b.state === "healthy")).slice(0, SHOWN).map((e) => <li key={e.id} className="border-b last:border-b-0"><Line endpoint={e} /></li>)}</ul>}
+      </Section>
+      <Section title="Last runs" more={<Link to="/runs">All</Link>}>
+        {runs.isError ? <Failed error={runs.error} /> : !runs.data ? <Loading what="the runs" rows={4} /> : <ul className="overflow-hidden rounded-lg border [&>li:last-child_a]:border-b-0">{runs.data.data.map((run) => <li key={run.id} className="h-10"><Row run={run} /></li>)}</ul>}
+      </Section>
+    </div>
+  );
+}
+
+const Section = ({ title, more, children }: { title: string; more?: ReactNode; children: ReactNode }) => (
+  <section aria-label={title}><h2 className="mb-2 flex items-baseline gap-3">{title}<span className="text-[13px] font-normal">{more}</span></h2>{children}</section>
+);

@@ -1,0 +1,52 @@
+// Starts a run of a function: its input byte for byte, and the call to do the same elsewhere.
+import { useNavigate } from "@tanstack/react-router";
+import { useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+import { BASE, key as apiKey, send, type Call } from "../api/client.ts";
+import type { Run } from "../api/types.ts";
+import { JsonEditor } from "../json/Editor.tsx";
+import { fault } from "../json/text.ts";
+import { object } from "../run/acts.ts";
+import { shown } from "../run/calls.ts";
+import { Failed } from "../ui/bits.tsx";
+import { CallTabs } from "./run/ActDialog.tsx";
+
+export function StartForm({ name }: { name: string }) {
+  const [input, setInput] = useState("{}");
+  const [key, setKey] = useState("");
+  const [delay, setDelay] = useState("");
+  const [error, setError] = useState<unknown>(null);
+  const [busy, setBusy] = useState(false);
+  const [showCall, setShowCall] = useState(false);
+  const navigate = useNavigate();
+  const queries = useQueryClient();
+  const given = (text: string) => (text.trim() ? JSON.stringify(text.trim()) : undefined);
+  const call: Call = { method: "POST", path: `/v1/functions/${encodeURIComponent(name)}/runs`, body: object({ input, key: given(key), delay: given(delay) })! };
+  const cli = ["run", "start", name, "--input", input, ...(key.trim() ? ["--key", key.trim()] : []), ...(delay.trim() ? ["--delay", delay.trim()] : [])];
+  const start = async () => {
+    if (fault(input) || busy) return;
+    setBusy(true);
+    setError(null);
+    try {
+      const run = await send<Run>(call);
+      await queries.invalidateQueries({ queryKey: ["runs"] });
+      await navigate({ to: "/runs/$id", params: { id: run.id } });
+    } catch (problem) { setError(problem); setBusy(false); }
+  };
+  return (
+    <form onSubmit={(e) => { e.preventDefault(); void start(); }} onKeyDown={(e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) { e.preventDefault(); void start(); } }}>
+      <p className="mb-1 font-medium">Input</p>
+      <JsonEditor label="Input" value={input} onChange={setInput} />
+      <div className="my-3 grid grid-cols-2 gap-3">
+        <label className="font-medium">Key<input className="field mt-1 block w-full font-normal" placeholder="optional, one live run each" value={key} onChange={(e) => setKey(e.target.value)} autoComplete="off" /></label>
+        <label className="font-medium">Delay<input className="field mt-1 block w-full font-normal" placeholder="optional: 30s, 7d" value={delay} onChange={(e) => setDelay(e.target.value)} autoComplete="off" /></label>
+      </div>
+      {error !== null && <Failed error={error} />}
+      <div className="flex items-center gap-2">
+        <button className="btn primary" disabled={busy || fault(input) !== null}>{busy ? "Starting…" : "Start the run"}</button>
+        <button type="button" className="btn bare text-accent" aria-expanded={showCall} onClick={() => setShowCall(!showCall)}>{showCall ? "Hide the call" : "Show me the call"}</button>
+      </div>
+      {showCall && <div className="mt-2"><CallTabs text={(tool) => shown(tool, BASE, call, cli, apiKey.get() !== null)} /></div>}
+    </form>
+  );
+}
