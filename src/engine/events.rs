@@ -292,7 +292,8 @@ impl Engine {
     pub(super) fn matched(&self, event: &EventRow, run: RunId, step: &str) -> Accept {
         let id = MessageId::of_event(event.id, run, step);
         let (kind, at) = (MessageKind::EventMatched, self.clock().upper());
-        let message = Message { pos: 0, id, kind, name: step.to_owned(), body: shown(event), at };
+        let (name, body) = (step.to_owned(), shown(event));
+        let message = Message { pos: 0, id, kind, name, body, at, generation: None };
         Accept { run, ns: event.ns, message, idem: None }
     }
 

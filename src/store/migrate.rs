@@ -130,7 +130,8 @@ mod tests {
         let mut files: Vec<String> =
             files.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
         files.sort_unstable();
-        let known = MIGRATIONS.map(|(version, about, _)| format!("{version:04}_{}.sql", about.replace(' ', "_")));
+        let known = MIGRATIONS
+            .map(|(version, about, _)| format!("{version:04}_{}.sql", about.replace(' ', "_")));
         assert_eq!(files, known);
     }
 
