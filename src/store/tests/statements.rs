@@ -124,7 +124,7 @@ const ALL: [(&str, &str); 116] = [
     ("events", events::EVENTS),
 ];
 
-const RETENTION: [(&str, &str); 10] = [
+const RETENTION: [(&str, &str); 11] = [
     ("ensure", weeks::ENSURE),
     ("expired", weeks::EXPIRED),
     ("drop", weeks::DROP),
