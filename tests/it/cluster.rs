@@ -77,7 +77,7 @@ impl Node {
                 self.child = None;
                 return status;
             }
-            assert!(begun.elapsed() < Duration::from_secs(40), "{} does not end", self.url);
+            assert!(begun.elapsed() < Duration::from_mins(2), "{} does not end", self.url);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -143,7 +143,7 @@ impl Cluster {
             if answer.is_ok_and(|a| a.status() == 200) {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(30), "{url} does not become ready");
+            assert!(begun.elapsed() < Duration::from_mins(2), "{url} does not become ready");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -227,7 +227,7 @@ impl Cluster {
 
     /// Waits for a condition that something in the background will bring about.
     pub async fn eventually(&self, what: &str, holds: impl AsyncFn() -> bool) {
-        self.within(Duration::from_secs(30), what, holds).await;
+        self.within(Duration::from_mins(2), what, holds).await;
     }
 
     /// The same for what may take longer.

@@ -71,7 +71,8 @@ async fn lost_at_the_end(gateway: &Gateway, ends: usize) -> Vec<String> {
     let one = async |i: usize| {
         let run = gateway.engine.start(start()).await.expect("it starts").run();
         let mut sent = Vec::new();
-        for n in 0..2 {
+        // Until the run takes no more: every one meets its end, however fast this machine is.
+        for n in 0.. {
             // Ends come some time after their starts, so signals must too.
             tokio::time::sleep(Duration::from_millis(rand::random::<u64>() % 20)).await;
             let payload = format!("\"{i}-{n}\"");
@@ -84,6 +85,7 @@ async fn lost_at_the_end(gateway: &Gateway, ends: usize) -> Vec<String> {
                 }
                 Err(Error::RunEnded(_) | Error::RunEnding(_)) => {
                     refused.fetch_add(1, Ordering::Relaxed);
+                    break;
                 }
                 Err(error) => panic!("{run}: {error}"),
             }
@@ -95,14 +97,13 @@ async fn lost_at_the_end(gateway: &Gateway, ends: usize) -> Vec<String> {
     let (accepted, refused) = (accepted.into_inner(), refused.into_inner());
     eprintln!("{ends} signals in {:?}: {accepted} accepted, {refused} refused", begun.elapsed());
     assert!(accepted > ends / 20, "hardly any met a live run: {accepted}");
-    assert!(refused > ends / 20, "hardly any met an end: {refused}");
     let check = async |(run, sent): (RunId, Vec<String>)| {
         let rows = loop {
             let rows = gateway.db.store.rows_after(run, 0, -1, 1_000).await.expect("its journal");
             if rows.last().is_some_and(|r| r.kind == Kind::Completed) {
                 break rows;
             }
-            assert!(begun.elapsed() < Duration::from_secs(120), "{run} does not end: {rows:#?}");
+            assert!(begun.elapsed() < Duration::from_mins(5), "{run} does not end: {rows:#?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         let kept: Vec<String> = rows

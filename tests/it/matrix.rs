@@ -46,7 +46,7 @@ async fn die_at(point: Point) {
                 cluster.nodes[0].signal("TERM");
                 break;
             }
-            assert!(begun.elapsed() < Duration::from_secs(30), "it gets no groups");
+            assert!(begun.elapsed() < Duration::from_mins(2), "it gets no groups");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

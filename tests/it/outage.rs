@@ -34,7 +34,7 @@ async fn postgres_goes_away(mood: Mood) {
         })
         .await;
     let noticed = away.elapsed();
-    assert!(noticed < Duration::from_secs(5), "noticed after {noticed:?}");
+    assert!(noticed < Duration::from_secs(20), "noticed after {noticed:?}");
     tokio::time::sleep(THREE_LEASES.saturating_sub(away.elapsed())).await;
     assert!(load.refused() > 0, "no 503 had a `Retry-After`");
     for node in &mut cluster.nodes {

@@ -67,7 +67,7 @@ impl Racer {
             if let Some(path) = self.links.lock().expect("no panic").get(&run) {
                 break path.clone();
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "{run} was never invoked");
+            assert!(begun.elapsed() < Duration::from_mins(3), "{run} was never invoked");
             tokio::time::sleep(Duration::from_millis(2)).await;
         };
         tokio::time::sleep(Duration::from_millis(rand::random::<u64>() % 90)).await;
@@ -86,7 +86,7 @@ impl Racer {
             if sent.is_ok_and(|a| a.status().is_success()) {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "{run} was never called back");
+            assert!(begun.elapsed() < Duration::from_mins(3), "{run} was never called back");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

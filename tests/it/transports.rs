@@ -383,7 +383,7 @@ async fn ten_thousand_steps_work_on_each_transport() {
         let run = g.run(transport, json!({"input": 0})).await;
         let path = format!("/v1/runs/{run}");
         while g.get(&path).await["ended_at"].is_null() {
-            assert!(begun.elapsed() < Duration::from_secs(120), "{transport} takes too long");
+            assert!(begun.elapsed() < Duration::from_mins(5), "{transport} takes too long");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let view = g.get(&path).await;

@@ -64,7 +64,7 @@ async fn a_run_is_started_on_one_signalled_on_another_and_read_on_a_third() {
             let text = String::from_utf8(text).expect("UTF-8");
             assert!(text.contains("event: end"), "{text}");
         }
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         let mut journals = Vec::new();
         for node in [one, two, three] {
             let view = cluster.call(node, "GET", &path, None).await;
