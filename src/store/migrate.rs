@@ -8,7 +8,7 @@ use super::{SCHEMA, Store, wire};
 use crate::machine::Timestamp;
 
 /// Version, what it is about, and the text of every migration.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (1, "cluster", include_str!("../../migrations/0001_cluster.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "journal", include_str!("../../migrations/0003_journal.sql")),
@@ -19,6 +19,7 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (8, "leaving", include_str!("../../migrations/0008_leaving.sql")),
     (9, "gates", include_str!("../../migrations/0009_gates.sql")),
     (10, "between", include_str!("../../migrations/0010_between.sql")),
+    (12, "retaken", include_str!("../../migrations/0012_retaken.sql")),
 ];
 
 /// One migration and whether the database has it.
@@ -116,6 +117,17 @@ mod tests {
             status,
             "a second call changes nothing"
         );
+    }
+
+    #[test]
+    fn every_file_is_a_migration() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        let files = std::fs::read_dir(folder).unwrap();
+        let mut files: Vec<String> =
+            files.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+        files.sort_unstable();
+        let known = MIGRATIONS.map(|(version, about, _)| format!("{version:04}_{about}.sql"));
+        assert_eq!(files, known);
     }
 
     #[test]
