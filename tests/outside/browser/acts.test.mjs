@@ -10,7 +10,7 @@ import { eventually, gateway } from "./gateway.mjs";
 import { broken, names, serve } from "./handler.mjs";
 import { below } from "./proxy.mjs";
 
-const browserTest = (name, body) => test(name, { skip: missing, timeout: 240_000 }, body);
+const browserTest = (name, body) => test(name, { skip: missing, timeout: 900_000 }, body);
 /** A test of a gateway that knows the handler. */
 const actTest = (name, body) => browserTest(name, async () => {
   await gw.post("/v1/endpoints", { name: "shop", url, discover: false, functions: names.map((f) => ({ name: f })) });

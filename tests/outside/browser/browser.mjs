@@ -18,7 +18,9 @@ export const launch = () => chromium.launch({
 /** Opens a page; whatever its console complains of fails the test. */
 export async function open(browser, url, options = {}) {
   const page = await browser.newPage({ viewport: { width: 1280, height: 800 }, ...options });
-  page.setDefaultTimeout(30_000);
+  // A busy machine is no fault of the page.
+  page.setDefaultTimeout(90_000);
+  page.setDefaultNavigationTimeout(120_000);
   page.complaints = [];
   page.on("console", (m) => { if (["error", "warning"].includes(m.type())) page.complaints.push(m.text()); });
   page.on("pageerror", (e) => page.complaints.push(e.message));

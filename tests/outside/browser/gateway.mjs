@@ -15,7 +15,7 @@ async function freePort() {
 }
 
 /** Waits until `holds` gives something true, and gives it. */
-export async function eventually(what, holds, ms = 30_000) {
+export async function eventually(what, holds, ms = 90_000) {
   for (const until = Date.now() + ms; Date.now() < until;) {
     const got = await holds();
     if (got) return got;

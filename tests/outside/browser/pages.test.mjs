@@ -8,7 +8,7 @@ import { eventually, gateway } from "./gateway.mjs";
 import { EVIL, EXACT, names, serve } from "./handler.mjs";
 import { seed } from "./seed.mjs";
 
-const browserTest = (name, body) => test(name, { skip: missing, timeout: 180_000 }, body);
+const browserTest = (name, body) => test(name, { skip: missing, timeout: 900_000 }, body);
 let handler, gw, browser, runs;
 
 before(async () => {
@@ -138,9 +138,9 @@ browserTest("a thousand steps are a screenful of rows; a huge value is its head 
 browserTest("every attempt of a step is there", async () => {
   const page = await open(`/runs/${runs.retrying.id}?step=charge`);
   const panel = page.getByRole("complementary", { name: "Step charge" });
-  await panel.getByText("Attempt 2").waitFor();
-  await panel.locator("summary", { hasText: "Attempt 1" }).click();
-  await panel.locator("li", { hasText: "Attempt 1" }).getByText("at charge (shop.js:12)").waitFor();
+  await panel.getByText("Attempt 2", { exact: true }).waitFor();
+  await panel.getByText("Attempt 1", { exact: true }).click();
+  await panel.locator("details[open]").getByText("at charge (shop.js:12)").waitFor();
   await close(page);
 });
 

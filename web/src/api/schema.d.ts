@@ -11,7 +11,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The last runs and their journals, live. */
+        /** The dashboard: runs, live, and what can be done about them. */
         get: operations["dashboard"];
         put?: never;
         post?: never;
