@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::Error;
 use super::checkpoint::INLINE;
 use crate::machine::{Heard, Limits, Run, StepState, Timestamp};
 use crate::protocol::{self, Acknowledgement, CancelNotice, Pending, write_acknowledgement};
@@ -86,4 +87,25 @@ pub(super) fn inbox_of(run: &Run) -> Vec<(&str, u32)> {
 pub(super) fn cancel_of(run: &Run) -> Option<CancelNotice<'_>> {
     let cancel = run.cancel.as_ref()?;
     Some(CancelNotice { reason: cancel.reason.as_deref(), deadline: cancel.deadline })
+}
+
+/// What a line is answered with that was not taken; the exchange is over then.
+pub(super) fn problem_line(error: &Error) -> Bytes {
+    let (status, code) = match error {
+        Error::StaleEpoch => (409, "stale-epoch"),
+        Error::RunEnded(_) => (410, "run-ended"),
+        Error::RunPaused(_) => (409, "run-paused"),
+        Error::CheckpointSkipped { .. } => (422, "checkpoint-skipped"),
+        Error::CheckpointReused(_) => (422, "checkpoint-reused"),
+        Error::TooLarge(_) => (413, "payload-too-large"),
+        Error::Invalid(..) => (422, "invalid-request"),
+        _ => (503, "unavailable"),
+    };
+    let problem = serde_json::json!({"problem": {
+        "type": format!("/problems/{code}"), "status": status, "code": code,
+        "detail": error.to_string(),
+    }});
+    let mut line = crate::machine::to_bytes(&problem).to_vec();
+    line.push(b'\n');
+    line.into()
 }

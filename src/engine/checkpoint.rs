@@ -12,7 +12,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-use super::acknowledgement::{acknowledgement, cancel_of};
+use super::acknowledgement::{acknowledgement, cancel_of, problem_line};
 use super::exchange::Ready;
 use super::lines::Line;
 use super::owner::Entry;
@@ -576,27 +576,6 @@ fn bad_report(error: &BadAnswer) -> Error {
     } else {
         Error::Invalid("#".to_owned(), error.to_string())
     }
-}
-
-/// What a line is answered with that was not taken; the exchange is over then.
-pub(super) fn problem_line(error: &Error) -> Bytes {
-    let (status, code) = match error {
-        Error::StaleEpoch => (409, "stale-epoch"),
-        Error::RunEnded(_) => (410, "run-ended"),
-        Error::RunPaused(_) => (409, "run-paused"),
-        Error::CheckpointSkipped { .. } => (422, "checkpoint-skipped"),
-        Error::CheckpointReused(_) => (422, "checkpoint-reused"),
-        Error::TooLarge(_) => (413, "payload-too-large"),
-        Error::Invalid(..) => (422, "invalid-request"),
-        _ => (503, "unavailable"),
-    };
-    let problem = serde_json::json!({"problem": {
-        "type": format!("/problems/{code}"), "status": status, "code": code,
-        "detail": error.to_string(),
-    }});
-    let mut line = crate::machine::to_bytes(&problem).to_vec();
-    line.push(b'\n');
-    line.into()
 }
 
 /// Something that runs share, so that it is not made for each exchange.

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use super::checkpoint::{Who, problem_line};
+use super::acknowledgement::problem_line;
+use super::checkpoint::Who;
 use super::exchange::Ready;
 use super::owner::Owner;
 use super::{DeploymentView, Engine, Error};

@@ -580,6 +580,7 @@ impl Engine {
             entry.in_flight = None;
             let append = sealed.append.clone();
             entry.run.drained = loaded.inbox;
+            self.discard_repeats(&entry.run, &loaded.messages);
             let cause = Cause::GateLost { append, messages: loaded.messages };
             let policy = entry.policy.clone();
             let env = self.env(&policy);

@@ -164,6 +164,16 @@ impl Run {
         }
     }
 
+    /// A message came again that was taken before: it is known for as long again.
+    pub(super) fn took_again(&mut self, id: Uuid, at: Timestamp) {
+        if let Some((when, _)) = self.recent.iter_mut().find(|(_, known)| *known == id) {
+            *when = at;
+        } else {
+            self.seen.remove(&id);
+            self.took(id, at);
+        }
+    }
+
     /// A `continued` row: what memory knows beside the rows goes on.
     pub(super) fn continued(&mut self, row: &Row) -> Result<(), Unreadable> {
         let next = Self::carried_over(self.id, self.ns, row)?;

@@ -45,11 +45,12 @@ impl Run {
         let signalled = messages
             .iter()
             .any(|m| m.kind == MessageKind::Signal && !self.seen.contains(&m.id.uuid()));
+        let knew = self.cancel.is_some();
         self.drain(messages, env);
         if self.ended() {
             return Ok(());
         }
-        if end.holdable && self.cancel.is_some() && !matches!(end.kind, Kind::Cancelled) {
+        if end.holdable && self.cancel.is_some() && !knew {
             // The cancel came while the end was on its way: compensation comes first.
             self.turn = Turn::Due { reason: Reason::Cancel, not_before: env.past };
         } else if end.holdable && signalled && self.refused < REFUSED_ENDS {

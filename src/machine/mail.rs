@@ -15,6 +15,8 @@ impl Run {
             // What was drained before is known by its id; a new owner reads old positions again.
             self.drained = self.drained.max(message.pos);
             if self.seen.contains(&message.id.uuid()) {
+                // It is in the inbox still, perhaps beyond this generation.
+                self.took_again(message.id.uuid(), env.now);
                 continue;
             }
             self.take(message, env);

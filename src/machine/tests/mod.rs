@@ -2,6 +2,7 @@
 
 mod edges;
 mod fixtures;
+mod handwriting;
 mod laws;
 mod properties;
 mod scenarios;

@@ -310,8 +310,11 @@ impl<H: FnMut(&Sent, &Said) -> Answer> Play<H> {
                 let _: Result<(), Refusal> = self.w.cause(Cause::Beat { step, details });
             }
             Event::Repeat(n) => {
-                if !self.told.is_empty() {
-                    let m = self.told[n % self.told.len()].clone();
+                // Over generations ids are known for ten minutes: a request is repeated sooner.
+                let soon = |m: &&Message| m.at + ms(9 * 60_000) > self.w.clock;
+                let recent: Vec<&Message> = self.told.iter().filter(soon).collect();
+                if !recent.is_empty() {
+                    let m = recent[n % recent.len()].clone();
                     self.w.db.accept(m);
                 }
             }

@@ -47,6 +47,7 @@ fn signals_that_nobody_took_stay_and_come_in_their_order() {
     w.check();
 }
 
+// P3.38
 #[test]
 fn a_signal_that_settled_a_step_unseen_is_shown_before_the_run_continues() {
     let mut w = invoked();
@@ -109,6 +110,7 @@ fn after_two_refusals_the_third_stands_and_the_next_generation_accepts_again() {
     assert_eq!(w.run.inbox().collect::<Vec<_>>(), [("note", 3)]);
 }
 
+// P3.38
 #[test]
 fn a_cancel_that_comes_meanwhile_is_shown_first_and_goes_on_in_the_next_generation() {
     let mut w = invoked();
@@ -123,6 +125,18 @@ fn a_cancel_that_comes_meanwhile_is_shown_first_and_goes_on_in_the_next_generati
     w.crash(false);
     w.advance(70_000);
     assert_eq!(w.kinds().last(), Some(&Kind::Cancelled), "its deadline is what it was");
+}
+
+#[test]
+fn a_signal_holds_up_a_run_that_continues_under_a_cancel_that_it_knows_of() {
+    let mut w = invoked();
+    w.act(MessageKind::Cancel);
+    w.hold();
+    let m = w.message(MessageKind::Signal, "note", "1");
+    w.arriving.push(m);
+    w.report(ops([]).continuing(), false);
+    assert_eq!(w.sent.last().map(|s| (s.reason, s.view.generation)), Some((Reason::Signal, 1)));
+    w.check();
 }
 
 #[test]
@@ -200,6 +214,7 @@ fn children_follow_on_parent_close_and_what_comes_of_them_is_late() {
     w.check();
 }
 
+// P3.38
 #[test]
 fn a_generation_has_the_run_s_time_anew() {
     let mut w = World::started(Started { timeout: Some(10_000), ..Started::default() });
