@@ -93,10 +93,11 @@ async fn lost_at_the_end(gateway: &Gateway, ends: usize) -> Vec<String> {
         (run, sent)
     };
     let sent: Vec<(RunId, Vec<String>)> =
-        futures::stream::iter(0..ends / 2).map(one).buffer_unordered(64).collect().await;
+        futures::stream::iter(0..ends).map(one).buffer_unordered(64).collect().await;
     let (accepted, refused) = (accepted.into_inner(), refused.into_inner());
     eprintln!("{ends} signals in {:?}: {accepted} accepted, {refused} refused", begun.elapsed());
     assert!(accepted > ends / 20, "hardly any met a live run: {accepted}");
+    assert!(refused > ends / 20, "hardly any met an end: {refused}");
     let check = async |(run, sent): (RunId, Vec<String>)| {
         let rows = loop {
             let rows = gateway.db.store.rows_after(run, 0, -1, 1_000).await.expect("its journal");
