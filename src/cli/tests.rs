@@ -31,7 +31,7 @@ fn commands_are_understood_in_full_and_by_their_beginnings() {
         "stepwell openapi --json",
         "stepwell endpoint register http://127.0.0.1:3000/ --function checkout --header a=b --dry-run",
         "stepwell en l -o jsonl",
-        "stepwell ev s order.paid -i {} --id o1 --source shop",
+        "stepwell ev se order.paid -i {} --id o1 --source shop",
         "stepwell endpoint rotate-secret shop",
         "stepwell run start checkout -i {} --key k --if-running use-existing --tag a=b --wait=30s",
         "stepwell run start checkout --wait --delay 7d",

@@ -88,7 +88,9 @@ struct RequestForm<'a> {
 impl Call {
     /// Reads an op. The error says what is wrong, in words.
     pub fn read(op: &[u8]) -> Result<Self, String> {
-        let CallOp { request, ok } = serde_json::from_slice(op).map_err(|e| e.to_string())?;
+        let mut json = serde_json::Deserializer::from_slice(op);
+        let CallOp { request, ok } =
+            serde_path_to_error::deserialize(&mut json).map_err(|e| e.to_string())?;
         if request.url.len() > MAX_URL {
             return Err(format!("`request.url` is longer than {MAX_URL} bytes"));
         }

@@ -377,12 +377,6 @@ impl FunctionSpec {
             };
             return Err(bad(place("kind"), named(&detail)));
         }
-        if let Some(raw) = &self.tasks {
-            let names = task_names(raw).filter(|all| all.iter().all(|n| valid_name(n).is_ok()));
-            if names.is_none() {
-                return Err(bad(place("tasks"), named("`tasks` is a list of names")));
-            }
-        }
         for (field, retry) in [
             ("retry", &self.retry),
             ("invocation_retry", &self.invocation_retry),
@@ -413,6 +407,12 @@ impl FunctionSpec {
             let read = raw.as_ref().map(|raw| serde_json::from_str::<Value>(raw.get()));
             if let Some(Err(e)) = read {
                 return Err(bad(place(field), named(&without_place(&e))));
+            }
+        }
+        if let Some(raw) = &self.tasks {
+            let names = task_names(raw).filter(|all| all.iter().all(|n| valid_name(n).is_ok()));
+            if names.is_none() {
+                return Err(bad(place("tasks"), named("`tasks` is a list of names")));
             }
         }
         self.event_triggers().map_err(|e| bad(place("triggers"), named(&e)))?;

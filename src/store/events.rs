@@ -228,7 +228,8 @@ pub(super) const EVENTS: &str = "select e.id, e.ns, e.name, e.source, e.source_i
                '\\x00'::bytea as data
           from events
          where ns = $1 and (cardinality($2::text[]) = 0 or name = any($2))
-           and published_at >= coalesce($3, '-infinity') and published_at < coalesce($4, 'infinity')
+           and published_at >= coalesce($3::timestamptz, '-infinity')
+           and published_at < coalesce($4::timestamptz, 'infinity')
            and (published_at, id) < ($5, $6)
          order by published_at desc, id desc limit $7) e
   left join event_queue q on q.shard = e.shard and q.event_id = e.id
