@@ -270,7 +270,13 @@ export interface paths {
         delete: operations["delete_endpoint"];
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Change an endpoint.
+         * @description What is left out stays. A header that is null is taken away; others stay. Another `url` is a new
+         *     deployment with the functions of the one before, for a handler that has moved; new code is
+         *     registered.
+         */
+        patch: operations["patch_endpoint"];
         trace?: never;
     };
     "/v1/endpoints/{endpoint}/deployments": {
@@ -280,10 +286,36 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The deployments of an endpoint. */
+        /**
+         * The deployments of an endpoint, and the live runs that each has.
+         * @description A deployment that is `drained` is needed by no live run: its handler can be switched off, and it
+         *     can be pruned.
+         */
         get: operations["list_deployments"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/endpoints/{endpoint}/deployments/{deployment}/repin": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Move every live run that stays on a deployment to another.
+         * @description Those are the runs of functions that are `pinned`, and those that were put there by hand; the
+         *     others go on with the newest deployment anyway. They stay where they are moved to. An exchange
+         *     that is open ends where it is.
+         */
+        post: operations["repin_runs"];
         delete?: never;
         options?: never;
         head?: never;
@@ -301,6 +333,27 @@ export interface paths {
         put?: never;
         /** Take an endpoint out of service: its runs are parked. */
         post: operations["disable_endpoint"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/endpoints/{endpoint}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start no more runs at an endpoint; those that are live go on.
+         * @description A start is answered with `endpoint-draining`. `enable` ends it. How many runs are left the
+         *     endpoint's deployments tell.
+         */
+        post: operations["drain_endpoint"];
         delete?: never;
         options?: never;
         head?: never;
@@ -362,6 +415,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/endpoints/{endpoint}/prune": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Retire the deployments of an endpoint that no live run needs.
+         * @description Runs that ended there keep its id. Registering the same content brings a deployment back.
+         */
+        post: operations["prune_endpoint"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/endpoints/{endpoint}/rotate-secret": {
         parameters: {
             query?: never;
@@ -393,6 +466,65 @@ export interface paths {
         put?: never;
         /** Ask the handler for its manifest again; new content is a new deployment. */
         post: operations["sync_endpoint"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List events, new to old. */
+        get: operations["list_events"];
+        put?: never;
+        /**
+         * Publish events.
+         * @description 202 means: accepted in one commit, each once per source and id. Then each starts the functions
+         *     that have a trigger for it and reaches the steps that wait for it. The body is one event or a
+         *     list of up to 1,000; or CloudEvents 1.0: `application/cloudevents+json`,
+         *     `application/cloudevents-batch+json`, or `ce-` headers beside the data. Of a CloudEvent `type`,
+         *     `source`, `id`, `time` and the data are kept.
+         */
+        post: operations["publish_events"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/events/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read an event, and what it came to. */
+        get: operations["get_event"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/events/{id}/matches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All runs that an event started or reached. */
+        get: operations["list_matches"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -680,6 +812,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/runs/{id}/repin": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Put a run on another deployment, from its next invocation on. It stays there. */
+        post: operations["repin_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/runs/{id}/replay": {
         parameters: {
             query?: never;
@@ -923,7 +1072,8 @@ export interface paths {
         /**
          * A run, live.
          * @description Events: `history` (a history entry), `step` (a settled journal entry), `log` (a log line), `run`
-         *     (the run, whenever it stands differently) and, last, `end` (the ended run). With
+         *     (the run, whenever it stands differently) and, last, `end` (the ended run). A run that continues
+         *     as new has steps of its new generation from then on, counted from 1 again. With
          *     `Last-Event-ID` it goes on after that event; after `end` that is 204. With
          *     `Accept: application/x-ndjson` each event is a line `{"event", "id", "data"}`.
          */
@@ -971,6 +1121,45 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/secrets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the names of secrets. */
+        get: operations["list_secrets"];
+        put?: never;
+        /**
+         * Set a secret that calls are made with.
+         * @description A `call` refers to it by name in its headers. The value goes into requests and nowhere else: no
+         *     answer, journal, history or log has it. The same name again sets a new value.
+         */
+        post: operations["set_secret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/secrets/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove a secret. Calls that refer to it pause their runs. */
+        delete: operations["remove_secret"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1115,6 +1304,9 @@ export interface components {
             functions: string[];
             /** @description Whether it is the endpoint's newest. */
             current: boolean;
+            runs?: null | components["schemas"]["RunsOn"];
+            /** @description No live run needs it: its handler can be switched off, and it can be pruned. */
+            drained: boolean;
             /** Format: date-time */
             created_at: string;
         };
@@ -1147,6 +1339,8 @@ export interface components {
              * @description When an unhealthy endpoint is tried again.
              */
             next_probe_at?: string | null;
+            /** @description It takes no new runs; those that are live go on. */
+            draining: boolean;
             /** @description Names of the extra request headers; their values are not shown. */
             headers: string[];
             /** @description The newest deployment. */
@@ -1221,6 +1415,41 @@ export interface components {
             /** @description Go on although functions with live runs are dropped; those are parked. */
             force?: boolean | null;
         };
+        /** @description An event. */
+        Event: components["schemas"]["ListedEvent"] & {
+            /** @description As it came. */
+            data: unknown;
+            /** @description The first 100 runs that it started or reached; `…/matches` has all. */
+            matches: components["schemas"]["EventMatch"][];
+        };
+        /** @description A run that an event started or reached. */
+        EventMatch: {
+            /** @description The run. */
+            run: string;
+            /** @description The step that took it; null: the event started the run. */
+            step?: string | null;
+            /**
+             * Format: date-time
+             * @description When.
+             */
+            at: string;
+        };
+        /** @description An event to publish. */
+        EventRequest: {
+            /** @description What subscribers ask for, such as `order.paid`. */
+            name: string;
+            /** @description Any JSON up to 1 MiB, passed on byte for byte. Left out: null. */
+            data?: unknown;
+            /** @description What the source calls it: the same source and id is the same event, and is accepted once. */
+            id?: string | null;
+            /** @description Who publishes it; `api` if left out. */
+            source?: string | null;
+            /**
+             * Format: date-time
+             * @description When it happened; when it was accepted, if left out.
+             */
+            time?: string | null;
+        };
         /** @description A whole run. */
         Export: {
             /**
@@ -1230,12 +1459,22 @@ export interface components {
             stepwell_export: number;
             /** @description Its handler's deterministic source of chance. */
             seed: string;
+            parent?: null | components["schemas"]["ExportParent"];
+            /** @description By step, where its function is strict. */
+            input_hashes: {
+                [key: string]: string;
+            };
             run: components["schemas"]["Run"];
             /** @description Every step, with its value however large. */
             journal: components["schemas"]["JournalEntry"][];
             history: components["schemas"]["HistoryEntry"][];
             logs: components["schemas"]["LogLine"][];
             signals: components["schemas"]["Signal"][];
+        };
+        /** @description The run that started another. */
+        ExportParent: {
+            run: string;
+            step: string;
         };
         /** @description A step's failure. */
         FailStepRequest: {
@@ -1272,6 +1511,8 @@ export interface components {
             invocation_retry?: null | components["schemas"]["RetryPolicy"];
             run_retry?: null | components["schemas"]["RetryPolicy"];
             timeouts?: null | components["schemas"]["Timeouts"];
+            /** @description Its tasks by name; where they are listed, another one is not sent. */
+            tasks?: string[] | null;
         };
         /** @description How a node stands. */
         Health: {
@@ -1343,6 +1584,11 @@ export interface components {
              * @description How many steps are settled in all.
              */
             upto: number;
+            /**
+             * Format: int32
+             * @description Of which generation of the run this is the journal.
+             */
+            generation: number;
         };
         /** @description An API key to make. */
         KeyRequest: {
@@ -1367,6 +1613,27 @@ export interface components {
             cancel: string;
             /** @description Sends it a signal. */
             signal: string;
+        };
+        /** @description An event without its data. */
+        ListedEvent: {
+            id: string;
+            name: string;
+            /** @description Who published it. */
+            source: string;
+            /** @description What the source calls it. */
+            source_id: string;
+            /**
+             * Format: date-time
+             * @description When it happened.
+             */
+            time: string;
+            /**
+             * Format: date-time
+             * @description When it was accepted.
+             */
+            published_at: string;
+            /** @description Everybody has it who is to have it. */
+            routed: boolean;
         };
         /** @description A run in a list: without its payloads. `status` may trail by a second. */
         ListedRun: {
@@ -1446,6 +1713,9 @@ export interface components {
                 functions: string[];
                 /** @description Whether it is the endpoint's newest. */
                 current: boolean;
+                runs?: null | components["schemas"]["RunsOn"];
+                /** @description No live run needs it: its handler can be switched off, and it can be pruned. */
+                drained: boolean;
                 /** Format: date-time */
                 created_at: string;
             }[];
@@ -1474,6 +1744,8 @@ export interface components {
                  * @description When an unhealthy endpoint is tried again.
                  */
                 next_probe_at?: string | null;
+                /** @description It takes no new runs; those that are live go on. */
+                draining: boolean;
                 /** @description Names of the extra request headers; their values are not shown. */
                 headers: string[];
                 /** @description The newest deployment. */
@@ -1484,6 +1756,23 @@ export interface components {
                 created_at: string;
                 /** Format: date-time */
                 updated_at: string;
+            }[];
+            /** @description For `?cursor=` of the next page; null on the last. */
+            next_cursor?: string | null;
+        };
+        /** @description A page of a list. */
+        Page_EventMatch: {
+            /** @description In the order of the list. */
+            data: {
+                /** @description The run. */
+                run: string;
+                /** @description The step that took it; null: the event started the run. */
+                step?: string | null;
+                /**
+                 * Format: date-time
+                 * @description When.
+                 */
+                at: string;
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;
@@ -1522,6 +1811,32 @@ export interface components {
                 /** @description Who: `gateway`, `handler`, or the name of an API key. */
                 by: string;
                 data: unknown;
+            }[];
+            /** @description For `?cursor=` of the next page; null on the last. */
+            next_cursor?: string | null;
+        };
+        /** @description A page of a list. */
+        Page_ListedEvent: {
+            /** @description In the order of the list. */
+            data: {
+                id: string;
+                name: string;
+                /** @description Who published it. */
+                source: string;
+                /** @description What the source calls it. */
+                source_id: string;
+                /**
+                 * Format: date-time
+                 * @description When it happened.
+                 */
+                time: string;
+                /**
+                 * Format: date-time
+                 * @description When it was accepted.
+                 */
+                published_at: string;
+                /** @description Everybody has it who is to have it. */
+                routed: boolean;
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;
@@ -1572,6 +1887,22 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description A page of a list. */
+        Page_Secret: {
+            /** @description In the order of the list. */
+            data: {
+                name: string;
+                /** Format: date-time */
+                created_at: string;
+                /**
+                 * Format: date-time
+                 * @description When its value was set last.
+                 */
+                updated_at: string;
+            }[];
+            /** @description For `?cursor=` of the next page; null on the last. */
+            next_cursor?: string | null;
+        };
+        /** @description A page of a list. */
         Page_Signal: {
             /** @description In the order of the list. */
             data: {
@@ -1590,6 +1921,19 @@ export interface components {
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;
+        };
+        /** @description A change of an endpoint; what is left out stays. */
+        PatchEndpointRequest: {
+            name?: string | null;
+            /**
+             * Format: uri
+             * @description Where its handler is now: a new deployment with the same functions.
+             */
+            url?: string | null;
+            /** @description Extra request headers to set; null takes one away. */
+            headers?: {
+                [key: string]: string | null;
+            } | null;
         };
         /** @description How a handler answered. */
         Probe: {
@@ -1638,6 +1982,26 @@ export interface components {
             /** @description Every fault that was found, where the request is at fault. */
             errors?: components["schemas"]["Fault"][];
         };
+        /** @description Deployments that are no more. */
+        Pruned: {
+            pruned: string[];
+        };
+        /** @description What became of an event that was sent. */
+        PublishedEvent: {
+            /** @description The event; where it had been published before, that one. */
+            id: string;
+            /** @description It had been published before. */
+            replayed: boolean;
+            /** @description Everybody has it who is to have it. Only with `wait`. */
+            routed?: boolean | null;
+            /** @description The first 100 runs that it started or reached. Only with `wait`. */
+            matches?: components["schemas"]["EventMatch"][] | null;
+        };
+        /** @description What became of many. */
+        PublishedEvents: {
+            /** @description In the order of the request. */
+            data: components["schemas"]["PublishedEvent"][];
+        };
         /** @description A value that is too big to be shown in place. */
         Ref: {
             /** @description Its length. */
@@ -1654,6 +2018,26 @@ export interface components {
             probe: components["schemas"]["Probe"];
             /** @description What replays of recent runs came to, where a dry run asked for them. */
             replays: components["schemas"]["Replayed"][];
+        };
+        /** @description Where runs go. */
+        RepinRequest: {
+            /** @description The deployment to go on with (`dep_…`); left out: the newest that has the run's function. */
+            deployment?: string | null;
+            /** @description Why, for the runs' history. */
+            reason?: string | null;
+        };
+        /** @description What became of runs that were to move. */
+        Repinned: {
+            /**
+             * Format: int64
+             * @description So many are told to go on elsewhere.
+             */
+            moved: number;
+            /**
+             * Format: int64
+             * @description So many stay: their function is not there, or they were not seen to move yet.
+             */
+            left: number;
         };
         /** @description What a replay came to. */
         Replay: {
@@ -1785,7 +2169,7 @@ export interface components {
              * @description From 1; grows when a run continues as new.
              */
             generation: number;
-            /** @description The deployment it was last invoked on. */
+            /** @description The deployment it is pinned to by hand, else the one it was last invoked on. */
             deployment?: string | null;
             /**
              * @description `scheduled`, `queued`, `running`, `waiting`, `retrying`, `parked` or `paused`; ended:
@@ -1822,6 +2206,42 @@ export interface components {
             /** @description The run that this one does again. */
             rerun_of?: string | null;
             links: components["schemas"]["Links"];
+        };
+        /** @description The live runs of a deployment. */
+        RunsOn: {
+            /**
+             * Format: int64
+             * @description Those that were last invoked there, or are pinned to it.
+             */
+            live: number;
+            /**
+             * Format: int64
+             * @description Of these, those that stay there; the others go on with the newest deployment.
+             */
+            pinned: number;
+            /**
+             * Format: int64
+             * @description Of these, those with an exchange that is open there; may trail by a second.
+             */
+            running: number;
+        };
+        /** @description A secret, without its value. */
+        Secret: {
+            name: string;
+            /** Format: date-time */
+            created_at: string;
+            /**
+             * Format: date-time
+             * @description When its value was set last.
+             */
+            updated_at: string;
+        };
+        /** @description A secret to set. */
+        SecretRequest: {
+            /** @description How ops refer to it. */
+            name: string;
+            /** @description What is sent. Never shown. */
+            value: string;
         };
         /** @description One value of a function's configuration. */
         Setting: {
@@ -3313,6 +3733,159 @@ export interface operations {
             };
         };
     };
+    patch_endpoint: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only this version (`ETag`) */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /** @description Its id or name */
+                endpoint: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PatchEndpointRequest"];
+            };
+        };
+        responses: {
+            /** @description The endpoint as it is now */
+            200: {
+                headers: {
+                    /** @description Its version */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Endpoint"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `endpoint-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition-failed` */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_deployments: {
         parameters: {
             query?: {
@@ -3455,6 +4028,147 @@ export interface operations {
             };
         };
     };
+    repin_runs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name */
+                endpoint: string;
+                /** @description The deployment that they are to leave */
+                deployment: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RepinRequest"];
+            };
+        };
+        responses: {
+            /** @description Moved */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Repinned"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `endpoint-not-found`, `deployment-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     disable_endpoint: {
         parameters: {
             query?: never;
@@ -3468,6 +4182,141 @@ export interface operations {
         requestBody?: never;
         responses: {
             /** @description Disabled */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Endpoint"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `endpoint-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    drain_endpoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name */
+                endpoint: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Draining */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3995,6 +4844,141 @@ export interface operations {
             };
         };
     };
+    prune_endpoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name */
+                endpoint: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Pruned */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Pruned"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `endpoint-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     rotate_secret: {
         parameters: {
             query?: never;
@@ -4246,6 +5230,454 @@ export interface operations {
             };
             /** @description `invalid-request`, `probe-failed` */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_events: {
+        parameters: {
+            query?: {
+                /** @description Their name */
+                name?: string[];
+                /** @description Accepted at this moment or later, RFC 3339 */
+                published_after?: string;
+                /** @description Accepted before this moment, RFC 3339 */
+                published_before?: string;
+                /** @description By default 50 */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of events, without their data */
+            200: {
+                headers: {
+                    /** @description The next page, with `rel="next"` */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ListedEvent"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    publish_events: {
+        parameters: {
+            query?: {
+                /** @description For one event: wait until it is routed, `5s` or seconds; at most 300 s */
+                wait?: string;
+            };
+            header?: {
+                /** @description `wait=5`, in place of the parameter */
+                Prefer?: string | null;
+                /** @description For one event without an `id`: the same key publishes it once */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EventRequest"];
+            };
+        };
+        responses: {
+            /** @description Accepted; `data` for a list */
+            202: {
+                headers: {
+                    /** @description `true` where the event had been published before */
+                    "Idempotent-Replayed"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublishedEvent"] | components["schemas"]["PublishedEvents"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request`, `idempotency-key-reused` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_event: {
+        parameters: {
+            query?: {
+                /** @description Wait until it is routed: `5s` or seconds; at most 300 s */
+                wait?: string;
+            };
+            header?: {
+                /** @description `wait=5`, in place of the parameter */
+                Prefer?: string | null;
+            };
+            path: {
+                /** @description The event's id (`evt_…`) */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The event */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Event"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `event-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_matches: {
+        parameters: {
+            query?: {
+                /** @description By default 50 */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The event's id (`evt_…`) */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of matches, by run and step */
+            200: {
+                headers: {
+                    /** @description The next page, with `rel="next"` */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_EventMatch"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `event-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4751,7 +6183,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `run-exists`, `idempotency-in-progress` */
+            /** @description `run-exists`, `idempotency-in-progress`, `endpoint-draining` */
             409: {
                 headers: {
                     /** @description Seconds until it makes sense to try again */
@@ -5178,7 +6610,7 @@ export interface operations {
                 key?: string[];
                 /** @description A tag, as `name:value` */
                 tag?: string[];
-                /** @description The deployment they were last invoked on */
+                /** @description The deployment they are pinned to by hand, else were last invoked on */
                 deployment?: string[];
                 /** @description Created at this moment or later, RFC 3339 */
                 started_after?: string;
@@ -6297,6 +7729,165 @@ export interface operations {
             };
         };
     };
+    repin_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RepinRequest"];
+            };
+        };
+        responses: {
+            /** @description Recorded */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Run"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `run-not-found`, `function-not-found`, `deployment-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-state` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `run-ended`, `run-ending` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`, `node-unreachable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     replay_run: {
         parameters: {
             query?: never;
@@ -6517,7 +8108,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `run-exists`, `idempotency-in-progress` */
+            /** @description `run-exists`, `idempotency-in-progress`, `endpoint-draining` */
             409: {
                 headers: {
                     /** @description Seconds until it makes sense to try again */
@@ -8434,6 +10025,333 @@ export interface operations {
                 };
             };
             /** @description `unavailable`, `node-unreachable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_secrets: {
+        parameters: {
+            query?: {
+                /** @description By default 50 */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of secrets, by name */
+            200: {
+                headers: {
+                    /** @description The next page, with `rel="next"` */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Secret"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_secret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SecretRequest"];
+            };
+        };
+        responses: {
+            /** @description Set anew */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Secret"];
+                };
+            };
+            /** @description Set for the first time */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Secret"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    remove_secret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its name */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `secret-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
             503: {
                 headers: {
                     /** @description Seconds until it makes sense to try again */
