@@ -331,6 +331,7 @@ impl<'a> Play<'a> {
                 budget_ms: 55_000,
             },
             input: run.created.input.get().as_bytes(),
+            state: run.state.as_deref(),
             settled,
             pending: &pending,
             upto,

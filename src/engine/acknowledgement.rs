@@ -28,7 +28,7 @@ pub(super) fn acknowledgement(
     }
     let (settled, upto) = run.shown.after(known, INLINE);
     // What it sent and was settled otherwise, longer ago than it needs to be told of.
-    for seq in heard.again.iter().filter(|seq| **seq <= run.talk.told) {
+    for seq in heard.again.iter().filter(|seq| **seq <= run.talk.told && run.shown.reaches(**seq)) {
         let part = run.shown.after(seq - 1, 0).0;
         if !part.is_empty() {
             parts.push(part);

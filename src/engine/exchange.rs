@@ -159,6 +159,7 @@ impl Engine {
                 budget_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
             },
             input: run.created.input.get().as_bytes(),
+            state: run.state.as_deref(),
             settled,
             pending: &pending,
             upto,

@@ -295,7 +295,12 @@ fn of_row(row: &Row) -> Option<HistoryItem> {
                 _ => "run.terminated",
             }
         }
-        Kind::Compacted => "run.compacted",
+        Kind::Compacted => {
+            let carried: Carried = serde_json::from_slice(body).ok()?;
+            put("seq", json!(row.seq));
+            payload = carried.state.map(|s| ("state", Bytes::from(s.get().to_owned())));
+            "run.compacted"
+        }
         Kind::Continued => {
             let carried: Carried = serde_json::from_slice(body).ok()?;
             put("generation", json!(carried.generation));

@@ -462,7 +462,7 @@ impl Run {
                     Standing::Failed
                 }
             }
-            _ => self.standing(id),
+            _ => self.in_tree(id),
         };
         if tree.standing(&standing) != Standing::Pending {
             return Some(GoesOn::Satisfied);

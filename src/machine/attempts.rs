@@ -3,11 +3,11 @@
 //! A step's `asked` and `tried` rows say what is wanted; which attempt is out is known to this
 //! memory alone. Whoever loads the run anew sends the same attempt again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::apply::{Env, Refusal};
 use super::body::{Attention, to_bytes};
@@ -18,6 +18,7 @@ use super::row::{Kind, Message, MessageKind, OpKind, Row};
 use super::run::{Mail, Reason, Run, Step, StepState};
 use super::time::{Timestamp, duration};
 use super::turn::tried;
+use super::written::{json, micros};
 
 /// An op up to this length is kept in memory until its step settles; a longer one is read again
 /// for each attempt.
@@ -26,7 +27,7 @@ const KEPT: usize = 4 << 10;
 const BEAT_EVERY: Duration = Duration::from_secs(10);
 
 /// The parts of a `task` or `call` that decide when its attempts begin and end.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Terms {
     /// The task's name.
     pub task: Option<String>,
@@ -45,14 +46,14 @@ pub struct Terms {
 }
 
 /// Where a call goes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The address.
     pub url: String,
 }
 
 /// The attempt of a step that is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Open {
     /// None is.
     No,
@@ -61,34 +62,42 @@ pub enum Open {
     /// It was answered 202 and settles through its callback address.
     Held {
         /// The attempt's own end.
+        #[serde(with = "micros::option")]
         bound: Option<Timestamp>,
         /// When it has been silent for too long, or at its end.
+        #[serde(with = "micros::option")]
         until: Option<Timestamp>,
     },
 }
 
 /// A task or call that is not settled.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     /// The row that asked: its body is the op.
     pub n: i32,
     /// When.
+    #[serde(with = "micros")]
     pub asked_at: Timestamp,
     /// When its step fails, whatever its attempts do.
+    #[serde(with = "micros::option")]
     pub deadline: Option<Timestamp>,
     /// What it says about attempts.
     pub terms: Terms,
     /// The op, if it is short.
+    #[serde(with = "json::option")]
     pub raw: Option<Bytes>,
     /// The attempt that is open.
     pub open: Open,
     /// An attempt of it was answered 202: its callback address settles it.
     pub accepted: bool,
     /// The last details that came with a sign of life, as recorded.
+    #[serde(with = "json::option")]
     pub beat: Option<Bytes>,
     /// When they were recorded.
+    #[serde(with = "micros::option")]
     beat_at: Option<Timestamp>,
     /// Details that came since.
+    #[serde(skip)]
     fresh: Option<Bytes>,
 }
 
@@ -180,6 +189,24 @@ impl Works {
         self.idle.insert(row.n);
         self.by_step.insert(row.step.clone(), work);
         Ok(())
+    }
+
+    /// What a compacted journal keeps of them.
+    pub(super) fn carried(&self) -> BTreeMap<String, Work> {
+        self.by_step.iter().map(|(step, work)| (step.clone(), work.clone())).collect()
+    }
+
+    /// What a compacted journal kept of one. `n`: its step's place in `pending`.
+    pub(super) fn take_up(&mut self, step: String, work: Work, n: i32) {
+        let open = match work.open {
+            // Whoever loads a run sends again what was out.
+            Open::Out => Open::No,
+            open => open,
+        };
+        self.expiries.extend(work.expiry().map(|at| (at, step.clone())));
+        self.idle.insert(n);
+        self.by_step.insert(step.clone(), Work { open: Open::No, ..work });
+        self.turn(&step, n, |work| work.open = open);
     }
 
     /// Changes how an attempt of a step stands. `n`: its place in `pending`.

@@ -1,7 +1,7 @@
 //! What outlives the rows before it: a run that continues as new begins with an input, an empty
-//! journal and all that is not of one generation.
+//! journal and all that is not of one generation; one that is compacted with a state and what is open.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::apply::Env;
+use super::attempts::Work;
 use super::body::{Attention, Created, to_bytes};
+use super::compact::StepCarried;
 use super::draft::Draft;
 use super::id::RunId;
 use super::row::{Flags, Kind, OpKind, Row};
@@ -23,7 +25,7 @@ const RECENT: Duration = Duration::from_mins(10);
 /// So many of those that were taken last are known by their ids.
 const MOST_RECENT: usize = 1_024;
 
-/// Body of `continued`: all that is known of a run when the rows before this one are not read. Its
+/// Body of `continued` and `compacted`: all that is known of a run when the rows before this one are not read. Its
 /// `due` is the run's deadline.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Carried {
@@ -59,6 +61,60 @@ pub struct Carried {
     /// The last events that its steps took, oldest first: looking back does not find them again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Uuid>,
+    /// Of a compacted journal: what stands for the steps that were settled.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub state: Option<Box<RawValue>>,
+    /// Of a compacted journal: run-level errors.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// Of a compacted journal: the steps that were not settled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepCarried>,
+    /// Of a compacted journal: the tasks and calls among them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub works: BTreeMap<String, Work>,
+    /// Of a compacted journal: input hashes of these.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hashes: BTreeMap<String, String>,
+    /// Of a compacted journal: the invocation is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldCarried>,
+    /// Of a compacted journal: a signal came that its exchange was not told of.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unseen: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// What is present is some, null too.
+fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(d).map(Some)
+}
+
+/// JSON as a part of other JSON.
+fn raw(json: &Bytes) -> Option<Box<RawValue>> {
+    let text = std::str::from_utf8(json).ok()?;
+    RawValue::from_string(text.to_owned()).ok()
+}
+
+impl Carried {
+    pub(super) fn of(row: &Row) -> Result<Self, Unreadable> {
+        serde_json::from_slice(row.body.as_deref().unwrap_or_default())
+            .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })
+    }
+}
+
+/// A held invocation that goes on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HeldCarried {
+    /// The end of its lease, in microseconds.
+    pub until: i64,
+    /// How long a lease is.
+    #[serde(with = "duration")]
+    pub lease: Duration,
 }
 
 /// A cancel that goes on.
@@ -117,41 +173,86 @@ impl Run {
         }
     }
 
+    /// What the next generation begins with.
     fn carried(&self, input: Option<&Bytes>, env: &Env<'_>) -> Carried {
         let generation = self.generation + 1;
-        let text = input.and_then(|json| std::str::from_utf8(json).ok());
-        let input = text.and_then(|text| RawValue::from_string(text.to_owned()).ok());
-        let status = self.custom_status.as_ref().and_then(|s| std::str::from_utf8(s).ok());
-        let lately = env.now - RECENT;
+        let created = Created {
+            input: input.and_then(raw).unwrap_or_else(|| RawValue::NULL.to_owned()),
+            seed: next_seed(&self.created.seed, generation),
+            ..self.created_now()
+        };
+        Carried { created, generation, ..self.outlives(env.now) }
+    }
+
+    /// What a compacted journal begins with: the same generation goes on.
+    pub(super) fn carried_compacted(&self, state: &Bytes) -> Carried {
+        let held = match self.turn {
+            Turn::Held { until, lease, .. } => {
+                Some(HeldCarried { until: until.as_micros(), lease })
+            }
+            _ => None,
+        };
+        let unseen = match self.turn {
+            Turn::Open { unseen, .. } => unseen,
+            _ => self.talk.unseen,
+        };
         Carried {
-            created: Created {
-                input: input.unwrap_or_else(|| RawValue::NULL.to_owned()),
-                seed: next_seed(&self.created.seed, generation),
-                start_at: None,
-                tags: self.tags.clone(),
-                pin: self.pin,
-                ..self.created.clone()
-            },
+            state: raw(state),
+            failures: self.failures,
+            steps: self.open_steps(),
+            works: self.works.carried(),
+            hashes: self.hashes_of_open(),
+            held,
+            unseen,
+            ..self.outlives(self.last_at)
+        }
+    }
+
+    fn created_now(&self) -> Created {
+        let (tags, pin) = (self.tags.clone(), self.pin);
+        Created { start_at: None, tags, pin, ..self.created.clone() }
+    }
+
+    /// What outlives the rows so far, whatever follows.
+    fn outlives(&self, now: Timestamp) -> Carried {
+        let lately = now - RECENT;
+        let recent = self.recent.iter().filter(|(at, _)| *at >= lately);
+        Carried {
+            created: self.created_now(),
             created_at: self.created_at.as_micros(),
             started_at: self.started_at.map(Timestamp::as_micros),
             allowed: self.allowed,
-            generation,
+            generation: self.generation,
             invocations: self.invocations,
-            custom_status: status.and_then(|s| RawValue::from_string(s.to_owned()).ok()),
+            custom_status: self.custom_status.as_ref().and_then(raw),
             paused: self.paused.clone(),
             cancel: self.cancel.as_ref().map(|cancel| CancelCarried {
                 reason: cancel.reason.clone(),
                 deadline: cancel.deadline.as_micros(),
             }),
             accepted: self.drained,
-            taken: self
-                .recent
-                .iter()
-                .filter(|(at, _)| *at >= lately)
-                .map(|(at, id)| (at.as_micros(), *id))
-                .collect(),
+            taken: recent.map(|(at, id)| (at.as_micros(), *id)).collect(),
             events: self.events.iter().copied().collect(),
+            state: None,
+            failures: 0,
+            steps: Vec::new(),
+            works: BTreeMap::new(),
+            hashes: BTreeMap::new(),
+            held: None,
+            unseen: false,
         }
+    }
+
+    fn hashes_of_open(&self) -> BTreeMap<String, String> {
+        let open = |id: &str| self.pending.values().any(|p| p == id);
+        self.hashes.iter().filter(|(id, _)| open(id)).map(|(a, b)| (a.clone(), b.clone())).collect()
+    }
+
+    /// These messages were taken, and earlier ones will not be asked about.
+    pub(super) fn know(&mut self, taken: Vec<(i64, Uuid)>) {
+        self.seen = taken.iter().map(|(_, id)| *id).collect();
+        let moment = Timestamp::from_micros;
+        self.recent = taken.into_iter().map(|(at, id)| (moment(at), id)).collect();
     }
 
     /// A message was taken.
@@ -199,10 +300,9 @@ impl Run {
         Ok(())
     }
 
-    /// The run that a `continued` row makes.
+    /// The run that a `continued` or a `compacted` row makes.
     pub(super) fn carried_over(id: RunId, ns: i32, row: &Row) -> Result<Self, Unreadable> {
-        let carried: Carried = serde_json::from_slice(row.body.as_deref().unwrap_or_default())
-            .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
+        let carried = Carried::of(row)?;
         let moment = Timestamp::from_micros;
         let mut run = Self::made(id, ns, row, carried.created);
         run.created_at = moment(carried.created_at);
@@ -216,11 +316,25 @@ impl Run {
             carried.cancel.map(|c| Cancel { reason: c.reason, deadline: moment(c.deadline) });
         run.paused = carried.paused;
         run.counted = carried.accepted;
-        run.seen = carried.taken.iter().map(|(_, id)| *id).collect();
-        run.recent = carried.taken.into_iter().map(|(at, id)| (moment(at), id)).collect();
+        run.know(carried.taken);
         run.events = carried.events.into();
         let reason = if run.cancel.is_some() { Reason::Cancel } else { Reason::Start };
         run.turn = Turn::Due { reason, not_before: AT_ONCE };
+        if row.kind == Kind::Compacted {
+            run.state = carried.state.map(|s| Bytes::from(s.get().to_owned()));
+            run.failures = carried.failures;
+            run.hashes = carried.hashes;
+            run.take_up(row, carried.steps, carried.works)?;
+            run.talk.evolve(row, row.seq);
+            run.talk.unseen = carried.unseen;
+            run.turn = match carried.held {
+                Some(HeldCarried { until, lease }) => {
+                    run.talk.held = true;
+                    Turn::Held { epoch: row.epoch, until: moment(until), lease }
+                }
+                None => Turn::Due { reason: Reason::Retry, not_before: AT_ONCE },
+            };
+        }
         Ok(run)
     }
 }

@@ -218,7 +218,8 @@ impl Run {
             Kind::Beat => self.works.beat(row, body()),
             Kind::Late | Kind::Moved => {}
             Kind::Continued => self.continued(row)?,
-            Kind::Created | Kind::Compacted => {
+            Kind::Compacted => self.compacted(row)?,
+            Kind::Created => {
                 return Err(bad("a row of this kind is not known here"));
             }
         }

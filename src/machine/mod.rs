@@ -5,6 +5,7 @@ mod attempts;
 mod body;
 mod carried;
 mod children;
+mod compact;
 mod draft;
 mod ends;
 mod evolve;
@@ -29,11 +30,13 @@ mod tests;
 pub mod time;
 mod tree;
 mod turn;
+mod written;
 
 pub use apply::{CANCEL_GRACE, Cause, EPOCH_BLOCK, EPOCH_ROOM, Env, Fault, Refusal};
 pub use attempts::{AttemptDue, AttemptEnd, Open, Terms, Work, Works};
 pub use body::*;
 pub use carried::{CancelCarried, Carried};
+pub use compact::StepCarried;
 pub use gate::AtGate;
 pub use id::{
     BadId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId, NodeId, RunId, Shard,

@@ -73,6 +73,8 @@ pub enum Op {
         /// Its value, JSON.
         value: Bytes,
     },
+    /// What is settled is not sent any more, and this (JSON) in its place.
+    Compact(Bytes),
     /// The run's custom status (JSON; null clears it).
     Status(Bytes),
     /// Tags to merge; none removes one.
@@ -211,7 +213,7 @@ impl Op {
             | Self::Start { id }
             | Self::Ask { id, .. }
             | Self::Scope { id, .. } => Some(id),
-            Self::Status(_) | Self::Tags(_) | Self::Log { .. } => None,
+            Self::Compact(_) | Self::Status(_) | Self::Tags(_) | Self::Log { .. } => None,
         }
     }
 }

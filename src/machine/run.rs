@@ -2,10 +2,11 @@
 //!
 //! [`Run::evolve`] is the only way a row changes a run, live and on recovery alike.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::attempts::Works;
@@ -17,8 +18,9 @@ use super::outgoing::Close;
 use super::row::{Append, Flags, Kind, MessageKind, OpKind, Placement, Row};
 use super::shown::Shown;
 use super::talk::{Heard, Talk};
-use super::time::Timestamp;
+use super::time::{Timestamp, duration};
 use super::tree::{Standing, Tree};
+use super::written::{json, micros};
 
 /// A moment that has come, whatever the clock says.
 pub(super) const AT_ONCE: Timestamp = Timestamp::from_micros(0);
@@ -112,20 +114,22 @@ pub enum Turn {
 }
 
 /// One named entry of the journal.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// Its op: a step never changes it.
+    #[serde(skip)]
     pub op: OpKind,
     /// Failed attempts so far.
     pub attempts: u32,
     /// When the first attempt was reported.
+    #[serde(with = "micros::option")]
     pub first: Option<Timestamp>,
     /// How it stands.
     pub state: StepState,
 }
 
 /// How a step stands.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum StepState {
     /// Asked for, settles later.
     Asked {
@@ -134,8 +138,10 @@ pub enum StepState {
         /// The row that asked.
         n: i32,
         /// When.
+        #[serde(with = "micros")]
         at: Timestamp,
         /// When it settles by itself.
+        #[serde(with = "micros::option")]
         due: Option<Timestamp>,
     },
     /// An attempt failed, another follows.
@@ -143,8 +149,10 @@ pub enum StepState {
         /// The row of the attempt.
         n: i32,
         /// When the next one is due.
+        #[serde(with = "micros")]
         due: Timestamp,
         /// The last error, JSON.
+        #[serde(with = "json")]
         error: Bytes,
     },
     /// An at-most-once step that may run in this epoch.
@@ -168,13 +176,16 @@ pub enum StepState {
 }
 
 /// What is kept of an op that settles later.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AskKept {
     /// A signal's name.
     pub name: Option<String>,
     /// A callback's longest silence.
+    #[serde(with = "duration::option")]
     pub heartbeat: Option<Duration>,
     /// A callback's longest wait, however many signs of life it gives.
+    #[serde(with = "duration::option")]
     pub timeout: Option<Duration>,
     /// What was asked of another run: the child's id, or the message's.
     pub of: Option<Uuid>,
@@ -268,8 +279,10 @@ pub struct Run {
     pub placed: Option<Placement>,
     /// Input hashes of the steps of a strict function.
     pub(super) hashes: BTreeMap<String, String>,
-    /// All steps by id.
-    pub steps: HashMap<String, Step>,
+    /// All steps by id, those under one scope side by side.
+    pub steps: BTreeMap<String, Step>,
+    /// What stands for the steps before the last compaction, JSON; none: there was none.
+    pub state: Option<Bytes>,
     /// Steps asked for and not settled, in order of their asks.
     pub pending: BTreeMap<i32, String>,
     /// When steps settle by themselves or are tried again.
@@ -427,7 +440,8 @@ impl Run {
             pin: created.pin,
             placed: Some(Placement { dep: row.dep, pinned: created.pin.is_some() }),
             hashes: BTreeMap::new(),
-            steps: HashMap::new(),
+            steps: BTreeMap::new(),
+            state: None,
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
             works: Works::default(),
@@ -491,10 +505,10 @@ impl Run {
     ) -> Result<Self, Unreadable> {
         let (first, rest) = rows.split_first().ok_or(Unreadable::NoCreated)?;
         let mut run = match first.kind {
-            Kind::Continued => Self::carried_over(id, ns, first)?,
+            Kind::Continued | Kind::Compacted => Self::carried_over(id, ns, first)?,
             _ => Self::of_created(id, ns, first)?,
         };
-        let mut last_epoch = 0;
+        let mut last_epoch = if first.flags.has(Flags::HANDLER) { first.epoch } else { 0 };
         for row in rest {
             run.evolve(row)?;
             if row.flags.has(Flags::HANDLER) && row.epoch > last_epoch {
@@ -511,7 +525,7 @@ impl Run {
         // Whoever had an epoch may have used it before anything else was recorded.
         run.invoked = run.row_epoch > 0;
         if let Turn::Waiting { tree } = &run.turn
-            && tree.standing(&|id| run.standing(id)) != Standing::Pending
+            && tree.standing(&|id| run.in_tree(id)) != Standing::Pending
         {
             run.turn = Turn::Due { reason: Reason::Progress, not_before: AT_ONCE };
         }
@@ -534,6 +548,15 @@ impl Run {
             Some(StepState::Settled { ok: false, .. }) => Standing::Failed,
             _ => Standing::Pending,
         }
+    }
+
+    /// The same for an await tree: what a compaction has taken away had settled.
+    #[must_use]
+    pub fn in_tree(&self, id: &str) -> Standing {
+        if self.state.is_some() && !self.steps.contains_key(id) {
+            return Standing::Value;
+        }
+        self.standing(id)
     }
 
     /// Whether its journal is so long that it had better continue as new.

@@ -25,8 +25,9 @@ impl Run {
     /// is given up.
     pub(super) fn close_under(&mut self, scope: &str) {
         let under = format!("{scope}/");
-        let ids: Vec<String> =
-            self.steps.keys().filter(|id| id.starts_with(&under)).cloned().collect();
+        // They stand side by side, so that closing many scopes is not a look at all steps for each.
+        let ids = self.steps.range(under.clone()..).map(|(id, _)| id);
+        let ids: Vec<String> = ids.take_while(|id| id.starts_with(&under)).cloned().collect();
         let mut hidden = Vec::new();
         for id in ids {
             if let Some(n) = self.forget_timer(&id) {

@@ -17,7 +17,9 @@ pub const INLINE_VALUE: usize = 32 << 10;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shown {
     text: Vec<u8>,
-    /// Where the member of each `seq` (from 1) ends in `text`.
+    /// Up to this `seq` all of them are gone.
+    base: i32,
+    /// Where the member of each `seq` after that ends in `text`.
     ends: Vec<usize>,
     /// Bytes of all values and errors, references at their full size.
     pub bytes: usize,
@@ -57,16 +59,29 @@ impl Shown {
         self.ends.push(text.len());
     }
 
+    /// Leaves out everything up to `seq`, which must be the last.
+    pub fn compact(&mut self, seq: i32) {
+        *self = Self { base: seq, ..Self::default() };
+    }
+
+    /// Whether the step that settled as this number may be shown.
+    #[must_use]
+    pub const fn reaches(&self, seq: i32) -> bool {
+        seq > self.base
+    }
+
     /// Leaves out steps that have settled: their numbers stay used.
     pub fn hide(&mut self, mut seqs: Vec<i32>) {
+        seqs.retain(|seq| *seq > self.base);
         seqs.sort_unstable();
-        let first = seqs.first().and_then(|seq| usize::try_from(seq - 1).ok());
+        let first = seqs.first().and_then(|seq| usize::try_from(seq - 1 - self.base).ok());
         let Some(first) = first.filter(|first| *first < self.ends.len()) else { return };
         // Everything before the first of them stays where it is.
         let kept = first.checked_sub(1).map_or(0, |last| self.ends[last]);
         let tail = self.text.split_off(kept);
         let mut begin = kept;
-        for (place, seq) in (first..self.ends.len()).zip(i32::try_from(first).unwrap_or(0) + 1..) {
+        let number = self.base + i32::try_from(first).unwrap_or(0) + 1;
+        for (place, seq) in (first..self.ends.len()).zip(number..) {
             let end = self.ends[place];
             let member = tail[begin - kept..end - kept].strip_prefix(b",");
             let member = member.unwrap_or(&tail[begin - kept..end - kept]);
@@ -93,16 +108,16 @@ impl Shown {
             self.ends.partition_point(|end| *end <= budget)
         };
         let end = count.checked_sub(1).map_or(0, |last| self.ends[last]);
-        (&self.text[..end], i32::try_from(count).unwrap_or(i32::MAX))
+        (&self.text[..end], self.base + i32::try_from(count).unwrap_or(i32::MAX))
     }
 
     /// The members after `seq`, as many as fit into `budget` bytes but at least one, and the
     /// `seq` of the last of them.
     #[must_use]
     pub fn after(&self, seq: i32, budget: usize) -> (&[u8], i32) {
-        let from = usize::try_from(seq).unwrap_or(0).min(self.ends.len());
+        let from = usize::try_from(seq - self.base).unwrap_or(0).min(self.ends.len());
         if from == self.ends.len() {
-            return (&[], seq);
+            return (&[], seq.max(self.base));
         }
         let start = from.checked_sub(1).map_or(0, |last| self.ends[last]);
         let fits = |end: &usize| end.saturating_sub(start + usize::from(start > 0)) <= budget;
@@ -110,7 +125,7 @@ impl Shown {
         let last = from + count;
         let members = &self.text[start..self.ends[last - 1]];
         let members = members.strip_prefix(b",").unwrap_or(members);
-        (members, i32::try_from(last).unwrap_or(i32::MAX))
+        (members, self.base + i32::try_from(last).unwrap_or(i32::MAX))
     }
 }
 
@@ -228,6 +243,24 @@ mod tests {
         assert_eq!(of(shown.after(4, 1000).0)["c"], member(6));
         shown.hide(vec![5, 6]);
         assert_eq!(shown.within(1000), (&b""[..], 6));
+    }
+
+    #[test]
+    fn what_is_compacted_leaves_its_numbers_behind() {
+        let mut shown = two();
+        shown.compact(2);
+        assert_eq!((shown.within(1000), shown.after(0, 1000)), ((&b""[..], 2), (&b""[..], 2)));
+        for (seq, id) in (3..).zip(["c", "d", "e"]) {
+            shown.push(id, seq, OpKind::Run, true, &Bytes::from_static(b"1"));
+        }
+        let member = |id: &str, seq: i32| format!(r#""{id}":{{"seq":{seq},"op":"run","value":1}}"#);
+        let text = |part: &[u8]| String::from_utf8(part.to_vec()).expect("utf-8");
+        assert_eq!(text(shown.after(3, 1).0), member("d", 4));
+        shown.hide(vec![1, 4]);
+        let (all, upto) = shown.within(1000);
+        assert_eq!((text(all), upto), (member("c", 3) + "," + &member("e", 5), 5));
+        assert_eq!((text(shown.after(0, 1).0), shown.after(0, 1).1), (member("c", 3), 3));
+        assert!(shown.reaches(3) && !shown.reaches(2));
     }
 
     #[test]

@@ -86,6 +86,7 @@ impl Talk {
         }
         match row.kind {
             Kind::Held if row.step.is_empty() => self.held = true,
+            Kind::Arrived if row.flags.has(Flags::REF) => {}
             Kind::Arrived | Kind::Done if !handler && row.flags.op() == Some(OpKind::Signal) => {
                 self.unseen = true;
             }
@@ -286,7 +287,7 @@ impl Run {
     #[must_use]
     pub fn hears(&self, past: Timestamp) -> bool {
         let Some(tree) = self.talk.tree.as_ref().filter(|_| self.listens()) else { return false };
-        tree.standing(&|id| self.standing(id)) != Standing::Pending
+        tree.standing(&|id| self.in_tree(id)) != Standing::Pending
             || self.goes_on(tree, past) == Some(GoesOn::Attempt)
     }
 
@@ -322,7 +323,7 @@ impl Run {
     pub fn heard_of(&mut self) {
         self.talk.listening = false;
         if let Some(tree) = &self.talk.tree
-            && tree.standing(&|id| self.standing(id)) != Standing::Pending
+            && tree.standing(&|id| self.in_tree(id)) != Standing::Pending
         {
             self.talk.tree = None;
         }

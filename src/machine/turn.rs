@@ -197,6 +197,7 @@ impl Run {
                     self.close_scope(&id, value, env);
                 }
             }
+            Op::Compact(state) => self.compact(state, did, env),
             Op::Status(value) => {
                 let now = (value.as_ref() != b"null").then(|| value.clone());
                 if now != self.custom_status {
@@ -494,7 +495,7 @@ const fn op_kind(op: &Op) -> Option<OpKind> {
             Ask::Work { op, .. } => *op,
         }),
         Op::Scope { .. } => Some(OpKind::Scope),
-        Op::Status(_) | Op::Tags(_) | Op::Log { .. } => None,
+        Op::Compact(_) | Op::Status(_) | Op::Tags(_) | Op::Log { .. } => None,
     }
 }
 

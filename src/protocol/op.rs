@@ -53,6 +53,7 @@ const NAMES: &[&str] = &[
     "limit",
     "request",
     "ok",
+    "state",
 ];
 const OP: usize = 0;
 pub(super) const ID: usize = 1;
@@ -90,12 +91,16 @@ const TASK: usize = 32;
 const LIMIT: usize = 33;
 const REQUEST: usize = 34;
 const OK: usize = 35;
+const STATE: usize = 36;
+
+/// Bytes of the state of a compacted journal: it is sent with every invocation, as the input is.
+const LONGEST_STATE: usize = 1 << 20;
 
 /// Bytes of an input hash; any digest in hex is shorter.
 const LONGEST_HASH: usize = 256;
 
 /// Ops of the protocol that this version does not do yet.
-const LATER: [&str; 5] = ["reply", "set", "unset", "chunk", "compact"];
+const LATER: [&str; 4] = ["reply", "set", "unset", "chunk"];
 
 /// The answer's bytes, and what may be in them.
 #[derive(Clone, Copy)]
@@ -217,6 +222,7 @@ impl Reader<'_> {
             "call" => &[ID, REQUEST, RETRY, TIMEOUT, OK],
             "task" => &[ID, TASK, INPUT, RETRY, TIMEOUT, HEARTBEAT, LIMIT],
             "status" | "tags" => &[VALUE],
+            "compact" => &[STATE],
             "log" => &[LEVEL, MESSAGE, FIELDS],
             later if LATER.contains(&later) => {
                 return Err(self.bad(format!("op `{later}` is not supported by this version")));
@@ -249,6 +255,7 @@ impl Reader<'_> {
                 Ok(Op::Status(self.from.keep(self.required(VALUE)?, None, "custom status")?))
             }
             "tags" => self.tags(),
+            "compact" => self.compact(),
             _ => self.log(),
         }
     }
@@ -395,6 +402,16 @@ impl Reader<'_> {
         self.duration(TIMEOUT)?;
         Call::read(self.raw.get().as_bytes()).map_err(|e| self.bad(clip(&e)))?;
         self.ask(Ask::Work { op: OpKind::Call, retry: self.retry()? })
+    }
+
+    fn compact(&self) -> Result<Op, BadAnswer> {
+        let raw = self.required(STATE)?;
+        let (bytes, limit) = (raw.get().len(), LONGEST_STATE);
+        if bytes > limit {
+            let what = "state of `compact`".to_owned();
+            return Err(BadAnswer::TooLarge { step: None, what, bytes, limit });
+        }
+        Ok(Op::Compact(self.from.keep(raw, None, "state of `compact`")?))
     }
 
     fn tags(&self) -> Result<Op, BadAnswer> {

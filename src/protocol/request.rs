@@ -18,6 +18,8 @@ pub struct Invocation<'a> {
     pub turn: Turn<'a>,
     /// The run's input, JSON.
     pub input: &'a [u8],
+    /// What stands for the steps that a compaction has taken away, JSON.
+    pub state: Option<&'a [u8]>,
     /// The settled steps as [`push_settled`] wrote them; may be empty.
     pub settled: &'a [u8],
     /// What is asked for and not settled.
@@ -139,6 +141,10 @@ pub fn write_invocation(it: &Invocation<'_>) -> Vec<u8> {
     write_turn(&mut out, &it.turn);
     raw(&mut out, r#","input":"#);
     out.extend_from_slice(it.input);
+    if let Some(state) = it.state {
+        raw(&mut out, r#","state":"#);
+        out.extend_from_slice(state);
+    }
     raw(&mut out, r#","steps":{"#);
     out.extend_from_slice(it.settled);
     for (i, step) in it.pending.iter().enumerate() {
@@ -352,6 +358,7 @@ mod tests {
             settled: b"",
             pending: &[],
             upto: 0,
+            state: None,
             more: false,
             long: false,
             inbox: &[],

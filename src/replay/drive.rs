@@ -3,7 +3,7 @@
 //! Steps are revealed in commit order, as far as the candidate's own tree needs them, so that it
 //! meets its past in the order in which it happened.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -75,6 +75,10 @@ pub struct Replay {
     /// By id, where in `asked`.
     known: HashMap<String, usize>,
     inserted: Vec<String>,
+    /// What the candidate has compacted its journal to.
+    state: Option<Bytes>,
+    /// What had settled then: it is not shown any more.
+    hidden: HashSet<String>,
     /// Recorded steps up to here have settled.
     upto: i32,
     /// The next number of a step that is not recorded.
@@ -96,6 +100,8 @@ impl Replay {
             asked: Vec::new(),
             known: HashMap::new(),
             inserted: Vec::new(),
+            state: None,
+            hidden: HashSet::new(),
             upto: 0,
             next,
             idle: 0,
@@ -115,7 +121,7 @@ impl Replay {
         let run = &self.recorded;
         let mut settled: Vec<(i32, &str, OpKind, bool, &[u8])> = Vec::new();
         let mut pending: Vec<Pending<'_>> = Vec::new();
-        for (step, op, _) in &self.asked {
+        for (step, op, _) in self.asked.iter().filter(|(id, ..)| !self.hidden.contains(id)) {
             match self.outcome(step) {
                 Some((seq, ok, body)) => settled.push((seq, step, *op, ok, body)),
                 None => pending.push(Pending { id: step, op: *op, started: false, retry: None }),
@@ -150,6 +156,7 @@ impl Replay {
                 transport: "respond",
             },
             input: &run.input,
+            state: self.state.as_deref(),
             settled: &fragment,
             pending: &pending,
             upto,
@@ -172,6 +179,10 @@ impl Replay {
         let Answer { ops, terminal } = answer;
         let (mut fresh, mut settles) = (false, false);
         for op in &ops {
+            if let Op::Compact(state) = op {
+                fresh |= self.compact(state);
+                continue;
+            }
             let Some((id, kind)) = op.step().zip(op.kind()) else { continue };
             match self.take(id, kind, op) {
                 Ok((new, done)) => {
@@ -225,6 +236,21 @@ impl Replay {
     }
 
     // --- parts ---------------------------------------------------------------------------------
+
+    /// What has settled is not shown any more, and this in its place: whether that is new.
+    fn compact(&mut self, state: &Bytes) -> bool {
+        let settled: Vec<String> = self
+            .asked
+            .iter()
+            .filter(|(id, ..)| self.outcome(id).is_some())
+            .map(|(id, ..)| id.clone())
+            .collect();
+        let before = self.hidden.len();
+        self.hidden.extend(settled);
+        let new = self.state.as_ref() != Some(state) || self.hidden.len() > before;
+        self.state = Some(state.clone());
+        new
+    }
 
     /// The candidate asks for a step or reports it: whether that is new, and whether it settles at
     /// once.

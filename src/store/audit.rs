@@ -73,7 +73,7 @@ pub(super) const ALWAYS: [(&str, &str); 17] = [
         "a step settles once in a generation unless it was retaken",
         journal_rule!(
             ", g as (
-  select *, count(*) filter (where kind in (16, 19)) over (partition by shard, run_id order by n) as part
+  select *, count(*) filter (where kind in (16, 18, 19)) over (partition by shard, run_id order by n) as part
     from w)
 select run_id::text, format('step %s, %s times', step, count(*)) from g
  where kind in (1, 2) group by shard, run_id, part, step having count(*) > 1 limit 10"

@@ -100,8 +100,11 @@ impl Db {
         if gated && a.drained >= 0 && a.drained != self.accepted {
             return Verdict::LostByGate;
         }
-        if let Some(next) = a.rows.iter().rfind(|r| r.kind == Kind::Continued) {
+        let base = |r: &&Row| matches!(r.kind, Kind::Continued | Kind::Compacted);
+        if let Some(next) = a.rows.iter().rfind(base) {
             self.base = usize::try_from(next.n).expect("n");
+        }
+        if let Some(next) = a.rows.iter().rfind(|r| r.kind == Kind::Continued) {
             self.closed.extend(self.closing.then_some(next.n));
         }
         self.rows.extend(a.rows.iter().cloned());
@@ -129,7 +132,12 @@ impl Db {
     pub(super) fn journal(&self) -> Shown {
         let mut shown = Shown::default();
         let mut seqs = std::collections::HashMap::new();
-        for row in &self.rows[self.base..] {
+        let begins = self.rows.iter().rposition(|r| r.kind == Kind::Continued).unwrap_or(0);
+        for row in &self.rows[begins..] {
+            if row.kind == Kind::Compacted {
+                shown.compact(row.seq);
+                seqs.clear();
+            }
             if row.kind == Kind::Retaken
                 && let Some(seq) = seqs.remove(&row.step)
             {
@@ -144,7 +152,7 @@ impl Db {
             shown.push(&row.step, row.seq, op, row.kind == Kind::Done, &body);
             if op == OpKind::Scope {
                 let under = |r: &&Row| r.step.starts_with(&format!("{}/", row.step));
-                let generation = self.rows[self.base..].iter();
+                let generation = self.rows[begins..].iter();
                 let before = generation.take_while(|r| r.n < row.n).filter(under);
                 shown.hide(before.filter(|r| r.kind.settles()).map(|r| r.seq).collect());
             }
@@ -336,7 +344,7 @@ impl World {
             let view = self.run.clone();
             // Whatever is shown was committed before, in this order, for ever.
             let (committed, shown) = (self.db.journal(), view.shown.within(usize::MAX));
-            assert!(committed.within(usize::MAX).0.starts_with(shown.0));
+            assert!(committed.within(usize::MAX).0.starts_with(shown.0), "{committed:?} {shown:?}");
             self.sent.push(Sent { epoch, reason, saw_cancel, view });
         }
     }
@@ -361,7 +369,7 @@ impl World {
         let (id, rows) = (self.run.id, &self.db.rows[base..]);
         let mut run = Run::recover(id, 1, rows, parked, self.db.closing).expect("readable rows");
         run.drained = self.db.accepted;
-        run.home = i16::from(self.db.base > 0);
+        run.home = i16::from(self.db.rows.iter().any(|r| r.kind == Kind::Continued));
         run.placed = Some(self.db.placement);
         run
     }

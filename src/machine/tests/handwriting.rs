@@ -97,6 +97,10 @@ pub(super) fn send(id: &str) -> Op {
     asking(id, Ask::Other(Box::new(errand)), &raw)
 }
 
+pub(super) fn compact(state: &'static str) -> Op {
+    Op::Compact(text(state))
+}
+
 pub(super) fn scope(id: &str) -> Op {
     Op::Scope { id: id.to_owned(), value: text("9") }
 }

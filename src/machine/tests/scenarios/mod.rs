@@ -4,6 +4,7 @@ use super::fixtures::World;
 use crate::machine::*;
 
 mod answers;
+mod compaction;
 mod endings;
 mod generations;
 mod messages;
