@@ -11,7 +11,8 @@ use super::body::to_bytes;
 use super::carried::Carried;
 use super::draft::Draft;
 use super::row::{Flags, Kind, OpKind, Row};
-use super::run::{Mail, Run, Step, StepState, Unreadable};
+use super::run::{Mail, Run, Unreadable};
+use super::step::{Step, StepState};
 use super::turn::Did;
 
 /// A step that is not settled and outlives the rows that asked for it.
@@ -37,12 +38,17 @@ impl Run {
         let mut untaken: Vec<_> = self
             .buffered
             .iter()
-            .flat_map(|((mail, name), queue)| queue.iter().map(|m| (*mail, name.clone(), m.clone())))
+            .flat_map(|((mail, name), queue)| {
+                queue.iter().map(|m| (*mail, name.clone(), m.clone()))
+            })
             .collect();
         untaken.sort_by_key(|(.., m)| m.at);
         let carried = self.carried_compacted(&state);
         let body = to_bytes(&carried);
-        Draft::new(Kind::Compacted, Flags::HANDLER).due(self.deadline).body(body).put(self, env.now);
+        Draft::new(Kind::Compacted, Flags::HANDLER)
+            .due(self.deadline)
+            .body(body)
+            .put(self, env.now);
         for (mail, name, m) in untaken {
             let (op, due) = match mail {
                 Mail::Signal => (OpKind::Signal, Some(m.at)),
