@@ -18,9 +18,9 @@ use super::page::{Page, next_link, with_link};
 use super::problem::Problem;
 use super::request::{At, Headers, Params, run_id};
 use super::runs::bare;
-use super::shapes::{EntryBody, HistoryBody, LogBody, StepBody, hex};
+use super::shapes::{ChunkBody, EntryBody, HistoryBody, LogBody, StepBody, hex};
 use crate::engine::{JournalPage, Namespace};
-use crate::machine::RunId;
+use crate::machine::{LogPart, RunId};
 
 /// A part of a journal.
 #[derive(Debug, Serialize, ToSchema)]
@@ -217,6 +217,61 @@ pub(super) async fn get_history(
     Ok(Page::new(items.into_iter().map(HistoryBody::from).collect(), next).answer(&uri))
 }
 
+/// What a run has put out on one of its output streams, by offset.
+///
+/// With `wait` it answers when there is something after `after`, the run has ended, or the time is
+/// up. Live, as events: `/v1/runs/{id}/stream?output=…`.
+#[utoipa::path(
+    get, path = "/v1/runs/{id}/outputs/{output}", tag = "journal",
+    params(
+        ("id" = String, Path, description = "The run"),
+        ("output" = String, Path, description = "The output stream"),
+        ("after" = Option<i64>, Query, minimum = 0, description = "Only what comes after this offset"),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
+        ("wait" = Option<String>, Query, description = "Wait for something after `after`; at most 300 s"),
+        ("Prefer" = Option<String>, Header, description = "`wait=30`, in place of the parameter"),
+    ),
+    responses((status = 200, description = "Chunks, old to new", body = Page<ChunkBody>,
+        headers(("Link" = String, description = "The next page, with `rel=\"next\"`")))),
+    extensions(("x-problems" = json!(["run-not-found"])))
+)]
+pub(super) async fn get_output(
+    State(state): State<ApiState>,
+    Reader(caller): Reader,
+    At((id, output)): At<(String, String)>,
+    OriginalUri(uri): OriginalUri,
+    mut params: Params,
+) -> Result<Response, Problem> {
+    let run = run_id(&id)?;
+    let limit = params.limit();
+    let after = params.number("after", 0, i64::MAX).unwrap_or(-1);
+    let wait = params.wait();
+    params.finish()?;
+    let deadline = Instant::now() + wait.unwrap_or_default();
+    // Watched before it is read: what is committed in between wakes us.
+    let mut changes = state.engine.changes(run);
+    let mut chunks = loop {
+        // The run first: if it has ended, what is read after it is complete.
+        let ended = state.engine.view(&caller.namespace, run).await?.status.ended();
+        let part = LogPart::Stream(&output);
+        let chunks = state.engine.logs(&caller.namespace, run, part, after, limit + 1).await?;
+        if wait.is_none() || ended || !chunks.is_empty() {
+            break chunks;
+        }
+        tokio::select! {
+            () = changes.changed() => {}
+            () = tokio::time::sleep_until(deadline) => break chunks,
+            () = state.shutdown.cancelled() => break chunks,
+        }
+    };
+    let more = chunks.len() > limit;
+    chunks.truncate(limit);
+    let next = if more { chunks.last().map(|i| i.n.to_string()) } else { None };
+    let link = next.as_deref().map(|after| next_link(&uri, "after", after));
+    let data: Vec<ChunkBody> = chunks.into_iter().map(ChunkBody::from).collect();
+    Ok(with_link(Json(Page::by_offset(data, next)).into_response(), link))
+}
+
 /// What a run's handler logged.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/logs", tag = "journal",
@@ -240,7 +295,8 @@ pub(super) async fn get_logs(
     let limit = params.limit();
     let after = super::page::cursor(&mut params).unwrap_or(-1);
     params.finish()?;
-    let mut lines = state.engine.logs(&caller.namespace, run, after, limit + 1).await?;
+    let lines = state.engine.logs(&caller.namespace, run, LogPart::Lines, after, limit + 1);
+    let mut lines = lines.await?;
     let more = lines.len() > limit;
     lines.truncate(limit);
     let next = if more { lines.last().map(|i| i.n) } else { None };

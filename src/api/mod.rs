@@ -115,6 +115,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(journal::get_value))
         .routes(routes!(journal::get_history))
         .routes(routes!(journal::get_logs))
+        .routes(routes!(journal::get_output))
         .routes(routes!(stream::stream_run))
         .routes(routes!(acts::cancel_run))
         .routes(routes!(acts::terminate_run))

@@ -28,6 +28,11 @@ impl<T: ToSchema + Serialize> Page<T> {
         Self { data, next_cursor: next.map(|at| URL_SAFE_NO_PAD.encode(at.to_string())) }
     }
 
+    /// A page of what is read by offset.
+    pub(super) const fn by_offset(data: Vec<T>, next_cursor: Option<String>) -> Self {
+        Self { data, next_cursor }
+    }
+
     /// The answer to a list call at `uri`.
     pub(super) fn answer(self, uri: &Uri) -> Response {
         let link = self.next_cursor.as_deref().map(|cursor| next_link(uri, "cursor", cursor));

@@ -15,9 +15,11 @@ use super::catalogue::Code;
 use super::page::{self, Page};
 use super::problem::Problem;
 use super::request::{At, Params, run_id};
-use super::shapes::{EntryBody, HistoryBody, ListedRunBody, LogBody, RunBody, SignalBody};
+use super::shapes::{
+    ChunkBody, EntryBody, HistoryBody, ListedRunBody, LogBody, RunBody, SignalBody,
+};
 use crate::engine::{Error, Namespace, Origin, RunFilter, RunView, Status};
-use crate::machine::RunId;
+use crate::machine::{LogPart, RunId};
 
 /// How many entries the export asks for at once.
 const BATCH: usize = 200;
@@ -225,6 +227,8 @@ pub(super) struct ExportBody {
     journal: Vec<EntryBody>,
     history: Vec<HistoryBody>,
     logs: Vec<LogBody>,
+    /// Pieces of all output streams.
+    outputs: Vec<ChunkBody>,
     signals: Vec<SignalBody>,
 }
 
@@ -278,10 +282,18 @@ fn export(
         yield text("],\"logs\":[");
         let (mut after, mut first) = (-1, true);
         loop {
-            let page = engine.logs(&ns, run, after, BATCH).await?;
+            let page = engine.logs(&ns, run, LogPart::Lines, after, BATCH).await?;
             let Some(last) = page.last() else { break };
             after = last.n;
             yield items(&mut first, page.into_iter().map(LogBody::from))?;
+        }
+        yield text("],\"outputs\":[");
+        let (mut after, mut first) = (-1, true);
+        loop {
+            let page = engine.logs(&ns, run, LogPart::Chunks, after, BATCH).await?;
+            let Some(last) = page.last() else { break };
+            after = last.n;
+            yield items(&mut first, page.into_iter().map(ChunkBody::from))?;
         }
         yield text("],\"signals\":[");
         let signals = engine.signals(&ns, run).await?;

@@ -415,6 +415,28 @@ pub(super) struct LogBody {
     fields: Payload,
 }
 
+/// A piece of an output stream of a run.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Chunk)]
+pub(super) struct ChunkBody {
+    /// Its offset; grows, may have gaps.
+    n: i64,
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// Of which stream it is a piece.
+    stream: String,
+    #[schema(value_type = Value)]
+    data: Payload,
+}
+
+impl From<LogItem> for ChunkBody {
+    fn from(item: LogItem) -> Self {
+        let line = item.line;
+        let stream = line.stream.unwrap_or_default();
+        Self { n: item.n, at: line.at, stream, data: Payload(line.fields) }
+    }
+}
+
 impl From<LogItem> for LogBody {
     fn from(item: LogItem) -> Self {
         let line = item.line;

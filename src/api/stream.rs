@@ -17,9 +17,9 @@ use super::auth::Reader;
 use super::catalogue::Code;
 use super::problem::Problem;
 use super::request::{At, Headers, Params, run_id};
-use super::shapes::{EntryBody, HistoryBody, LogBody, RunBody};
+use super::shapes::{ChunkBody, EntryBody, HistoryBody, LogBody, RunBody};
 use crate::engine::{Changes, Engine, Error, Namespace};
-use crate::machine::RunId;
+use crate::machine::{LogPart, RunId};
 
 /// A sign of life at least this often.
 const PING: Duration = Duration::from_secs(15);
@@ -129,7 +129,8 @@ impl Form {
 
 /// A run, live.
 ///
-/// Events: `history` (a history entry), `step` (a settled journal entry), `log` (a log line), `run`
+/// Events: `history` (a history entry), `step` (a settled journal entry), `log` (a log line), `chunk`
+/// (a piece of an output stream; with `output` there are these of one stream, and `end`, alone), `run`
 /// (the run, whenever it stands differently) and, last, `end` (the ended run). A run that continues
 /// as new has steps of its new generation from then on, counted from 1 again. With
 /// `Last-Event-ID` it goes on after that event; after `end` that is 204. With
@@ -138,6 +139,7 @@ impl Form {
     get, path = "/v1/runs/{id}/stream", tag = "journal",
     params(
         ("id" = String, Path, description = "The run"),
+        ("output" = Option<String>, Query, description = "Only the chunks of this output stream, and the end"),
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen"),
     ),
     responses(
@@ -151,10 +153,11 @@ pub(super) async fn stream_run(
     State(state): State<ApiState>,
     Reader(caller): Reader,
     At(id): At<String>,
-    params: Params,
+    mut params: Params,
     Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     let run = run_id(&id)?;
+    let output = params.one("output", |name| Ok(name.to_owned()));
     params.finish()?;
     let at = match headers.get("last-event-id").map(|v| v.to_str().unwrap_or_default().parse()) {
         None => Position::START,
@@ -179,6 +182,7 @@ pub(super) async fn stream_run(
         form,
         at,
         shown: Vec::new(),
+        output,
     };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(form.content_type())),
@@ -230,6 +234,8 @@ struct Reel {
     at: Position,
     /// The run as it was shown last.
     shown: Vec<u8>,
+    /// The output stream that alone is followed.
+    output: Option<String>,
 }
 
 impl Reel {
@@ -238,6 +244,21 @@ impl Reel {
         let (engine, ns, run) = (&self.engine, &self.ns, self.run);
         // The run first: if it has ended, what is read after it is complete.
         let view = engine.view(ns, run).await?;
+        if let Some(output) = &self.output {
+            let part = LogPart::Stream(output);
+            let chunks = engine.logs(ns, run, part, self.at.log, BATCH).await?;
+            let more = chunks.len() >= BATCH;
+            let mut out = Vec::new();
+            for item in chunks {
+                self.at.log = item.n;
+                self.form.write(&mut out, "chunk", self.at, &ChunkBody::from(item));
+            }
+            if !more && view.status.ended() {
+                self.at.ended = true;
+                self.form.write(&mut out, "end", self.at, &RunBody::from(view));
+            }
+            return Ok((out, more));
+        }
         let history = engine.history(ns, run, self.at.history, BATCH).await?;
         let mut journal = engine.journal(ns, run, self.at.seq, BATCH).await?;
         if journal.generation != self.at.generation {
@@ -245,7 +266,7 @@ impl Reel {
             (self.at.generation, self.at.seq) = (journal.generation, 0);
             journal = engine.journal(ns, run, 0, BATCH).await?;
         }
-        let logs = engine.logs(ns, run, self.at.log, BATCH).await?;
+        let logs = engine.logs(ns, run, LogPart::All, self.at.log, BATCH).await?;
         let settled = journal.entries.iter().filter_map(|e| e.seq).max().unwrap_or(self.at.seq);
         let more = history.len() >= BATCH || logs.len() >= BATCH || settled < journal.upto;
 
@@ -260,7 +281,11 @@ impl Reel {
         }
         for item in logs {
             self.at.log = item.n;
-            self.form.write(&mut out, "log", self.at, &LogBody::from(item));
+            if item.line.stream.is_some() {
+                self.form.write(&mut out, "chunk", self.at, &ChunkBody::from(item));
+            } else {
+                self.form.write(&mut out, "log", self.at, &LogBody::from(item));
+            }
         }
         if more {
             return Ok((out, true));

@@ -6,7 +6,9 @@ use super::{
     Attempt, Engine, Error, JournalEntry, JournalPage, ListedRun, LogItem, Namespace, RunFilter,
     RunPage, SignalItem, SignalState, Status, StepView,
 };
-use crate::machine::{INLINE_VALUE, Kind, OpKind, Row, Run, RunId, StepState, Timestamp, Tried};
+use crate::machine::{
+    INLINE_VALUE, Kind, LogPart, OpKind, Row, Run, RunId, StepState, Timestamp, Tried,
+};
 use crate::store::{self, Place};
 
 /// The place of a log line within the lines of one moment has so many bits in its number.
@@ -65,11 +67,13 @@ impl Engine {
         Ok(step_of(step, self.store().rows_of_step(run, &place, step).await?))
     }
 
-    /// Log lines after line `after_n` (-1: from the start), oldest first.
+    /// What of the log, or of an output stream, comes after number `after_n` (-1: from the start),
+    /// oldest first.
     pub async fn logs(
         &self,
         ns: &Namespace,
         run: RunId,
+        which: LogPart<'_>,
         after_n: i64,
         limit: usize,
     ) -> Result<Vec<LogItem>, Error> {
@@ -81,7 +85,7 @@ impl Engine {
             (Timestamp::from_micros(at), k)
         });
         let most = i64::try_from(limit).unwrap_or(i64::MAX);
-        let lines = self.store().logs(run, after, most).await?;
+        let lines = self.store().logs(run, which, after, most).await?;
         let item = |line: store::StoredLog| {
             let since = line.line.at.as_micros().saturating_sub(begun).max(0);
             let n = (since.min(i64::MAX >> LINE_BITS) << LINE_BITS) | i64::from(line.k.max(0));

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::machine::{Act, MessageKind};
+use crate::machine::{Act, LogPart, MessageKind};
 use crate::outbound::Guard;
 use crate::protocol::Secret;
 use crate::store::testing::TestDb;
@@ -249,12 +249,12 @@ async fn a_run_is_read_from_every_side_and_its_history_goes_on_from_anywhere() {
     }
     assert_eq!(paged, all);
 
-    let logs = engine.logs(ns, run, -1, 10).await.expect("logs");
+    let logs = engine.logs(ns, run, LogPart::Lines, -1, 10).await.expect("logs");
     let lines: Vec<&str> = logs.iter().map(|l| l.line.message.as_str()).collect();
     assert_eq!(lines, ["charged", "again"]);
-    let rest = engine.logs(ns, run, logs[0].n, 10).await.expect("logs");
+    let rest = engine.logs(ns, run, LogPart::Lines, logs[0].n, 10).await.expect("logs");
     assert_eq!(rest, logs[1..]);
-    assert!(engine.logs(ns, run, logs[1].n, 10).await.expect("logs").is_empty());
+    assert!(engine.logs(ns, run, LogPart::Lines, logs[1].n, 10).await.expect("logs").is_empty());
 
     let signals = engine.signals(ns, run).await.expect("signals");
     let shown: Vec<_> =

@@ -49,7 +49,7 @@ pub use outgoing::{
 };
 pub use retry::{RetryPolicy, RetrySpec};
 pub use row::{
-    Append, Attributes, Flags, HistoryEntry, Kind, LogLine, Message, MessageKind, OpKind,
+    Append, Attributes, Flags, HistoryEntry, Kind, LogLine, LogPart, Message, MessageKind, OpKind,
     Placement, Row, Sealed,
 };
 pub use run::{Buffered, Cancel, End, Mail, Reason, Run, Turn, Unreadable};

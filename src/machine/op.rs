@@ -79,6 +79,13 @@ pub enum Op {
     Status(Bytes),
     /// Tags to merge; none removes one.
     Tags(Vec<(String, Option<String>)>),
+    /// A piece of an output stream.
+    Chunk {
+        /// Which one.
+        stream: String,
+        /// JSON.
+        data: Bytes,
+    },
     /// A line for the run's log.
     Log {
         /// `debug`, `info`, `warn` or `error`.
@@ -213,7 +220,11 @@ impl Op {
             | Self::Start { id }
             | Self::Ask { id, .. }
             | Self::Scope { id, .. } => Some(id),
-            Self::Compact(_) | Self::Status(_) | Self::Tags(_) | Self::Log { .. } => None,
+            Self::Compact(_)
+            | Self::Status(_)
+            | Self::Tags(_)
+            | Self::Chunk { .. }
+            | Self::Log { .. } => None,
         }
     }
 }

@@ -329,7 +329,7 @@ pub struct Attributes {
     pub custom_status: Option<Bytes>,
 }
 
-/// One `log` op.
+/// One `log` op, or one `chunk` of an output stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
     /// When it was recorded.
@@ -338,8 +338,23 @@ pub struct LogLine {
     pub level: String,
     /// The text.
     pub message: String,
-    /// More fields, JSON.
+    /// More fields, JSON; of a chunk its data.
     pub fields: Option<Bytes>,
+    /// The output stream that this is a chunk of; none: a line of the log.
+    pub stream: Option<String>,
+}
+
+/// What of a run's log is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogPart<'a> {
+    /// Lines.
+    Lines,
+    /// Chunks of one output stream.
+    Stream(&'a str),
+    /// Chunks of every output stream.
+    Chunks,
+    /// All of it.
+    All,
 }
 
 /// Something that happened to a run and is no journal row: a failed exchange, a late answer.

@@ -219,14 +219,23 @@ impl Run {
                     self.noted(&Noted { tags: Some(tags), ..Noted::default() }, env);
                 }
             }
+            Op::Chunk { stream, data } => {
+                let (level, message) = ("info".to_owned(), String::new());
+                let (fields, stream) = (Some(data), Some(stream));
+                self.log(LogLine { at: env.now, level, message, fields, stream });
+            }
             Op::Log { level, message, fields } => {
-                // Lines are known by their time and their place within one append.
-                if self.next.logs.is_empty() {
-                    self.last_log = env.now.max(self.last_log + Duration::from_micros(1));
-                }
-                self.next.logs.push(LogLine { at: self.last_log, level, message, fields });
+                self.log(LogLine { at: env.now, level, message, fields, stream: None });
             }
         }
+    }
+
+    /// Lines and chunks are known by their time and their place within one append.
+    fn log(&mut self, line: LogLine) {
+        if self.next.logs.is_empty() {
+            self.last_log = line.at.max(self.last_log + Duration::from_micros(1));
+        }
+        self.next.logs.push(LogLine { at: self.last_log, ..line });
     }
 
     fn noted(&mut self, noted: &Noted, env: &Env<'_>) {
@@ -496,7 +505,7 @@ const fn op_kind(op: &Op) -> Option<OpKind> {
             Ask::Work { op, .. } => *op,
         }),
         Op::Scope { .. } => Some(OpKind::Scope),
-        Op::Compact(_) | Op::Status(_) | Op::Tags(_) | Op::Log { .. } => None,
+        Op::Compact(_) | Op::Status(_) | Op::Tags(_) | Op::Chunk { .. } | Op::Log { .. } => None,
     }
 }
 

@@ -54,6 +54,7 @@ const NAMES: &[&str] = &[
     "request",
     "ok",
     "state",
+    "stream",
 ];
 const OP: usize = 0;
 pub(super) const ID: usize = 1;
@@ -92,6 +93,7 @@ const LIMIT: usize = 33;
 const REQUEST: usize = 34;
 const OK: usize = 35;
 const STATE: usize = 36;
+const STREAM: usize = 37;
 
 /// Bytes of the state of a compacted journal: it is sent with every invocation, as the input is.
 const LONGEST_STATE: usize = 1 << 20;
@@ -100,7 +102,7 @@ const LONGEST_STATE: usize = 1 << 20;
 const LONGEST_HASH: usize = 256;
 
 /// Ops of the protocol that this version does not do yet.
-const LATER: [&str; 4] = ["reply", "set", "unset", "chunk"];
+const LATER: [&str; 3] = ["reply", "set", "unset"];
 
 /// The answer's bytes, and what may be in them.
 #[derive(Clone, Copy)]
@@ -223,6 +225,7 @@ impl Reader<'_> {
             "task" => &[ID, TASK, INPUT, RETRY, TIMEOUT, HEARTBEAT, LIMIT],
             "status" | "tags" => &[VALUE],
             "compact" => &[STATE],
+            "chunk" => &[STREAM, DATA],
             "log" => &[LEVEL, MESSAGE, FIELDS],
             later if LATER.contains(&later) => {
                 return Err(self.bad(format!("op `{later}` is not supported by this version")));
@@ -256,6 +259,7 @@ impl Reader<'_> {
             }
             "tags" => self.tags(),
             "compact" => self.compact(),
+            "chunk" => self.chunk(),
             _ => self.log(),
         }
     }
@@ -412,6 +416,13 @@ impl Reader<'_> {
             return Err(BadAnswer::TooLarge { step: None, what, bytes, limit });
         }
         Ok(Op::Compact(self.from.keep(raw, None, "state of `compact`")?))
+    }
+
+    fn chunk(&self) -> Result<Op, BadAnswer> {
+        let stream = self.text(STREAM)?.into_owned();
+        valid_name(&stream).map_err(|e| self.bad(format!("`stream`: {e}")))?;
+        let data = self.from.keep(self.required(DATA)?, None, "data of a chunk")?;
+        Ok(Op::Chunk { stream, data })
     }
 
     fn tags(&self) -> Result<Op, BadAnswer> {

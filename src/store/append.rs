@@ -183,9 +183,9 @@ freed as (
    where k.shard = g.shard and k.ns = g.ns and k.fn = g.fn and k.key = g.key
      and k.run_id = g.run_id),
 logged as (
-  insert into logs (shard, run_id, ns, at, k, level, message, fields)
+  insert into logs (shard, run_id, ns, at, k, level, message, fields, stream)
   select * from unnest($23::int2[],$24::uuid[],$25::int4[],$26::timestamptz[],$27::int2[],$28::text[],
-      $29::text[],$30::bytea[]) as l(shard,run_id,ns,at,k,level,message,fields)
+      $29::text[],$30::bytea[],$52::text[]) as l(shard,run_id,ns,at,k,level,message,fields,stream)
    where (run_id in (select run_id from head)) is true
   on conflict do nothing),
 told as (
@@ -407,7 +407,8 @@ impl Lane {
                 .bind(said().map(|(s, _)| Ts(said_at(s))).bind_iter())
                 .bind(said().map(|(_, o)| Raw(&o.body)).bind_iter())
                 .bind(rows().map(placed).map(|p| p.map(|p| p.dep)).bind_iter())
-                .bind(rows().map(placed).map(|p| p.map(|p| p.pinned)).bind_iter());
+                .bind(rows().map(placed).map(|p| p.map(|p| p.pinned)).bind_iter())
+                .bind(logs().map(|(.., l)| l.stream.as_deref()).bind_iter());
         }
         for row in heard(SILENCE, query.fetch_all(&mut self.conn)).await? {
             won.insert(row.try_get::<Uuid, _>(0)?.into());

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use super::Store;
 use super::error::Result;
 use super::wire::{self, Raw, Ts, journal_columns};
-use crate::machine::{HistoryEntry, LogLine, Row, RunId, Timestamp};
+use crate::machine::{HistoryEntry, LogLine, LogPart, Row, RunId, Timestamp};
 
 /// A settled step.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,8 +101,10 @@ select $1, $2, $3, at, k, epoch, what, by, data
   from unnest($4::timestamptz[],$5::int2[],$6::int4[],$7::text[],$8::text[],$9::bytea[])
     as h(at,k,epoch,what,by,data) on conflict do nothing";
 
-pub(super) const LOGS: &str = "select at, k, level, message, fields from logs
+pub(super) const LOGS: &str = "select at, k, level, message, fields, stream from logs
  where shard = $1 and run_id = $2 and ($3::timestamptz is null or (at, k) > ($3, $4))
+   and case $6::int2 when 0 then stream is null when 1 then stream = $7
+       when 2 then stream is not null else true end
  order by at, k limit $5";
 
 impl Store {
@@ -176,19 +178,28 @@ impl Store {
         rows.iter().map(entry).collect()
     }
 
-    /// Log lines after (`at`, `k`), oldest first.
+    /// Log lines and chunks after (`at`, `k`), oldest first.
     pub async fn logs(
         &self,
         run: RunId,
+        which: LogPart<'_>,
         after: Option<(Timestamp, i16)>,
         limit: i64,
     ) -> Result<Vec<StoredLog>> {
+        let (what, stream) = match which {
+            LogPart::Lines => (0_i16, None),
+            LogPart::Stream(name) => (1, Some(name)),
+            LogPart::Chunks => (2, None),
+            LogPart::All => (3, None),
+        };
         let rows = sqlx::query(LOGS)
             .bind(run.shard().column())
             .bind(run.uuid())
             .bind(after.map(|a| wire::Ts(a.0)))
             .bind(after.map_or(0, |a| a.1))
             .bind(limit)
+            .bind(what)
+            .bind(stream)
             .fetch_all(&self.pool)
             .await?;
         let line = |row: &PgRow| {
@@ -199,6 +210,7 @@ impl Store {
                     level: row.try_get("level")?,
                     message: row.try_get("message")?,
                     fields: wire::body(row, "fields")?,
+                    stream: row.try_get("stream")?,
                 },
             })
         };

@@ -48,7 +48,10 @@ async fn an_output_stream_is_read_by_offset_and_waited_for() {
     let rest = g.get(&format!("{path}?after={}", offsets[0])).await;
     assert_eq!(data(&rest), [json!("two"), json!(["three"])]);
     let first = g.get(&format!("{path}?limit=1")).await;
-    assert_eq!((data(&first), &first["next_cursor"]), (vec![json!("one")], &json!(offsets[0].to_string())));
+    assert_eq!(
+        (data(&first), &first["next_cursor"]),
+        (vec![json!("one")], &json!(offsets[0].to_string()))
+    );
     assert_eq!(data(&g.get(&format!("/v1/runs/{run}/outputs/none")).await), [] as [Value; 0]);
     let lines = g.get(&format!("/v1/runs/{run}/logs")).await;
     assert_eq!(lines["data"].as_array().map(Vec::len), Some(1), "a chunk is no line: {lines}");

@@ -2,7 +2,7 @@
 
 use super::Accepted::{At, Gone, Repeat};
 use super::*;
-use crate::machine::{Attributes, HistoryEntry, LogLine};
+use crate::machine::{Attributes, HistoryEntry, LogLine, LogPart};
 
 #[tokio::test]
 async fn the_first_at_a_position_wins_and_the_loser_leaves_nothing() {
@@ -156,6 +156,7 @@ async fn attributes_logs_and_history_come_with_the_rows_that_won_only() {
             custom_status: Some(Bytes::from_static(status)),
         });
         s.append.logs = vec![LogLine {
+            stream: None,
             at,
             level: "info".to_owned(),
             message: "packed".to_owned(),
@@ -175,10 +176,10 @@ async fn attributes_logs_and_history_come_with_the_rows_that_won_only() {
     let listed = b.db.store.get_run(NS, run).await.unwrap().unwrap();
     assert_eq!(listed.custom_status.as_deref(), Some(&b"\"packing\""[..]));
     assert_eq!(listed.tags["customer"], "c7");
-    let logs = b.db.store.logs(run, None, 10).await.unwrap();
+    let logs = b.db.store.logs(run, LogPart::All, None, 10).await.unwrap();
     assert_eq!(logs.len(), 1);
     assert_eq!(logs[0].line.fields.as_deref(), Some(&b"{\"n\":1}"[..]));
-    assert_eq!(b.db.store.logs(run, Some((at, logs[0].k)), 10).await, Ok(vec![]));
+    assert_eq!(b.db.store.logs(run, LogPart::All, Some((at, logs[0].k)), 10).await, Ok(vec![]));
     assert_eq!(b.db.store.history(run, 10).await.unwrap().len(), 1);
 
     // With the end they go to the ended run; where it says nothing, they stay.
