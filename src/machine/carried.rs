@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::apply::Env;
-use super::attempts::Work;
 use super::body::{Attention, Created, to_bytes};
 use super::compact::StepCarried;
 use super::draft::Draft;
@@ -19,6 +18,7 @@ use super::id::RunId;
 use super::row::{Flags, Kind, OpKind, Row};
 use super::run::{AT_ONCE, Cancel, End, Mail, Reason, Run, Turn, Unreadable};
 use super::time::{Timestamp, duration};
+use super::works::Work;
 
 /// A message that was taken so long ago does not come a second time.
 const RECENT: Duration = Duration::from_mins(10);
@@ -179,6 +179,7 @@ impl Run {
         let created = Created {
             input: input.and_then(raw).unwrap_or_else(|| RawValue::NULL.to_owned()),
             seed: next_seed(&self.created.seed, generation),
+            start_at: None,
             ..self.created_now()
         };
         Carried { created, generation, ..self.outlives(env.now) }
@@ -210,7 +211,7 @@ impl Run {
 
     fn created_now(&self) -> Created {
         let (tags, pin) = (self.tags.clone(), self.pin);
-        Created { start_at: None, tags, pin, ..self.created.clone() }
+        Created { tags, pin, ..self.created.clone() }
     }
 
     /// What outlives the rows so far, whatever follows.
@@ -302,9 +303,12 @@ impl Run {
 
     /// The run that a `continued` or a `compacted` row makes.
     pub(super) fn carried_over(id: RunId, ns: i32, row: &Row) -> Result<Self, Unreadable> {
-        let carried = Carried::of(row)?;
+        let mut carried = Carried::of(row)?;
         let moment = Timestamp::from_micros;
+        // It has begun: nothing is to be waited for any more.
+        let start_at = carried.created.start_at.take();
         let mut run = Self::made(id, ns, row, carried.created);
+        run.created.start_at = start_at;
         run.created_at = moment(carried.created_at);
         run.started_at = carried.started_at.map(moment);
         run.allowed = carried.allowed;
@@ -328,11 +332,12 @@ impl Run {
             run.talk.evolve(row, row.seq);
             run.talk.unseen = carried.unseen;
             run.turn = match carried.held {
-                Some(HeldCarried { until, lease }) => {
+                // An answer ends the exchange that its rows are of, and so may a checkpoint.
+                Some(HeldCarried { until, lease }) if row.cp > 0 && !row.flags.has(Flags::END) => {
                     run.talk.held = true;
                     Turn::Held { epoch: row.epoch, until: moment(until), lease }
                 }
-                None => Turn::Due { reason: Reason::Retry, not_before: AT_ONCE },
+                _ => Turn::Due { reason: Reason::Retry, not_before: AT_ONCE },
             };
         }
         Ok(run)

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::apply::Env;
-use super::attempts::Work;
 use super::body::to_bytes;
 use super::carried::Carried;
 use super::draft::Draft;
@@ -14,6 +13,7 @@ use super::row::{Flags, Kind, OpKind, Row};
 use super::run::{Mail, Run, Unreadable};
 use super::step::{Step, StepState};
 use super::turn::Did;
+use super::works::Work;
 
 /// A step that is not settled and outlives the rows that asked for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,9 +29,9 @@ pub struct StepCarried {
 
 impl Run {
     /// Settled steps go, and a state stands for them; what is pending or untaken stays.
-    pub(super) fn compact(&mut self, state: Bytes, did: &mut Did, env: &Env<'_>) {
+    pub(super) fn compact(&mut self, state: &Bytes, did: &mut Did, env: &Env<'_>) {
         let settled = |s: &Step| matches!(s.state, StepState::Settled { .. } | StepState::Closed);
-        if self.state.as_ref() == Some(&state) && !self.steps.values().any(settled) {
+        if self.state.as_ref() == Some(state) && !self.steps.values().any(settled) {
             return;
         }
         did.recorded = true;
@@ -43,7 +43,7 @@ impl Run {
             })
             .collect();
         untaken.sort_by_key(|(.., m)| m.at);
-        let carried = self.carried_compacted(&state);
+        let carried = self.carried_compacted(state);
         let body = to_bytes(&carried);
         Draft::new(Kind::Compacted, Flags::HANDLER)
             .due(self.deadline)
@@ -77,7 +77,8 @@ impl Run {
 
     /// A `compacted` row.
     pub(super) fn compacted(&mut self, row: &Row) -> Result<(), Unreadable> {
-        let Carried { state, taken, .. } = Carried::of(row)?;
+        let Carried { created, state, taken, .. } = Carried::of(row)?;
+        self.created = created;
         self.state = state.map(|s| Bytes::from(s.get().to_owned()));
         self.steps.retain(|_, s| !matches!(s.state, StepState::Settled { .. } | StepState::Closed));
         let Self { hashes, steps, .. } = self;
@@ -116,7 +117,7 @@ impl Run {
         }
         for (id, work) in works {
             let n = self.place_of(&id).ok_or_else(unknown)?;
-            self.works.take_up(id, work, n);
+            self.works.take_up(&id, work, n);
         }
         self.shown.compact(row.seq);
         Ok(())

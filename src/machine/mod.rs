@@ -31,10 +31,11 @@ mod tests;
 pub mod time;
 mod tree;
 mod turn;
+mod works;
 mod written;
 
 pub use apply::{CANCEL_GRACE, Cause, EPOCH_BLOCK, EPOCH_ROOM, Env, Fault, Refusal};
-pub use attempts::{AttemptDue, AttemptEnd, Open, Terms, Work, Works};
+pub use attempts::{AttemptDue, AttemptEnd};
 pub use body::*;
 pub use carried::{CancelCarried, Carried};
 pub use compact::StepCarried;
@@ -58,3 +59,4 @@ pub use step::{AskKept, Step, StepState};
 pub use talk::{Heard, Report, Talk};
 pub use time::Timestamp;
 pub use tree::{Standing, Tree};
+pub use works::{Open, Terms, Work, Works};

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::attempts::Works;
 use super::body::{Attention, Created, Limits};
 use super::carried::Recent;
 use super::id::{MessageId, RunId};
@@ -18,6 +17,7 @@ use super::step::{Step, StepState};
 use super::talk::{Heard, Talk};
 use super::time::Timestamp;
 use super::tree::{Standing, Tree};
+use super::works::Works;
 
 /// A moment that has come, whatever the clock says.
 pub(super) const AT_ONCE: Timestamp = Timestamp::from_micros(0);

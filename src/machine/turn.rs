@@ -198,7 +198,7 @@ impl Run {
                     self.close_scope(&id, value, env);
                 }
             }
-            Op::Compact(state) => self.compact(state, did, env),
+            Op::Compact(state) => self.compact(&state, did, env),
             Op::Status(value) => {
                 let now = (value.as_ref() != b"null").then(|| value.clone());
                 if now != self.custom_status {

@@ -6,6 +6,7 @@ pub(super) mod micros {
     use serde::Deserialize as _;
 
     /// Writes it.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
     pub(in crate::machine) fn serialize<S: serde::Serializer>(
         at: &Timestamp,
         s: S,
