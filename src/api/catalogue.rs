@@ -87,6 +87,7 @@ catalogue! {
     EndpointNotFound = "endpoint-not-found", NOT_FOUND, Never, "No such endpoint";
     DeploymentNotFound = "deployment-not-found", NOT_FOUND, Never, "No such deployment";
     EventNotFound = "event-not-found", NOT_FOUND, Never, "No such event";
+    UpdateNotFound = "update-not-found", NOT_FOUND, Never, "No such update";
     KeyNotFound = "key-not-found", NOT_FOUND, Never, "No such API key";
     SecretNotFound = "secret-not-found", NOT_FOUND, Never, "No such secret";
     CallbackNotFound = "callback-not-found", NOT_FOUND, Never, "No such callback address";

@@ -31,6 +31,7 @@ mod start;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod updates;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -132,6 +133,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(signals::send_signal))
         .routes(routes!(signals::send_signal_to_key))
         .routes(routes!(signals::settle_callback))
+        .routes(routes!(updates::send_update, updates::get_update))
         .routes(routes!(checkpoint::checkpoint))
         .routes(routes!(endpoints::list_endpoints, endpoints::register_endpoint))
         .routes(routes!(

@@ -50,7 +50,7 @@ fn payload(sent: &Sent) -> Result<Bytes, Problem> {
     Ok(if raw == "null" { Bytes::from_static(b"null") } else { sent.0.slice_ref(raw.as_bytes()) })
 }
 
-fn named(name: &str) -> Result<(), Problem> {
+pub(super) fn named(name: &str) -> Result<(), Problem> {
     plain_text(name, 256)
         .map_err(|why| Problem::new(Code::MalformedRequest, format!("The signal's name {why}.")))
 }

@@ -33,6 +33,18 @@ impl Engine {
         by: &str,
     ) -> Result<Signalled, Error> {
         let _ = by;
+        let message = self.message(MessageKind::Signal, name, payload);
+        self.send(ns, run, message, idempotency).await
+    }
+
+    /// Brings a signal or update to a run that has room for it.
+    pub(super) async fn send(
+        &self,
+        ns: &Namespace,
+        run: RunId,
+        message: Message,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Signalled, Error> {
         self.admit()?;
         // Who may not see the run may not signal it either.
         let untaken =
@@ -41,7 +53,6 @@ impl Engine {
             return Err(Error::TooManySignals { run, untaken });
         }
         let now = self.clock().upper();
-        let message = self.message(MessageKind::Signal, name, payload);
         let idem = idempotency.map(|i| Idem {
             shard: run.shard(),
             key: i.key,

@@ -42,6 +42,7 @@ mod start;
 mod surface_tests;
 mod timers;
 mod types;
+mod updates;
 mod view;
 mod watch;
 
@@ -63,6 +64,7 @@ pub use operator::{ByHand, Rerun};
 pub use replaying::{Candidate, Origin, Replayed};
 pub use shapes::*;
 pub use types::*;
+pub use updates::Answer;
 pub use watch::Changes;
 
 use crate::clock::Clock;

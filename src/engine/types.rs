@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::machine::{
-    Attention, DeploymentId, EndpointId, EventId, OpKind, RetrySpec, RunId, Timestamp,
+    Attention, DeploymentId, EndpointId, EventId, OpKind, RetrySpec, RunId, Timestamp, UpdateId,
 };
 
 /// A namespace, as a caller's credential names it.
@@ -317,6 +317,9 @@ pub enum Error {
     /// No such event in this namespace.
     #[error("there is no event {0}")]
     EventNotFound(EventId),
+    /// The run has had no such update.
+    #[error("the run has had no update {0}")]
+    UpdateNotFound(UpdateId),
     /// No such endpoint.
     #[error("there is no endpoint {0}")]
     EndpointNotFound(EndpointId),

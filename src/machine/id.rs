@@ -155,6 +155,10 @@ typed_id!(
     EventId, "evt"
 );
 typed_id!(
+    /// An update: a signal whose sender waits for an answer. As a message it has the same UUID.
+    UpdateId, "upd"
+);
+typed_id!(
     /// An API key.
     KeyId, "key"
 );
@@ -186,6 +190,20 @@ impl MessageId {
         hash.update(event.0.as_bytes());
         hash.update(run.0.as_bytes());
         hash.update(step);
+        Self(uuid::Builder::from_custom_bytes(first_half(&hash.finalize())).into_uuid())
+    }
+}
+
+impl UpdateId {
+    /// The id of what its sender calls `own`: the same however often it is sent.
+    #[must_use]
+    pub fn of_sender(run: RunId, name: &str, own: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"update");
+        hash.update(run.0.as_bytes());
+        hash.update(name);
+        hash.update([0]);
+        hash.update(own);
         Self(uuid::Builder::from_custom_bytes(first_half(&hash.finalize())).into_uuid())
     }
 }

@@ -31,6 +31,7 @@ mod tests;
 pub mod time;
 mod tree;
 mod turn;
+mod updates;
 mod works;
 mod written;
 
@@ -42,6 +43,7 @@ pub use compact::StepCarried;
 pub use gate::AtGate;
 pub use id::{
     BadId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId, NodeId, RunId, Shard,
+    UpdateId,
 };
 pub use matching::{Matched, Matching};
 pub use op::{Again, Answer, Ask, Moment, Op, Outcome, StepError, Terminal};

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::id::UpdateId;
 use super::outgoing::Errand;
 use super::retry::RetrySpec;
 use super::row::OpKind;
@@ -72,6 +73,15 @@ pub enum Op {
         id: String,
         /// Its value, JSON.
         value: Bytes,
+    },
+    /// The waiting sender of an update is answered.
+    Reply {
+        /// The step.
+        id: String,
+        /// Which update.
+        update: UpdateId,
+        /// What it is answered: JSON, `{"value": …}` or `{"error": …}`.
+        answer: Bytes,
     },
     /// What is settled is not sent any more, and this (JSON) in its place.
     Compact(Bytes),
@@ -219,7 +229,8 @@ impl Op {
             Self::Run { id, .. }
             | Self::Start { id }
             | Self::Ask { id, .. }
-            | Self::Scope { id, .. } => Some(id),
+            | Self::Scope { id, .. }
+            | Self::Reply { id, .. } => Some(id),
             Self::Compact(_)
             | Self::Status(_)
             | Self::Tags(_)

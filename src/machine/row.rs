@@ -156,6 +156,8 @@ pub enum OpKind {
     Call = 10,
     /// An event awaited.
     Event = 11,
+    /// An update answered.
+    Reply = 12,
 }
 
 impl OpKind {
@@ -175,6 +177,7 @@ impl OpKind {
             Self::Task => "task",
             Self::Call => "call",
             Self::Event => "event",
+            Self::Reply => "reply",
         }
     }
 
@@ -200,6 +203,7 @@ impl OpKind {
             9 => Some(Self::Task),
             10 => Some(Self::Call),
             11 => Some(Self::Event),
+            12 => Some(Self::Reply),
             _ => None,
         }
     }

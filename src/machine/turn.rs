@@ -98,9 +98,9 @@ impl Run {
                 }
             }
             let size = match op {
-                Op::Run { outcome: Outcome::Value(value), .. } | Op::Scope { value, .. } => {
-                    Some(value.len())
-                }
+                Op::Run { outcome: Outcome::Value(value), .. }
+                | Op::Scope { value, .. }
+                | Op::Reply { answer: value, .. } => Some(value.len()),
                 Op::Run { outcome: Outcome::Error(error), .. } => Some(error.to_bytes().len()),
                 _ => None,
             };
@@ -196,6 +196,12 @@ impl Run {
                 if !self.knows(&id) {
                     (did.recorded, did.settled) = (true, true);
                     self.close_scope(&id, value, env);
+                }
+            }
+            Op::Reply { id, update, answer } => {
+                if !self.knows(&id) {
+                    (did.recorded, did.settled) = (true, true);
+                    self.reply(&id, update, answer, env);
                 }
             }
             Op::Compact(state) => self.compact(&state, did, env),
@@ -505,6 +511,7 @@ const fn op_kind(op: &Op) -> Option<OpKind> {
             Ask::Work { op, .. } => *op,
         }),
         Op::Scope { .. } => Some(OpKind::Scope),
+        Op::Reply { .. } => Some(OpKind::Reply),
         Op::Compact(_) | Op::Status(_) | Op::Tags(_) | Op::Chunk { .. } | Op::Log { .. } => None,
     }
 }

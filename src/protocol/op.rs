@@ -55,6 +55,7 @@ const NAMES: &[&str] = &[
     "ok",
     "state",
     "stream",
+    "update",
 ];
 const OP: usize = 0;
 pub(super) const ID: usize = 1;
@@ -94,6 +95,7 @@ const REQUEST: usize = 34;
 const OK: usize = 35;
 const STATE: usize = 36;
 const STREAM: usize = 37;
+const UPDATE: usize = 38;
 
 /// Bytes of the state of a compacted journal: it is sent with every invocation, as the input is.
 const LONGEST_STATE: usize = 1 << 20;
@@ -102,7 +104,7 @@ const LONGEST_STATE: usize = 1 << 20;
 const LONGEST_HASH: usize = 256;
 
 /// Ops of the protocol that this version does not do yet.
-const LATER: [&str; 3] = ["reply", "set", "unset"];
+const LATER: [&str; 2] = ["set", "unset"];
 
 /// The answer's bytes, and what may be in them.
 #[derive(Clone, Copy)]
@@ -224,6 +226,7 @@ impl Reader<'_> {
             "call" => &[ID, REQUEST, RETRY, TIMEOUT, OK],
             "task" => &[ID, TASK, INPUT, RETRY, TIMEOUT, HEARTBEAT, LIMIT],
             "status" | "tags" => &[VALUE],
+            "reply" => &[ID, UPDATE, VALUE, ERROR],
             "compact" => &[STATE],
             "chunk" => &[STREAM, DATA],
             "log" => &[LEVEL, MESSAGE, FIELDS],
@@ -258,6 +261,7 @@ impl Reader<'_> {
                 Ok(Op::Status(self.from.keep(self.required(VALUE)?, None, "custom status")?))
             }
             "tags" => self.tags(),
+            "reply" => self.reply(),
             "compact" => self.compact(),
             "chunk" => self.chunk(),
             _ => self.log(),
@@ -406,6 +410,28 @@ impl Reader<'_> {
         self.duration(TIMEOUT)?;
         Call::read(self.raw.get().as_bytes()).map_err(|e| self.bad(clip(&e)))?;
         self.ask(Ask::Work { op: OpKind::Call, retry: self.retry()? })
+    }
+
+    fn reply(&self) -> Result<Op, BadAnswer> {
+        let id = self.id()?;
+        let update = self.text(UPDATE)?;
+        let update = update.parse().map_err(|_| {
+            self.bad(format!("`update` is no id of an update (`upd_…`): {:?}", clip(&update)))
+        })?;
+        let (word, raw) = match (self.form.get(VALUE), self.form.get(ERROR)) {
+            (Some(_), Some(_)) => return Err(self.bad("has `value` or `error`, not both")),
+            (None, Some(raw)) => {
+                self.from.error(raw, Some(&id), |detail| self.bad(detail))?;
+                ("error", raw.get())
+            }
+            (Some(raw), None) => {
+                self.from.keep(raw, Some(&id), "value")?;
+                ("value", raw.get())
+            }
+            (None, None) => ("value", "null"),
+        };
+        let answer = Bytes::from(format!("{{\"{word}\":{raw}}}"));
+        Ok(Op::Reply { id, update, answer })
     }
 
     fn compact(&self) -> Result<Op, BadAnswer> {

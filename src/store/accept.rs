@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use sqlx::Row as _;
 use sqlx::postgres::{PgBindIterExt as _, PgConnection};
 use uuid::Uuid;
 
 use super::error::{Error, Result};
-use super::wire::{Raw, Ts};
+use super::wire::{self, Raw, Ts};
 use super::{Idem, Lane, SILENCE, Store, heard};
-use crate::machine::{Message, MessageId, RunId};
+use crate::machine::{Message, MessageId, RunId, UpdateId};
 
 /// A message for a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +105,15 @@ pub(super) const HAS_MESSAGE: &str =
     or exists (select from journal_long where shard = $1 and run_id = $2 and ref = $3)
     or exists (select from history where shard = $1 and run_id = $2 and what = 'message.untaken'
        and convert_from(substr(data, 2), 'UTF8')::jsonb ->> 'id' = $3::text)";
+
+/// What an update was answered: the first of its replies, in whatever generation.
+pub(super) const ANSWER: &str = "select step, body from (
+  select n, step, body from journal
+   where shard = $1 and run_id = $2 and ref = $3 and kind = 1 and flags >> 8 = 12
+  union all
+  select n, step, body from journal_long
+   where shard = $1 and run_id = $2 and ref = $3 and kind = 1 and flags >> 8 = 12) x
+ order by n limit 1";
 
 /// How often a batch that met a concurrent request with the same idempotency key is tried.
 const TRIES: u32 = 5;
@@ -200,6 +210,16 @@ impl Store {
             .bind(run.uuid())
             .bind(message.uuid());
         Ok(query.fetch_one(&self.pool).await?)
+    }
+
+    /// What an update of a run was answered, JSON, and by which step; none: nothing yet.
+    pub async fn answer(&self, run: RunId, update: UpdateId) -> Result<Option<(String, Bytes)>> {
+        let query = sqlx::query(ANSWER).bind(run.shard().column()).bind(run.uuid());
+        let Some(row) = query.bind(update.uuid()).fetch_optional(&self.pool).await? else {
+            return Ok(None);
+        };
+        let body = wire::body(&row, "body")?.unwrap_or_default();
+        Ok(Some((row.try_get("step")?, body)))
     }
 
     /// Takes messages out of inboxes, by run and position, that repeat what was drained before.

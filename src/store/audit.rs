@@ -84,7 +84,7 @@ select run_id::text, format('step %s, %s times', step, count(*)) from g
         "a message is used once",
         journal_rule!(
             " select run_id::text, format('message %s, %s times', ref, count(*)) from w
- where ref is not null and kind in (1, 2, 7, 13, 15, 17) and flags & 64 = 0
+ where ref is not null and kind in (1, 2, 7, 13, 15, 17) and flags & 64 = 0 and flags >> 8 <> 12
  group by shard, run_id, ref, kind = 7 having count(*) > 1 limit 10"
         ),
     ),

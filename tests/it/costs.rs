@@ -83,6 +83,8 @@ async fn a_suspension_is_its_asks_and_one_row_and_a_wake_is_what_settled() {
     })
     .await;
     g.register(&handler, json!(["f"])).await;
+    // Past the first seconds of a tenure, in which what is read anew is claimed.
+    g.advance(std::time::Duration::from_secs(10));
     let run = g.run("f", json!({})).await;
     g.status(&run, "waiting").await;
     assert_eq!(kinds(&g, &run).await, BTreeMap::from([(0, 1), (3, 2), (10, 1)]));

@@ -46,6 +46,7 @@ mod tasks;
 mod traces;
 mod transports;
 mod two_nodes;
+mod updates;
 mod versions;
 mod watching;
 mod ways_out;

@@ -52,6 +52,7 @@ def stock(gateway, handler, dead):
                 body = {**body, "key": f"{body['key']}-{n}"}
             runs[status].append(run(function, body))
     runs["retrying"].append(run("breaks"))
+    updates = []
     for id in called:
         gateway.until(id, lambda view: view["status"] == "waiting")
     for status, ids in runs.items():
@@ -61,6 +62,8 @@ def stock(gateway, handler, dead):
                 gateway.until(id, lambda view: view["status"] == "waiting")
                 call("POST", f"/v1/runs/{id}/{act}", {"reason": "a test"})
             view = gateway.until(id, lambda view: view["status"] == status)
+            if status == "waiting":
+                updates.append((id, call("POST", f"/v1/runs/{id}/updates/sum", {"payload": 1})["id"]))
             assert view["attention"] is not None or status not in ("paused", "parked"), view
     return {
         "secret": [f"spare-{n}" for n in range(MANY)],
@@ -75,6 +78,7 @@ def stock(gateway, handler, dead):
         "waiting": runs["waiting"],
         "callback": callbacks(handler, called),
         "event": events,
+        "update": updates,
         "deployment": call("GET", "/v1/endpoints/many")["deployment"],
         "handler": handler.url + "/",
         "asset": sorted(set(re.findall(r"/assets/([\w.-]+)", gateway.request("GET", "/")[1].decode()))),

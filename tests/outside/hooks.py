@@ -56,6 +56,9 @@ def before_call(ctx, case, kwargs):
 
 def real_path(path, name, given):
     if path.startswith("/v1/runs/{id}"):
+        if name.startswith("GET") and "/updates/" in path:
+            run, update = pick(THERE["update"], name)
+            return {"id": run, "name": update}
         ids = {"stream": "ended", "result": "run"}.get(path.rsplit("/", 1)[1], "run")
         if "{step}" in path:
             state = pick(["completed", "waiting", "completed"], name + "state")

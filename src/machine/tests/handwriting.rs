@@ -97,6 +97,11 @@ pub(super) fn send(id: &str) -> Op {
     asking(id, Ask::Other(Box::new(errand)), &raw)
 }
 
+pub(super) fn reply(id: &str, update: u128) -> Op {
+    let update = UpdateId::from(uuid::Uuid::from_u128(update));
+    Op::Reply { id: id.to_owned(), update, answer: text("{\"value\":1}") }
+}
+
 pub(super) fn compact(state: &'static str) -> Op {
     Op::Compact(text(state))
 }

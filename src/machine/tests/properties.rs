@@ -74,6 +74,7 @@ impl Said {
             (_, 14) => Op::Status(if how > 100 { text("null") } else { text("{\"at\":1}") }),
             (_, 13) => Op::Tags(vec![("k".into(), (how > 100).then(|| how.to_string()))]),
             (_, 12) => Op::Log { level: "info".into(), message: "m".into(), fields: None },
+            (b'm', 10) => reply(id, u128::from(how) % 8),
             (_, 11) => compact(if how > 100 { "7" } else { "{\"n\":8}" }),
             (b'r', 0..6) => value(id, "1"),
             (b'o', 0..6) => start(id),

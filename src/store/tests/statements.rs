@@ -5,10 +5,11 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 116] = [
+const ALL: [(&str, &str); 117] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
+    ("answer", accept::ANSWER),
     ("reopen: done", reopen::DONE),
     ("reopen: key", reopen::KEY),
     ("reopen: row", reopen::ROW),
