@@ -37,7 +37,6 @@ struct Recorded<'a> {
 impl Engine {
     /// Sends an update to a run. When this returns, it is durable and has its place in the run's
     /// order. `own`: what its sender calls it; the same again is the same update.
-    #[expect(clippy::too_many_arguments, reason = "all that an update is")]
     pub async fn send_update(
         &self,
         ns: &Namespace,

@@ -792,6 +792,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/runs/{id}/outputs/{output}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a run has put out on one of its output streams, by offset.
+         * @description With `wait` it answers when there is something after `after`, the run has ended, or the time is
+         *     up. Live, as events: `/v1/runs/{id}/stream?output=…`.
+         */
+        get: operations["get_output"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/runs/{id}/pause": {
         parameters: {
             query?: never;
@@ -1071,7 +1092,8 @@ export interface paths {
         };
         /**
          * A run, live.
-         * @description Events: `history` (a history entry), `step` (a settled journal entry), `log` (a log line), `run`
+         * @description Events: `history` (a history entry), `step` (a settled journal entry), `log` (a log line), `chunk`
+         *     (a piece of an output stream; with `output` there are these of one stream, and `end`, alone), `run`
          *     (the run, whenever it stands differently) and, last, `end` (the ended run). A run that continues
          *     as new has steps of its new generation from then on, counted from 1 again. With
          *     `Last-Event-ID` it goes on after that event; after `end` that is 204. With
@@ -1100,6 +1122,33 @@ export interface paths {
          * @description It ends now; its handler is not called. Again is no error.
          */
         post: operations["terminate_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/runs/{id}/updates/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read what an update was answered.
+         * @description 202 while it is not. An update of a run that has ended without an answer has an error of type
+         *     `run-ended`.
+         */
+        get: operations["get_update"];
+        put?: never;
+        /**
+         * Send an update to a run: a signal that is answered.
+         * @description The run takes it as it takes a signal of this name, in the order of acceptance; the step's value is
+         *     `{"update": "upd_…", "payload": …}`. What it replies is the answer. With `wait` the call waits for
+         *     it; without, or when the time is up, it is 202: the update is recorded, and its answer is read later.
+         */
+        post: operations["send_update"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1272,6 +1321,19 @@ export interface components {
             result?: unknown;
             /** @description A tree of steps. With `wait` it leaves the invocation open. */
             await?: unknown;
+        };
+        /** @description A piece of an output stream of a run. */
+        Chunk: {
+            /**
+             * Format: int64
+             * @description Its offset; grows, may have gaps.
+             */
+            n: number;
+            /** Format: date-time */
+            at: string;
+            /** @description Of which stream it is a piece. */
+            stream: string;
+            data: unknown;
         };
         /** @description A step's value. */
         CompleteStepRequest: {
@@ -1469,6 +1531,8 @@ export interface components {
             journal: components["schemas"]["JournalEntry"][];
             history: components["schemas"]["HistoryEntry"][];
             logs: components["schemas"]["LogLine"][];
+            /** @description Pieces of all output streams. */
+            outputs: components["schemas"]["Chunk"][];
             signals: components["schemas"]["Signal"][];
         };
         /** @description The run that started another. */
@@ -1700,6 +1764,24 @@ export interface components {
                 last_used_at?: string | null;
                 /** Format: date-time */
                 revoked_at?: string | null;
+            }[];
+            /** @description For `?cursor=` of the next page; null on the last. */
+            next_cursor?: string | null;
+        };
+        /** @description A page of a list. */
+        Page_Chunk: {
+            /** @description In the order of the list. */
+            data: {
+                /**
+                 * Format: int64
+                 * @description Its offset; grows, may have gaps.
+                 */
+                n: number;
+                /** Format: date-time */
+                at: string;
+                /** @description Of which stream it is a piece. */
+                stream: string;
+                data: unknown;
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;
@@ -2386,6 +2468,23 @@ export interface components {
             match?: {
                 [key: string]: unknown;
             } | null;
+        };
+        /** @description An update, and what it was answered. */
+        Update: {
+            id: string;
+            /** @description The run. */
+            run: string;
+            /** @description The answer, where there is one and it is no error. */
+            value?: unknown;
+            /** @description The error that is the answer; of type `run-ended` where the run has ended and gave none. */
+            error?: unknown;
+        };
+        /** @description An update. */
+        UpdateRequest: {
+            /** @description Any JSON up to 1 MiB, passed on byte for byte. Left out: null. */
+            payload?: unknown;
+            /** @description What you call it: the same again is the same update of this name, and has the same answer. */
+            id?: string | null;
         };
         /** @description What a run waits for. */
         WaitingFor: {
@@ -7602,6 +7701,119 @@ export interface operations {
             };
         };
     };
+    get_output: {
+        parameters: {
+            query?: {
+                /** @description Only what comes after this offset */
+                after?: number;
+                /** @description By default 50 */
+                limit?: number;
+                /** @description Wait for something after `after`; at most 300 s */
+                wait?: string;
+            };
+            header?: {
+                /** @description `wait=30`, in place of the parameter */
+                Prefer?: string | null;
+            };
+            path: {
+                /** @description The run */
+                id: string;
+                /** @description The output stream */
+                output: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Chunks, old to new */
+            200: {
+                headers: {
+                    /** @description The next page, with `rel="next"` */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Chunk"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `run-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`, `node-unreachable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     pause_run: {
         parameters: {
             query?: never;
@@ -9678,7 +9890,10 @@ export interface operations {
     };
     stream_run: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only the chunks of this output stream, and the end */
+                output?: string;
+            };
             header?: {
                 /** @description The id of the last event that was seen */
                 "Last-Event-ID"?: string | null;
@@ -9908,6 +10123,317 @@ export interface operations {
             /** @description `invalid-request` */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`, `node-unreachable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_update: {
+        parameters: {
+            query?: {
+                /** @description Wait for the answer; at most 300 s */
+                wait?: string;
+            };
+            header?: {
+                /** @description `wait=30`, in place of the parameter */
+                Prefer?: string | null;
+            };
+            path: {
+                /** @description The run */
+                id: string;
+                /** @description The update's id (`upd_…`) */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answered */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Update"];
+                };
+            };
+            /** @description Not answered yet */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Update"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `run-not-found`, `update-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`, `node-unreachable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    send_update: {
+        parameters: {
+            query?: {
+                /** @description Wait for the answer; at most 300 s */
+                wait?: string;
+            };
+            header?: {
+                /** @description `wait=30`, in place of the parameter */
+                Prefer?: string | null;
+                /** @description The same key and body send one update */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                /** @description The run */
+                id: string;
+                /** @description The name that the run asks for */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["UpdateRequest"];
+            };
+        };
+        responses: {
+            /** @description Answered */
+            200: {
+                headers: {
+                    /** @description `true` where the idempotency key was used before */
+                    "Idempotent-Replayed"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Update"];
+                };
+            };
+            /** @description Recorded, not answered yet */
+            202: {
+                headers: {
+                    /** @description `true` where the idempotency key was used before */
+                    "Idempotent-Replayed"?: string;
+                    /** @description Where the answer will be */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Update"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `run-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `idempotency-in-progress` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `run-ended`, `run-ending` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request`, `idempotency-key-reused` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-signals` */
+            429: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
