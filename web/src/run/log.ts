@@ -48,7 +48,7 @@ export function take(log: RunLog, events: StreamEvent[]): RunLog {
 export type Told = {
   step?: string; op?: string; seq?: number; ms?: number; attempt?: number; due?: string; until?: string;
   next_attempt_at?: string; duration_ms?: number; status?: number; detail?: string; body?: string;
-  reason?: string; start_at?: string; name?: string; kind?: string; outcome?: string; error?: unknown;
+  generation?: number; reason?: string; start_at?: string; name?: string; kind?: string; outcome?: string; error?: unknown;
   attention?: { code: string; detail: string; expected: string | null; got: string | null };
 };
 

@@ -1,7 +1,7 @@
 // What is around every view: where one can go, whether it is live, how it looks.
 import { useQuery } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate, useRouterState } from "@tanstack/react-router";
-import { Activity, BookOpen, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Sun, WifiOff } from "lucide-react";
+import { Activity, BookOpen, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Sun, WifiOff, Zap } from "lucide-react";
 import { lazy, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { BASE, data, key, lock, read } from "../api/client.ts";
 import { useShortcuts } from "./shortcuts.ts";
@@ -12,7 +12,7 @@ const Palette = lazy(async () => ({ default: (await import("./Palette.tsx")).Pal
 const Shortcuts = lazy(async () => ({ default: (await import("./Shortcuts.tsx")).Shortcuts }));
 
 const NAV = [
-  ["Monitor", [["/", "Overview", Gauge], ["/runs", "Runs", Activity], ["/waiting", "Waiting", Hourglass]]],
+  ["Monitor", [["/", "Overview", Gauge], ["/runs", "Runs", Activity], ["/waiting", "Waiting", Hourglass], ["/events", "Events", Zap]]],
   ["Build", [["/functions", "Functions", SquareFunction], ["/endpoints", "Endpoints", Radio]]],
 ] as const;
 
@@ -40,7 +40,7 @@ export function Shell() {
   useShortcuts({
     "mod+k": () => setSheet("palette"), "mod+b": () => setPrefs({ narrow: !prefs.narrow }),
     "?": () => setSheet("help"), p: () => setPrefs({ paused: !prefs.paused }),
-    "g o": () => navigate({ to: "/" }), "g r": () => navigate({ to: "/runs" }), "g w": () => navigate({ to: "/waiting" }),
+    "g o": () => navigate({ to: "/" }), "g r": () => navigate({ to: "/runs" }), "g w": () => navigate({ to: "/waiting" }), "g v": () => navigate({ to: "/events" }),
     "g f": () => navigate({ to: "/functions" }), "g e": () => navigate({ to: "/endpoints" }),
   });
   if (locked) return <SignIn />;

@@ -4,13 +4,13 @@ import { Link, useNavigate, useParams } from "@tanstack/react-router";
 import { useState } from "react";
 import { data, read, send, type Call } from "../api/client.ts";
 import type { Deployment, Endpoint as Body, EndpointHealth, Page, Probe } from "../api/types.ts";
-import type { Act } from "../run/acts.ts";
+import type { Act } from "../acts/act.ts";
 import { Facts, Failed, Id, Loading, Prose } from "../ui/bits.tsx";
 import { usePrefs } from "../ui/prefs.ts";
 import { Ago, Moment } from "../ui/Time.tsx";
 import { Health } from "./Endpoints.tsx";
 import { Stages } from "./Register.tsx";
-import { ActDialog } from "./run/ActDialog.tsx";
+import { ActDialog } from "../acts/ActDialog.tsx";
 
 export function Endpoint() {
   const { name } = useParams({ strict: false }) as { name: string };

@@ -4,10 +4,10 @@ import { CircleCheck, CircleMinus, CircleX } from "lucide-react";
 import { useState } from "react";
 import { BASE, key, send, type Call } from "../api/client.ts";
 import type { Probe, Registered } from "../api/types.ts";
-import { shown } from "../run/calls.ts";
+import { shown } from "../acts/calls.ts";
 import { CopyButton, Failed } from "../ui/bits.tsx";
 import { Dialog } from "../ui/Dialog.tsx";
-import { CallTabs } from "./run/ActDialog.tsx";
+import { CallTabs } from "../acts/ActDialog.tsx";
 
 export function Register({ onClose }: { onClose: () => void }) {
   return <Dialog title="Register a handler" onClose={onClose}><RegisterForm onDone={onClose} /></Dialog>;

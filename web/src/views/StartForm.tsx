@@ -6,10 +6,10 @@ import { BASE, key as apiKey, send, type Call } from "../api/client.ts";
 import type { Run } from "../api/types.ts";
 import { JsonEditor } from "../json/Editor.tsx";
 import { fault } from "../json/text.ts";
-import { object } from "../run/acts.ts";
-import { shown } from "../run/calls.ts";
+import { object } from "../acts/act.ts";
+import { shown } from "../acts/calls.ts";
 import { Failed } from "../ui/bits.tsx";
-import { CallTabs } from "./run/ActDialog.tsx";
+import { CallTabs } from "../acts/ActDialog.tsx";
 
 export function StartForm({ name }: { name: string }) {
   const [input, setInput] = useState("{}");

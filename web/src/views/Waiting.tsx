@@ -4,11 +4,12 @@ import { Link } from "@tanstack/react-router";
 import { useState } from "react";
 import { data, read } from "../api/client.ts";
 import type { Page, Run, ListedRun } from "../api/types.ts";
-import { signal, type Act } from "../run/acts.ts";
+import type { Act } from "../acts/act.ts";
+import { signal } from "../acts/run.ts";
 import { Failed, Loading, Nothing } from "../ui/bits.tsx";
 import { usePrefs } from "../ui/prefs.ts";
 import { Ago } from "../ui/Time.tsx";
-import { ActDialog } from "./run/ActDialog.tsx";
+import { ActDialog } from "../acts/ActDialog.tsx";
 
 /** How many runs are looked at; each is asked what it waits for. */
 const LOOK = 50;
