@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use axum::body::Bytes;
 use axum::http::{HeaderName, HeaderValue};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::fields::{Fields, plain_text};
@@ -79,6 +81,24 @@ pub(super) struct FunctionRequest {
     timeouts: Option<TimeoutsRequest>,
     /// Its tasks by name; where they are listed, another one is not sent.
     tasks: Option<Vec<String>>,
+    /// Whether another `input_hash` for a recorded step is a mismatch.
+    strict: Option<bool>,
+    /// JSON Schema of its input.
+    input_schema: Option<serde_json::Value>,
+    /// The events that start it.
+    triggers: Option<Vec<TriggerRequest>>,
+}
+
+/// What starts a function by itself.
+#[derive(ToSchema)]
+#[schema(as = Trigger)]
+#[expect(dead_code, reason = "describes what the manifest's check reads")]
+pub(super) struct TriggerRequest {
+    /// The event's name.
+    event: String,
+    /// Paths of fields, and what they must be equal to.
+    #[schema(example = json!({"data.plan": "pro"}))]
+    r#match: Option<BTreeMap<String, serde_json::Value>>,
 }
 
 /// Reads a registration; where a fault was noted, what it gives is not to be used.
@@ -166,6 +186,9 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
     }) {
         f.fault("tasks", why);
     }
+    let strict = f.value("strict").unwrap_or(false);
+    let input_schema = f.payload("input_schema").map(json);
+    let triggers = f.payload("triggers").map(json);
     Some(FunctionSpec {
         name: name?,
         versioning: versioning.unwrap_or_default(),
@@ -175,7 +198,14 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
         run_timeout,
         invocation_timeout,
         tasks,
+        strict,
+        input_schema,
+        triggers,
     })
+}
+
+fn json(raw: &RawValue) -> Bytes {
+    Bytes::copy_from_slice(raw.get().as_bytes())
 }
 
 /// The form of a handler's URL; whether it may be reached is the engine's to say.
@@ -256,8 +286,6 @@ fn is_ours(name: &HeaderName) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Bytes;
-
     use super::*;
     use crate::api::fields;
 

@@ -375,6 +375,23 @@ pub(super) struct FunctionBody {
     deployment: DeploymentId,
     /// Every setting in force, and where it comes from.
     settings: Vec<SettingBody>,
+    /// Its tasks; null: it does not list them.
+    #[schema(value_type = Option<Vec<String>>)]
+    tasks: Payload,
+    /// What starts it by itself; null: nothing does.
+    #[schema(value_type = Option<Vec<Value>>)]
+    triggers: Payload,
+    /// JSON Schema of its input, as the handler says; left out in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    input_schema: Option<Payload>,
+}
+
+impl FunctionBody {
+    /// For a list.
+    pub(super) fn listed(self) -> Self {
+        Self { input_schema: None, ..self }
+    }
 }
 
 impl From<FunctionView> for FunctionBody {
@@ -385,6 +402,9 @@ impl From<FunctionView> for FunctionBody {
             endpoint_name: f.endpoint_name,
             deployment: f.deployment,
             settings: f.settings.into_iter().map(Into::into).collect(),
+            tasks: Payload(f.tasks),
+            triggers: Payload(f.triggers),
+            input_schema: Some(Payload(f.input_schema)),
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) async fn list_functions(
     let cut = Cut::of(&mut params);
     params.finish()?;
     let all = state.engine.functions(&caller.namespace).await?;
-    Ok(cut.page(all, |f| f.name.clone(), FunctionBody::from).answer(&uri))
+    Ok(cut.page(all, |f| f.name.clone(), |f| FunctionBody::from(f).listed()).answer(&uri))
 }
 
 /// Read a function: its effective configuration, and where each value comes from.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue};
+use serde_json::value::RawValue;
 use url::Url;
 
 use super::catalog::{Catalog, header_map};
@@ -477,6 +478,11 @@ fn has_all(said: &Manifest, listed: Option<Manifest>, asked: &mut Asked) -> bool
     false
 }
 
+/// JSON that the API has read.
+fn raw(json: &[u8]) -> Option<Box<RawValue>> {
+    serde_json::from_slice(json).ok()
+}
+
 /// The manifest of a registration that lists its functions.
 fn listed(functions: &[FunctionSpec], r: &Registration) -> Result<Manifest, Error> {
     let given = |retry: RetrySpec| (retry != RetrySpec::default()).then_some(retry);
@@ -492,6 +498,9 @@ fn listed(functions: &[FunctionSpec], r: &Registration) -> Result<Manifest, Erro
                 Versioning::Pinned => protocol::Versioning::Pinned,
             },
             tasks: f.tasks.as_ref().and_then(|all| serde_json::value::to_raw_value(all).ok()),
+            strict: f.strict,
+            input_schema: f.input_schema.as_deref().and_then(raw),
+            triggers: f.triggers.as_deref().and_then(raw),
             ..protocol::FunctionSpec::named(&f.name)
         })
         .collect();

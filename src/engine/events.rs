@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +41,19 @@ pub(super) struct Router {
     nudge: Notify,
     /// Told when events have been routed here.
     routed: Notify,
+    /// When the last event was published here, in microseconds.
+    last: AtomicI64,
+}
+
+impl Router {
+    /// The moment of an event that is published now: later than that of every event that was
+    /// published here before, so that those of a list have an order too.
+    fn stamp(&self, now: Timestamp) -> Timestamp {
+        let now = now.as_micros();
+        let next = |last: i64| now.max(last.saturating_add(1));
+        let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |l| Some(next(l)));
+        Timestamp::from_micros(next(last.unwrap_or_default()))
+    }
 }
 
 /// An event to be published.
@@ -115,6 +129,7 @@ impl Engine {
     pub(super) fn new_event(&self, ns: &Namespace, event: Event) -> NewEvent {
         let Event { name, source, source_id, happened_at, data } = event;
         let (now, chance) = (self.clock().upper(), crate::clock::chance());
+        let now = self.router().stamp(now);
         let source_id = source_id.unwrap_or_else(|| format!("{chance:032x}"));
         let id = EventId::of_source(&ns.name, &source, &source_id, now, chance);
         let hash = hash(&name, &data);

@@ -1,6 +1,7 @@
 //! What is registered, as people see it: functions with every setting, endpoints, deployments.
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::breaker::{Circuit, Outage};
@@ -184,7 +185,14 @@ fn function_of(catalog: &Catalog, dep: i32, name: &str) -> Option<FunctionView> 
         endpoint_name: deployment.endpoint.name.clone(),
         deployment: deployment.public,
         settings: settings(spec, &deployment.manifest),
+        tasks: spec.tasks.as_deref().map(text),
+        triggers: spec.triggers.as_deref().map(text),
+        input_schema: spec.input_schema.as_deref().map(text),
     })
+}
+
+fn text(raw: &RawValue) -> Bytes {
+    Bytes::copy_from_slice(raw.get().as_bytes())
 }
 
 /// Every setting in force, by name.

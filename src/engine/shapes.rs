@@ -331,6 +331,12 @@ pub struct FunctionView {
     pub deployment: DeploymentId,
     /// Every setting in force.
     pub settings: Vec<Setting>,
+    /// Its tasks, a JSON list, where it lists them.
+    pub tasks: Option<Bytes>,
+    /// The events that start it, a JSON list, as it says.
+    pub triggers: Option<Bytes>,
+    /// JSON Schema of its input, as it says.
+    pub input_schema: Option<Bytes>,
 }
 
 /// How an endpoint stands.
@@ -438,6 +444,12 @@ pub struct FunctionSpec {
     pub invocation_timeout: Option<Duration>,
     /// Its tasks, where it lists them.
     pub tasks: Option<Vec<String>>,
+    /// Whether another `input_hash` for a recorded step is a mismatch.
+    pub strict: bool,
+    /// JSON Schema of its input.
+    pub input_schema: Option<Bytes>,
+    /// The events that start it, as in a manifest.
+    pub triggers: Option<Bytes>,
 }
 
 /// A registration of an endpoint.

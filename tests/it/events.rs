@@ -143,6 +143,9 @@ async fn a_run_that_has_taken_an_event_does_not_find_it_again() {
         publish(&g, json!({"name": "tick", "data": n})).await;
     }
     let run = g.run("f", json!({})).await;
+    let settled =
+        async |g: &Gateway| g.get(&format!("/v1/runs/{run}")).await["steps"]["settled"] == 2;
+    g.eventually("both are taken", settled).await;
     waits(&g, &run).await;
     publish(&g, json!({"name": "tick", "data": 2})).await;
     assert_eq!(g.status(&run, "completed").await["output"], json!([0, 1, 2]));
@@ -162,7 +165,14 @@ async fn an_event_starts_functions_and_runs_publish_events() {
     .await;
     let bills = json!({"name": "bills", "triggers": [{"event": "sold"}]});
     let big = json!({"name": "big", "triggers": [{"event": "sold", "match": {"data.n": 1000}}]});
-    g.register(&handler, json!(["seller", bills, big])).await;
+    g.register(&handler, json!(["seller", bills, big.clone()])).await;
+    let odd =
+        json!([{"name": "odd", "input_schema": {"type": "object"}, "triggers": [{"evnt": "x"}]}]);
+    let body = json!({"name": "odd", "url": handler.url, "functions": odd, "discover": false});
+    let (status, _, problem) = g.refused("POST", "/v1/endpoints", Some(body)).await;
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("#/functions/0/triggers")));
+    let shown = g.get("/v1/functions/big").await;
+    assert_eq!(shown["triggers"], big["triggers"], "{shown}");
     let run = g.run("seller", json!({"input": 7})).await;
     let id = g.status(&run, "completed").await["output"].clone();
     let path = format!("/v1/events/{}?wait=20s", id.as_str().expect("an id"));
@@ -228,7 +238,8 @@ async fn events_are_published_in_lists_and_as_cloud_events_and_refused_by_name()
     g.close().await;
 }
 
-/// A run that waits for two events of its own, published beside its asks.
+/// A run that waits for two events of its own. They are published beside its asks, or before them
+/// where a node dies in between.
 fn patient(it: &Value) -> Value {
     if it["function"] == "woken" {
         return json!({"result": it["input"]["data"]["n"]});
@@ -242,7 +253,7 @@ fn patient(it: &Value) -> Value {
         .iter()
         .map(|id| {
             json!({"op": "event", "id": id, "event": format!("go.{id}"),
-                "match": {"data.n": it["input"]}})
+                "match": {"data.n": it["input"]}, "lookback": "1h"})
         })
         .collect();
     json!({"ops": ops, "await": {"all": ids}})

@@ -1501,6 +1501,12 @@ export interface components {
             deployment: string;
             /** @description Every setting in force, and where it comes from. */
             settings: components["schemas"]["Setting"][];
+            /** @description Its tasks; null: it does not list them. */
+            tasks?: string[] | null;
+            /** @description What starts it by itself; null: nothing does. */
+            triggers?: unknown[] | null;
+            /** @description JSON Schema of its input, as the handler says; left out in lists. */
+            input_schema?: unknown;
         };
         /** @description A function of a handler. */
         FunctionRequest: {
@@ -1513,6 +1519,12 @@ export interface components {
             timeouts?: null | components["schemas"]["Timeouts"];
             /** @description Its tasks by name; where they are listed, another one is not sent. */
             tasks?: string[] | null;
+            /** @description Whether another `input_hash` for a recorded step is a mismatch. */
+            strict?: boolean | null;
+            /** @description JSON Schema of its input. */
+            input_schema?: unknown;
+            /** @description The events that start it. */
+            triggers?: components["schemas"]["Trigger"][] | null;
         };
         /** @description How a node stands. */
         Health: {
@@ -1789,6 +1801,12 @@ export interface components {
                 deployment: string;
                 /** @description Every setting in force, and where it comes from. */
                 settings: components["schemas"]["Setting"][];
+                /** @description Its tasks; null: it does not list them. */
+                tasks?: string[] | null;
+                /** @description What starts it by itself; null: nothing does. */
+                triggers?: unknown[] | null;
+                /** @description JSON Schema of its input, as the handler says; left out in lists. */
+                input_schema?: unknown;
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;
@@ -2354,6 +2372,20 @@ export interface components {
              * @example 60s
              */
             invocation?: string | null;
+        };
+        /** @description What starts a function by itself. */
+        Trigger: {
+            /** @description The event's name. */
+            event: string;
+            /**
+             * @description Paths of fields, and what they must be equal to.
+             * @example {
+             *       "data.plan": "pro"
+             *     }
+             */
+            match?: {
+                [key: string]: unknown;
+            } | null;
         };
         /** @description What a run waits for. */
         WaitingFor: {
