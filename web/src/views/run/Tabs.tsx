@@ -37,6 +37,7 @@ export function Logs({ log }: { log: RunLog }) {
   const shown = useMemo(() => log.logs.filter((l) => !text || `${l.level} ${l.message} ${l.fields ?? ""}`.toLowerCase().includes(text.toLowerCase())), [log.logs, text]);
   const virtual = useVirtualizer({ count: shown.length, getScrollElement: () => scroll.current, estimateSize: () => 30, overscan: 15, getItemKey: (i) => shown[i]!.n });
   const tone: Record<string, string> = { error: "text-bad", warn: "text-warn", info: "text-accent" };
+  if (!log.logs.length && !log.caught) return <Loading what="the logs" />;
   if (!log.logs.length) return <Nothing title="Nothing was logged.">A handler logs with <code>{`{"op": "log", "level": "info", "message": "…"}`}</code>.</Nothing>;
   return (
     <div className="px-4 py-3">

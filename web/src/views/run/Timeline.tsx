@@ -9,6 +9,7 @@ import { isAttempted, type StepLine } from "../../run/steps.ts";
 import { axis, busy, place, runRow, stepRow, ticks, type Kind, type Piece, type TimeRow } from "../../run/timeline.ts";
 import { duration } from "../../run/time.ts";
 import { isEnded } from "../../run/status.ts";
+import { Loading } from "../../ui/bits.tsx";
 import { StepIcon } from "./StepIcon.tsx";
 import { useNow } from "../../ui/Time.tsx";
 
@@ -37,8 +38,8 @@ export function Timeline({ log, steps, chosen, onChoose }: { log: RunLog; steps:
         {foldable && <label className="ml-auto flex items-center gap-1.5 whitespace-nowrap"><input type="checkbox" checked={fold} onChange={(e) => setFold(e.target.checked)} />Fold idle gaps</label>}
       </div>
       <div className="overflow-hidden rounded-lg border">
-        <div className="grid grid-cols-[minmax(120px,30%)_minmax(0,1fr)_76px] border-b bg-panel text-xs text-dim">
-          <span className="px-3 py-1">{steps.length.toLocaleString("en")} step{steps.length === 1 ? "" : "s"}</span>
+        <div className="grid grid-cols-[minmax(130px,36%)_minmax(0,1fr)_76px] border-b bg-panel text-xs text-dim">
+          <span className="truncate px-3 py-1">{!log.caught && run.steps.settled > steps.length ? `${steps.length.toLocaleString("en")} of ${(run.steps.settled + run.steps.pending).toLocaleString("en")} steps…` : `${steps.length.toLocaleString("en")} step${steps.length === 1 ? "" : "s"}`}</span>
           <Axis pieces={pieces} />
           <span className="px-3 py-1 text-right">time</span>
         </div>
@@ -56,7 +57,8 @@ export function Timeline({ log, steps, chosen, onChoose }: { log: RunLog; steps:
           </ul>
         </div>
       </div>
-      {!steps.length && <p className="mt-2 text-dim">{isEnded(run.status) ? "It ended without a step." : "No step is recorded yet."}</p>}
+      {!steps.length && !log.caught && <Loading what="the steps" rows={3} />}
+      {!steps.length && log.caught && <p className="mt-2 text-dim">{isEnded(run.status) ? "It ended without a step." : "No step is recorded yet."}</p>}
     </div>
   );
 }
@@ -83,8 +85,8 @@ function Row({ row, step, run, pieces, chosen, onChoose }: { row: TimeRow; step:
     <>
       <span className="flex min-w-0 items-center gap-2 px-3">
         {step ? <StepIcon step={step} /> : null}
-        <span className={`truncate ${step ? "font-mono text-[13px]" : "font-semibold"}`} title={step?.id}>{step ? step.id : run.generation > 1 ? `Run, generation ${run.generation}` : "Run"}</span>
-        {step && step.op !== "run" && <span className="truncate text-xs text-dim">{step.op}{isAttempted(step.op) || step.op === "event" ? about(step) : ""}</span>}
+        <span className={`min-w-10 truncate ${step ? "font-mono text-[13px]" : "font-semibold"}`} title={step?.id}>{step ? step.id : run.generation > 1 ? `Run, generation ${run.generation}` : "Run"}</span>
+        {step && step.op !== "run" && <span className="min-w-0 shrink-[20] truncate text-xs text-dim">{step.op}{isAttempted(step.op) || step.op === "event" ? about(step) : ""}</span>}
         {step && step.failures.length > 0 && <span className="whitespace-nowrap text-xs text-warn">{step.failures.length} failed</span>}
       </span>
       <span className="relative overflow-hidden" aria-hidden>
@@ -98,7 +100,7 @@ function Row({ row, step, run, pieces, chosen, onChoose }: { row: TimeRow; step:
       <span className="sr-only">{step ? `${step.state}. ` : `${run.status}. `}{told}</span>
     </>
   );
-  const look = "grid h-full w-full grid-cols-[minmax(120px,30%)_minmax(0,1fr)_76px] border-b text-left";
+  const look = "grid h-full w-full grid-cols-[minmax(130px,36%)_minmax(0,1fr)_76px] border-b text-left";
   if (!step) return <div className={`${look} items-stretch bg-panel`}>{body}</div>;
   return <button type="button" aria-pressed={chosen} onClick={() => onChoose(step.id)} className={`${look} items-stretch hover:bg-hover focus-visible:-outline-offset-2 aria-pressed:bg-accent-bg`}>{body}</button>;
 }
