@@ -1,15 +1,15 @@
 // The fields of a dialog.
 import { useQuery } from "@tanstack/react-query";
 import { X } from "lucide-react";
-import { useId, useState } from "react";
+import { useId, useState, type ReactNode } from "react";
 import { data, Problem, read, request } from "../api/client.ts";
 import type { Deployment, Fn, Page } from "../api/types.ts";
 import { JsonEditor } from "../json/Editor.tsx";
+import { pretty } from "../json/text.ts";
 import { Failed } from "../ui/bits.tsx";
 import { edited, lines, type Field, type Option } from "./act.ts";
 
 type Set = (value: string) => void;
-const LABEL = "mb-3 block font-medium";
 const FIELD = "field mt-1 block w-full font-normal";
 
 export function Input({ field, value, set }: { field: Field; value: string; set: Set }) {
@@ -17,26 +17,11 @@ export function Input({ field, value, set }: { field: Field; value: string; set:
     case "json":
       return <div className="mb-3"><p className="mb-1 font-medium">{field.label}</p><JsonEditor label={field.label} value={value} onChange={set} /></div>;
     case "text":
-      return (
-        <label className={LABEL}>{field.label}
-          <input className={FIELD} value={value} required={field.required} placeholder={field.placeholder} onChange={(e) => set(e.target.value)} autoComplete="off" spellCheck={false} />
-          {field.hint && <Hint>{field.hint}</Hint>}
-        </label>
-      );
+      return <Labelled label={field.label} hint={field.hint}>{(about) => <input className={FIELD} value={value} required={field.required} placeholder={field.placeholder} onChange={(e) => set(e.target.value)} autoComplete="off" spellCheck={false} {...about} />}</Labelled>;
     case "secret":
-      return (
-        <label className={LABEL}>{field.label}
-          <input type="password" className={`${FIELD} font-mono`} value={value} required onChange={(e) => set(e.target.value)} autoComplete="off" spellCheck={false} />
-          {field.hint && <Hint>{field.hint}</Hint>}
-        </label>
-      );
+      return <Labelled label={field.label} hint={field.hint}>{(about) => <input type="password" className={`${FIELD} font-mono`} value={value} required onChange={(e) => set(e.target.value)} autoComplete="off" spellCheck={false} {...about} />}</Labelled>;
     case "lines":
-      return (
-        <label className={LABEL}>{field.label}
-          <textarea rows={2} className={`${FIELD} font-mono text-[13px]`} value={value} placeholder={field.placeholder} onChange={(e) => set(e.target.value)} autoComplete="off" spellCheck={false} />
-          {field.hint && <Hint>{field.hint}</Hint>}
-        </label>
-      );
+      return <Labelled label={field.label} hint={field.hint}>{(about) => <textarea rows={2} className={`${FIELD} font-mono text-[13px]`} value={value} placeholder={field.placeholder} onChange={(e) => set(e.target.value)} autoComplete="off" spellCheck={false} {...about} />}</Labelled>;
     case "step":
       return (
         <div className="mb-3">
@@ -57,17 +42,20 @@ export function Input({ field, value, set }: { field: Field; value: string; set:
   }
 }
 
-const Hint = ({ children }: { children: string }) => <span className="mt-1 block text-xs font-normal text-dim">{children}</span>;
-
-function Select({ label, options, value, set }: { label: string; options: Option[]; value: string; set: Set }) {
-  const detail = options.find((o) => o.value === value)?.detail;
+/** A control below its name, with what there is to say about it. */
+function Labelled({ label, hint, children }: { label: string; hint?: string; children: (about: { "aria-describedby"?: string }) => ReactNode }) {
+  const id = useId();
   return (
-    <label className={LABEL}>{label}
-      <select className={FIELD} value={value} onChange={(e) => set(e.target.value)}>{options.map((o) => <option key={o.value} value={o.value}>{o.label}</option>)}</select>
-      {detail && <Hint>{detail}</Hint>}
-    </label>
+    <div className="mb-3"><label className="block font-medium">{label}{children(hint ? { "aria-describedby": id } : {})}</label>
+      {hint && <p id={id} className="breaks mt-1 text-xs text-dim">{hint}</p>}</div>
   );
 }
+
+const Select = ({ label, options, value, set }: { label: string; options: Option[]; value: string; set: Set }) => (
+  <Labelled label={label} hint={options.find((o) => o.value === value)?.detail}>
+    {(about) => <select className={FIELD} value={value} onChange={(e) => set(e.target.value)} {...about}>{options.map((o) => <option key={o.value} value={o.value}>{o.label}</option>)}</select>}
+  </Labelled>
+);
 
 function Many({ label, options, value, set }: { label: string; options: Option[]; value: string; set: Set }) {
   const chosen = lines(value);
@@ -131,7 +119,7 @@ function Edits({ field, value, set }: { field: Extract<Field, { kind: "edits" }>
       // A step that has no value has nothing to begin with.
       const found = await request(`/v1/runs/${field.run}/values/${encodeURIComponent(step)}`).then((r) => r.text())
         .catch((problem: unknown) => { if (problem instanceof Problem && problem.status === 404) return "null"; throw problem; });
-      put({ ...edits, [step]: found.length <= EDITABLE ? found : "null" });
+      put({ ...edits, [step]: found.length <= EDITABLE ? pretty(found) : "null" });
       setStep("");
     } catch (problem) { setError(problem); }
     setBusy(false);

@@ -1,5 +1,5 @@
 // Publishes an event.
-import type { Raw } from "../json/text.ts";
+import { pretty, type Raw } from "../json/text.ts";
 import { flag, object, text, type Act } from "./act.ts";
 
 /** `like`: what the fields begin with. */
@@ -8,7 +8,7 @@ export const publish = (like: { name?: string; source?: string; data?: Raw | nul
   sentence: "The event is recorded. It starts a run of each function that has a trigger for it, and reaches every step that waits for it.",
   fields: [
     { kind: "text", name: "name", label: "Name", initial: like.name ?? "", placeholder: "order.paid", required: true },
-    { kind: "json", name: "data", label: "Data", initial: like.data ?? "{}" },
+    { kind: "json", name: "data", label: "Data", initial: pretty(like.data ?? "{}") },
     { kind: "text", name: "source", label: "Source", initial: like.source ?? "", placeholder: "api" },
     { kind: "text", name: "event", label: "Id at its source", placeholder: "optional", hint: "The same source and id is the same event: it is accepted once." },
   ],

@@ -1,5 +1,6 @@
 // What a person can do with a run, and with one of its steps.
 import type { Run } from "../api/types.ts";
+import { pretty } from "../json/text.ts";
 import { isEnded } from "../run/status.ts";
 import type { StepLine } from "../run/steps.ts";
 import { edited, flag, object, reason, segment, text, type Act } from "./act.ts";
@@ -88,10 +89,16 @@ export const signal = (run: { id: string }, name: string): Act => ({
   cli: (v) => ["signal", "send", run.id, v.name ?? "", "--input", v.payload ?? "null"],
 });
 
+/** What is longer is shown as it came. */
+const LONG = 256 * 1024;
+
 /** The run again, from the beginning or from a step, with other values where somebody wants them. */
 export function rerun(run: Run, steps: StepLine[], from = ""): Act {
   const settled = steps.filter((s) => s.settled !== null).map((s) => s.id);
-  const same = run.input ?? "null";
+  const whole = run.input ?? "null";
+  // What is long is not laid out anew.
+  const same = whole.length < LONG ? pretty(whole) : whole;
+  const changed = (input: string | undefined) => input !== same && input !== whole;
   return {
     id: "rerun", label: "Run again…", key: "r", doIt: "Start the new run", done: "A new run was started.", leads: "/runs/$id",
     sentence: "A new run of the same function begins, with the values of the steps before that one. This run stays as it is.",
@@ -105,11 +112,11 @@ export function rerun(run: Run, steps: StepLine[], from = ""): Act {
     call: (v) => ({
       method: "POST", path: path(run, "rerun"),
       body: object({
-        from_step: text(v.from_step), input: v.input === same ? undefined : v.input, edits: object(edited(v.edits ?? "")),
+        from_step: text(v.from_step), input: changed(v.input) ? v.input : undefined, edits: object(edited(v.edits ?? "")),
         deployment: text(v.deployment), keep_signals: v.keep_signals === "true" ? "true" : undefined,
       }) ?? "{}",
     }),
-    cli: (v) => ["run", "rerun", run.id, ...flag("--from", v.from_step), ...(v.input === same ? [] : ["--input", v.input ?? "null"]),
+    cli: (v) => ["run", "rerun", run.id, ...flag("--from", v.from_step), ...(changed(v.input) ? ["--input", v.input ?? "null"] : []),
       ...Object.entries(edited(v.edits ?? "")).flatMap(([step, json]) => ["--edit", `${step}=${json}`]),
       ...flag("--deployment", v.deployment), ...(v.keep_signals === "true" ? ["--keep-signals"] : [])],
   };

@@ -28,5 +28,6 @@ export type EventMatch = Schemas["EventMatch"];
 export type Event = ListedEvent & { data: Raw | null; matches: EventMatch[] };
 export type ApiKey = Schemas["ApiKey"];
 export type Secret = Schemas["Secret"];
-export type ProblemBody = Schemas["Problem"];
+/** `runs`: those that a refusal is about. */
+export type ProblemBody = Schemas["Problem"] & { runs?: string[] };
 export type Page<T> = { data: T[]; next_cursor?: string | null };

@@ -15,7 +15,7 @@ function One({ field: f, value, set, tried }: { field: FormField; value: Raw | u
   const fault = tried || value !== undefined ? wrong(f, value) : null;
   const id = `field-${f.name}`;
   const about = { "aria-invalid": fault !== null, "aria-describedby": fault ? `${id}-fault` : f.hint ? `${id}-hint` : undefined } as const;
-  const name = <>{f.label}{f.required ? <span className="font-normal text-dim"> (has to be there)</span> : null}</>;
+  const name = <>{f.label}{f.required ? <span className="font-normal text-dim"> (required)</span> : null}</>;
   const below = <>
     {f.hint && <span id={`${id}-hint`} className="mt-0.5 block text-xs font-normal text-dim">{f.hint}</span>}
     {fault && <span id={`${id}-fault`} className="mt-0.5 block text-xs font-normal text-bad">{fault}</span>}

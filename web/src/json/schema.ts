@@ -87,7 +87,7 @@ const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$/;
 
 /** What is wrong with a field's value, in words; null where nothing is. */
 export function wrong(field: FormField, value: Raw | undefined): string | null {
-  if (value === undefined || value.trim() === "") return field.required ? "It has to be there." : null;
+  if (value === undefined || value.trim() === "") return field.required ? "It is required." : null;
   switch (field.kind) {
     case "text": return asString(value) === null ? "It is no text." : null;
     case "choice": return field.options.some((o) => o === value.trim()) ? null : `It is none of ${field.options.join(", ")}.`;

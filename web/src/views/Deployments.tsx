@@ -14,10 +14,11 @@ export function Deployments({ endpoint: e, onAct }: { endpoint: Endpoint; onAct:
   const { paused } = usePrefs();
   const list = useInfiniteQuery({
     queryKey: ["endpoint", e.name, "deployments"], initialPageParam: null as string | null, getNextPageParam: (page: Page<Deployment>) => page.next_cursor ?? null,
-    queryFn: ({ pageParam, signal }) => data<Page<Deployment>>(read("/v1/endpoints/{endpoint}/deployments", { params: { path: { endpoint: e.name }, query: { limit: 50, cursor: pageParam ?? undefined } }, signal })),
+    queryFn: ({ pageParam, signal }) => data<Page<Deployment>>(read("/v1/endpoints/{endpoint}/deployments", { params: { path: { endpoint: e.name }, query: { limit: 200, cursor: pageParam ?? undefined } }, signal })),
     refetchInterval: paused ? false : 4000,
   });
-  const all = list.data?.pages.flatMap((page) => page.data) ?? [];
+  // The newest first: that is where runs go.
+  const all = (list.data?.pages.flatMap((page) => page.data) ?? []).sort((a, b) => Number(b.current) - Number(a.current) || (a.created_at < b.created_at ? 1 : -1));
   const retire = prune(e, all);
   return (
     <section aria-labelledby="deployments" className="mt-6">
@@ -47,10 +48,9 @@ function One({ endpoint, deployment: d, all, onAct }: { endpoint: Endpoint; depl
       <div className="min-w-0 flex-1">
         <div className="flex flex-wrap items-center gap-x-3">
           <State of={d} />{d.version && <span className="font-medium">version <code>{d.version}</code></span>}<Id id={d.id} />
-          <span className="text-[13px] text-dim"><Ago at={d.created_at} /></span>
         </div>
         <p className="breaks text-[13px] text-dim">{d.functions.join(", ")}</p>
-        <p className="breaks text-[13px] text-dim">{d.sdk && <>{d.sdk}, </>}by <code>{d.transport}</code>{d.url !== endpoint.url && <>, at <code>{d.url}</code></>}</p>
+        <p className="breaks text-[13px] text-dim">registered <Ago at={d.created_at} />, {d.sdk && <>{d.sdk}, </>}by <code>{d.transport}</code>{d.url !== endpoint.url && <>, at <code>{d.url}</code></>}</p>
         {d.fallback && <p className="breaks text-[13px] text-warn">{d.fallback}</p>}
       </div>
       <div className="flex items-center gap-5">

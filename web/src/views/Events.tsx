@@ -125,7 +125,7 @@ function Came({ event }: { event: ListedEvent }) {
     queryFn: ({ signal }) => data<Page<EventMatch>>(read("/v1/events/{id}/matches", { params: { path: { id: event.id }, query: { limit: 50 } }, signal })),
   });
   return (
-    <span ref={at} className="truncate text-[13px]">
+    <span ref={at} className="flex min-w-0 text-[13px]">
       {!event.routed ? <span className="text-dim">on its way</span> : matches.data ? <Reached matches={matches.data.data} more={Boolean(matches.data.next_cursor)} /> : matches.isError ? <span className="text-dim">not known</span> : null}
     </span>
   );

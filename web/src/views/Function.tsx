@@ -24,11 +24,9 @@ export function Fn() {
         <section aria-labelledby="start"><h2 id="start" className="mb-2">Start a run</h2><StartForm key={name} name={name} schema={fn.data.input_schema} /></section>
         <section aria-labelledby="settings" className="min-w-0">
           {fn.data.triggers && elements(fn.data.triggers).length > 0 && <><h2 className="mb-2">Triggers</h2><ul aria-label="Triggers" className="mb-6 overflow-hidden rounded-lg border">{elements(fn.data.triggers).map((t) => <li key={t} className="border-b px-3 py-1.5 last:border-b-0"><Trigger of={t} /></li>)}</ul></>}
+          {(fn.data.tasks?.length ?? 0) > 0 && <><h2 className="mb-2">Tasks</h2><p className="mb-6">{fn.data.tasks!.map((t) => <code key={t} className="mr-3">{visible(t)}</code>)}</p></>}
           <h2 id="settings" className="mb-2">Configuration</h2>
-          <div className="overflow-hidden rounded-lg border"><table className="w-full text-[13px]">
-            <thead><tr className="border-b bg-panel text-left text-dim"><th className="px-3 py-1 font-medium">setting</th><th className="px-3 py-1 font-medium">value</th><th className="px-3 py-1 font-medium">from</th></tr></thead>
-            <tbody>{fn.data.settings.map((s) => <tr key={s.name} className="border-b last:border-b-0"><td className="px-3 py-1"><code>{s.name}</code></td><td className="breaks px-3 py-1"><Value of={s} /></td><td className={`px-3 py-1 ${s.source === "default" ? "text-dim" : "font-medium"}`}>{s.source}</td></tr>)}</tbody>
-          </table></div>
+          <Settings of={fn.data.settings} />
         </section>
       </div>
       <section aria-labelledby="last" className="mt-6">
@@ -39,6 +37,25 @@ export function Fn() {
     </div>
   );
 }
+
+/** What the deployment says first; what is as it is by default when somebody wants to see it. */
+function Settings({ of }: { of: Setting[] }) {
+  const own = of.filter((s) => s.source !== "default");
+  const others = of.filter((s) => s.source === "default");
+  return (
+    <div className="overflow-hidden rounded-lg border">
+      {own.length ? <Table of={own} /> : <p className="px-3 py-1.5 text-[13px] text-dim">All of it is as it is by default.</p>}
+      <details className="border-t"><summary className="cursor-pointer px-3 py-1.5 text-[13px] text-dim hover:bg-hover">{others.length} settings have their default</summary><Table of={others} /></details>
+    </div>
+  );
+}
+
+const Table = ({ of }: { of: Setting[] }) => (
+  <table className="w-full table-fixed text-[13px]">
+    <thead><tr className="border-b bg-panel text-left text-dim"><th className="px-3 py-1 font-medium">setting</th><th className="w-28 px-3 py-1 font-medium">value</th><th className="w-28 px-3 py-1 font-medium">from</th></tr></thead>
+    <tbody>{of.map((s) => <tr key={s.name} className="border-b last:border-b-0"><td className="breaks px-3 py-1"><code>{s.name}</code></td><td className="breaks px-3 py-1"><Value of={s} /></td><td className={`px-3 py-1 ${s.source === "default" ? "text-dim" : "font-medium"}`}>{s.source}</td></tr>)}</tbody>
+  </table>
+);
 
 const Value = ({ of }: { of: Setting }) => (of.value === null ? <span className="text-dim">none</span> : <code>{of.value.replace(/^"(.*)"$/s, "$1")}</code>);
 

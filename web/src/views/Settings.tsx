@@ -11,7 +11,7 @@ import type { ApiKey, Page, Secret } from "../api/types.ts";
 import { visible } from "../json/text.ts";
 import { CopyButton, Facts, Failed, Loading, Nothing } from "../ui/bits.tsx";
 import { useSaid } from "../ui/Said.tsx";
-import { Ago, Moment } from "../ui/Time.tsx";
+import { Ago } from "../ui/Time.tsx";
 
 const PARTS = [["keys", "API keys"], ["secrets", "Secrets for calls"], ["gateway", "This gateway"]] as const;
 
@@ -44,7 +44,7 @@ function Part({ what, add, onAct, children }: { what: ReactNode; add: Act; onAct
 }
 
 const Table = ({ heads, children }: { heads: string[]; children: ReactNode }) => (
-  <div className="overflow-x-auto rounded-lg border"><table className="w-full">
+  <div className="relative overflow-x-auto rounded-lg border"><table className="w-full">
     <thead><tr className="border-b bg-panel text-left text-[13px] text-dim">{heads.map((h) => <th key={h} className="px-3 py-1.5 font-medium">{h || <span className="sr-only">act</span>}</th>)}</tr></thead>
     <tbody>{children}</tbody>
   </table></div>
@@ -85,7 +85,7 @@ function Secrets({ onAct }: { onAct: (act: Act) => void }) {
         <Table heads={["name", "first set", "value set", ""]}>{secrets.data.data.map((s) => (
           <tr key={s.name} className="border-b last:border-b-0">
             <td className={CELL}><code className="breaks">{visible(s.name)}</code></td><td className={`${CELL} text-dim`}><Ago at={s.created_at} /></td><td className={CELL}><Ago at={s.updated_at} /></td>
-            <td className={CELL}><span className="flex justify-end gap-2"><button type="button" className="btn" aria-label={`Set ${s.name} anew`} onClick={() => onAct(setSecret(s.name))}>Set anew</button><button type="button" className="btn danger" aria-label={`Delete ${s.name}`} onClick={() => onAct(removeSecret(s))}>Delete</button></span></td>
+            <td className={CELL}><span className="flex justify-end gap-2"><button type="button" className="btn" aria-label={`Set anew: ${s.name}`} onClick={() => onAct(setSecret(s.name))}>Set anew</button><button type="button" className="btn danger" aria-label={`Delete ${s.name}`} onClick={() => onAct(removeSecret(s))}>Delete</button></span></td>
           </tr>
         ))}</Table>
       )}
@@ -103,7 +103,6 @@ function Gateway() {
       ["Version", health.data ? <code>{health.data.version}</code> : health.isError ? "It does not answer." : "…"],
       ["Ready", ready.data && !ready.isError ? <span className="inline-flex items-center gap-1.5 font-medium text-good"><CircleCheck size={15} aria-hidden />it takes requests</span> : ready.isError ? <Failed error={ready.error} /> : "…"],
       ["Address", <code className="breaks">{BASE}</code>],
-      ["Seen at", health.dataUpdatedAt > 0 && <Moment at={new Date(health.dataUpdatedAt).toISOString()} />],
       ["More", <span className="flex flex-wrap gap-x-4">{page("metrics", "Metrics")}{page("docs", "API reference")}{page("openapi.json", "OpenAPI document")}{page("problems", "Problems")}</span>],
     ]} />
   );

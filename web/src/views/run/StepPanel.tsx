@@ -94,7 +94,7 @@ function attemptsOf(step: StepLine): string {
 }
 
 /** Status of HTTP, by its kind too and not by its colour alone. */
-const Http = ({ status }: { status: number }) => <span className={`font-medium ${status < 300 ? "text-good" : status < 400 ? "text-warn" : "text-bad"}`}><code>{status}</code> {status < 300 ? "success" : status < 400 ? "redirect, which is not followed" : status < 500 ? "refused" : "out of order"}</span>;
+const Http = ({ status }: { status: number }) => <span className={`font-medium ${status < 300 ? "text-good" : status < 400 ? "text-warn" : "text-bad"}`}><code>{status}</code> {status < 300 ? "success" : status < 400 ? "redirect, not followed" : status < 500 ? "client error" : "server error"}</span>;
 
 /** Fields of the event, and what each must be equal to. */
 const Match = ({ of }: { of: Ask["match"] }) => (
