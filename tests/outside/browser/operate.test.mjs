@@ -54,7 +54,7 @@ browserTest("an event: sent, exact, and with what it came to", async () => {
 
   // One that reaches a step, and one that nobody takes.
   await gw.post("/v1/events", { name: "payment.received", data: { order: 42 } });
-  await gw.post("/v1/events", { name: "nobody.cares", data: [1.0] });
+  await gw.post("/v1/events", '{"name": "nobody.cares", "data": [1.0]}');
   await page.getByRole("link", { name: "Events" }).first().click();
   const row = (name) => page.getByRole("list", { name: "Events" }).getByRole("link", { name: new RegExp(name) });
   await row("user.signed-up").getByText("started 1 run").waitFor();
@@ -68,7 +68,7 @@ browserTest("an event: sent, exact, and with what it came to", async () => {
   await page.reload();
   await row("nobody.cares").click();
   await page.getByText("No function or run matched.").waitFor();
-  await page.locator("pre[aria-label=data]", { hasText: "1" }).waitFor();
+  await page.locator("pre[aria-label=data]", { hasText: "1.0" }).waitFor();
   await becomes(waiting, "completed");
   await close(page);
 });

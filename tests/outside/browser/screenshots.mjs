@@ -5,6 +5,7 @@ import { mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { launch, open } from "./browser.mjs";
 import { eventually, gateway } from "./gateway.mjs";
+import { begin } from "./person.mjs";
 import { manifest, shop } from "./shop.mjs";
 
 const to = resolve(process.argv[2] ?? ".");
@@ -89,8 +90,7 @@ await shoot("run-calls", `/runs/${payout.id}?step=notify-bank`);
 await shoot("run-generations", `/runs/${digest.id}`);
 await shoot("run-details", `/runs/${digest.id}?tab=details`);
 await shoot("rerun", `/runs/${(await gw.get("/v1/runs?key=order-4705")).data[0].id}`, async (page) => {
-  await page.getByRole("button", { name: "More" }).click();
-  await page.getByRole("menuitem", { name: "Run again…" }).click();
+  await begin(page, "Run again…");
   await page.getByLabel("Run again from").selectOption("charge-card");
   await page.getByLabel("Step to edit").fill("reserve-stock");
   await page.getByRole("button", { name: "Edit it" }).click();

@@ -57,7 +57,7 @@ export function ActDialog({ act, onClose, onDone }: { act: Act; onClose: () => v
         <button type="button" className="btn bare -ml-1.5 text-accent" aria-expanded={call} onClick={() => setCall(!call)}>{call ? "Hide the call" : "Show me the call"}</button>
         {call && <CallTabs text={(tool) => shown(tool, BASE, act.call(veiled(act, values)), act.cli(values), key.get() !== null)} />}
         {error !== null && <Failed error={error} />}
-        <footer className="sticky bottom-0 -mx-4 -mb-3 mt-4 flex justify-end gap-2 border-t bg-bg px-4 py-3">
+        <footer className="sticky -bottom-3 -mx-4 -mb-3 mt-4 flex justify-end gap-2 border-t bg-bg px-4 py-3">
           <button type="button" className="btn" onClick={onClose}>Back</button>
           <button type="submit" disabled={!ready || busy} className={`btn primary ${act.danger ? "danger" : ""}`}>{busy ? "Sending…" : act.doIt}</button>
         </footer>
@@ -67,7 +67,7 @@ export function ActDialog({ act, onClose, onDone }: { act: Act; onClose: () => v
 }
 
 /** What is shown of the values: secrets are not. */
-const veiled = (act: Act, values: Values): Values => ({ ...values, ...Object.fromEntries(act.fields.filter((f) => f.kind === "secret").map((f) => [f.name, "…"])) });
+const veiled = (act: Act, values: Values): Values => ({ ...values, ...Object.fromEntries(act.fields.filter((f) => f.kind === "secret" && values[f.name]).map((f) => [f.name, "…"])) });
 
 /** The same call for several tools. */
 export function CallTabs({ text }: { text: (tool: (typeof TOOLS)[number]) => string }) {

@@ -19,7 +19,7 @@ export function Input({ field, value, set }: { field: Field; value: string; set:
     case "text":
       return <Labelled label={field.label} hint={field.hint}>{(about) => <input className={FIELD} value={value} required={field.required} placeholder={field.placeholder} onChange={(e) => set(e.target.value)} autoComplete="off" spellCheck={false} {...about} />}</Labelled>;
     case "secret":
-      return <Labelled label={field.label} hint={field.hint}>{(about) => <input type="password" className={`${FIELD} font-mono`} value={value} required onChange={(e) => set(e.target.value)} autoComplete="off" spellCheck={false} {...about} />}</Labelled>;
+      return <Labelled label={field.label} hint={field.hint}>{(about) => <input type="password" className={`${FIELD} font-mono`} value={value} required={!field.optional} onChange={(e) => set(e.target.value)} autoComplete="off" spellCheck={false} {...about} />}</Labelled>;
     case "lines":
       return <Labelled label={field.label} hint={field.hint}>{(about) => <textarea rows={2} className={`${FIELD} font-mono text-[13px]`} value={value} placeholder={field.placeholder} onChange={(e) => set(e.target.value)} autoComplete="off" spellCheck={false} {...about} />}</Labelled>;
     case "step":

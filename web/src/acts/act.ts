@@ -16,7 +16,7 @@ export type Field =
   /** One a line. */
   | { kind: "lines"; name: string; label: string; placeholder?: string; hint?: string }
   /** Text that is not shown, neither here nor in the call. */
-  | { kind: "secret"; name: string; label: string; hint?: string }
+  | { kind: "secret"; name: string; label: string; hint?: string; optional?: boolean }
   /** A deployment that has the function; empty: the newest. */
   | { kind: "deployment"; name: string; label: string; function: string; none: string; initial?: string }
   /** JSON in place of what steps have: an object with a member for each. */
@@ -70,7 +70,7 @@ export function isReady(field: Field, value: string): boolean {
     case "json": return !fault(value);
     case "text": return !field.required || value.trim() !== "";
     case "many": return !field.required || lines(value).length > 0;
-    case "secret": return value !== "";
+    case "secret": return field.optional === true || value !== "";
     // Text of each step, which is JSON by itself or not yet.
     case "edits": return Object.values(edited(value)).every((json) => !fault(json));
     default: return true;

@@ -57,7 +57,7 @@ function edit(e: Endpoint): Act {
 const rotate = (e: Endpoint): Act => ({
   id: "rotate", label: "Rotate secret…", doIt: "Make a new secret", done: "It has a new secret.",
   sentence: "The gateway signs with a new secret, and for a while with the old one too, so that the handler can be given the new one in between.",
-  fields: [{ kind: "text", name: "secret", label: "A secret of your own", placeholder: "whsec_…, empty: a new one is made" }],
+  fields: [{ kind: "secret", name: "secret", label: "A secret of your own", hint: "whsec_ and base64; where it is empty, a new one is made.", optional: true }],
   call: (v) => ({ method: "POST", path: at(e, "/rotate-secret"), body: object({ secret: text(v.secret) }) ?? "{}" }),
   cli: () => ["endpoint", "rotate-secret", e.name],
   once: (answer) => {

@@ -26,18 +26,17 @@ export function actsOn(run: Run, steps: StepLine[]): Act[] {
       sentence: "What waits for its next attempt is tried at once; the attempts so far still count.",
     }));
     const waits = run.waiting_for.find((w) => w.op === "signal");
-    acts.push(signal(run, waits?.name ?? ""));
-    if (run.status === "paused") acts.push(resume(run));
-    else acts.push(simple(run, "pause", {
+    const send = signal(run, waits?.name ?? "");
+    if (run.status === "paused") acts.push(resume(run), send);
+    else acts.push(send, simple(run, "pause", {
       label: "Pause", doIt: "Pause the run", done: "It is paused.",
       sentence: "The handler is not invoked any more until somebody resumes the run. Timers go on; nothing is lost.",
     }));
-    acts.push(cancel(run), repin(run), simple(run, "terminate", {
+    acts.push(cancel(run), rerun(run, steps), simple(run, "terminate", {
       label: "Terminate", doIt: "Terminate the run", danger: true, done: "It is terminated.",
       sentence: "The run ends at once. Its handler is not called again and cannot undo what it has done.",
-    }));
-  }
-  acts.push(rerun(run, steps));
+    }), repin(run));
+  } else acts.push(rerun(run, steps));
   if (["failed", "timed_out", "terminated"].includes(run.status)) acts.push(simple(run, "rewind", {
     label: "Rewind", doIt: "Rewind the run", done: "It goes on.",
     sentence: "The run goes on under the same id: steps that failed run again, successful ones keep their values.",

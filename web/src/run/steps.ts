@@ -106,7 +106,8 @@ export function stepsOf(log: RunLog): StepLine[] {
     Object.assign(step, { op: entry.op, entry, settled: at, ms: entry.ms, due: null, state: entry.error === null ? "done" : "failed" });
     step.asked = time(entry.asked_at) ?? step.asked;
   }
-  for (const waiting of log.run?.waiting_for ?? []) {
+  // Before its history is read, how such a step stands is not known.
+  for (const waiting of log.caught ? log.run!.waiting_for : []) {
     const step = line(waiting.step, waiting.op, time(waiting.since) ?? now);
     step.waiting = waiting;
     if (step.settled !== null) continue;

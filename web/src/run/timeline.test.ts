@@ -37,7 +37,7 @@ test("queue, failures, back-off and work of a step are told apart", () => {
 });
 
 test("a run's row: queued, at work, waiting, and waiting for a next attempt", () => {
-  const log: RunLog = { ...empty(), run: runOf({ status: "completed", ended_at: iso(9000) }), history: [
+  const log: RunLog = { ...empty(), caught: true, run: runOf({ status: "completed", ended_at: iso(9000) }), history: [
     told(0, "run.created", {}, "local"), told(500, "invocation.ended"), told(500, "attempt.failed", { step: "a", attempt: 1, next_attempt_at: iso(1500) }),
     told(500, "run.waiting", { until: iso(1500) }), told(2000, "invocation.ended"), told(2000, "step.settled", { step: "a", seq: 1 }),
     told(2000, "step.asked", { step: "nap", op: "sleep", due: iso(8000) }), told(2000, "run.waiting", { until: iso(8000) }),
@@ -48,7 +48,7 @@ test("a run's row: queued, at work, waiting, and waiting for a next attempt", ()
 });
 
 test("what a handler says it took is not made longer by what it waited before", () => {
-  const log: RunLog = { ...empty(), run: runOf({}), history: [
+  const log: RunLog = { ...empty(), caught: true, run: runOf({}), history: [
     told(500, "invocation.ended"), told(500, "attempt.failed", { step: "a", attempt: 1, ms: 300, next_attempt_at: iso(1000) }), told(500, "run.waiting", { until: iso(1000) }),
     told(9000, "invocation.ended"), told(9000, "step.settled", { step: "a", seq: 1, ms: 200 }),
   ] };
@@ -56,7 +56,7 @@ test("what a handler says it took is not made longer by what it waited before", 
 });
 
 test("steps come in the order of their first appearance, pending ones too", () => {
-  const log: RunLog = { ...empty(), run: runOf({ status: "waiting", waiting_for: [{ step: "approval", op: "signal", name: "approved", since: iso(700), until: null }] }),
+  const log: RunLog = { ...empty(), caught: true, run: runOf({ status: "waiting", waiting_for: [{ step: "approval", op: "signal", name: "approved", since: iso(700), until: null }] }),
     steps: new Map([[1, { seq: 1, id: "b", op: "run", value: "1", error: null, attempts: 1, asked_at: null, settled_at: iso(600), ms: 10, last_error: null }]]) as RunLog["steps"],
     history: [told(500, "attempt.failed", { step: "b", attempt: 1, ms: 5 }), told(700, "step.asked", { step: "approval", op: "signal" })] };
   expect(stepsOf(log).map((s) => [s.id, s.state, s.failures.length])).toEqual([["b", "done", 1], ["approval", "waiting", 0]]);
@@ -110,7 +110,7 @@ test("ticks are in order, on the axis and not in a fold", () => {
 });
 
 test("a task: its attempts and what comes between them, and one that was accepted is at work", () => {
-  const log: RunLog = { ...empty(), run: runOf({ status: "retrying", waiting_for: [{ step: "a", op: "task", until: iso(4000) }, { step: "b", op: "task", until: null }] } as unknown as Partial<Run>), history: [
+  const log: RunLog = { ...empty(), caught: true, run: runOf({ status: "retrying", waiting_for: [{ step: "a", op: "task", until: iso(4000) }, { step: "b", op: "task", until: null }] } as unknown as Partial<Run>), history: [
     told(500, "step.asked", { step: "a", op: "task" }), told(500, "step.asked", { step: "b", op: "task" }), told(500, "run.waiting", {}),
     told(900, "attempt.failed", { step: "a", attempt: 1, ms: 300, next_attempt_at: iso(2000) }, "gateway"), told(1000, "attempt.accepted", { step: "b", ms: 20, until: iso(90_000) }, "gateway"),
     told(1500, "attempt.beat", { step: "b", details: { percent: 40 } }, "gateway"), told(2100, "attempt.failed", { step: "a", attempt: 2, ms: 50, next_attempt_at: iso(4000) }, "gateway"),
@@ -125,7 +125,7 @@ test("a task: its attempts and what comes between them, and one that was accepte
 });
 
 test("of a run that has continued as new, its generation is shown", () => {
-  const log: RunLog = { ...empty(), run: runOf({ generation: 2 }), history: [
+  const log: RunLog = { ...empty(), caught: true, run: runOf({ generation: 2 }), history: [
     told(200, "step.asked", { step: "old", op: "sleep", due: iso(99_999) }), told(400, "invocation.ended"), told(400, "run.continued", { generation: 2 }),
     told(700, "step.asked", { step: "new", op: "sleep", due: iso(9000) }), told(700, "run.waiting", {}),
   ] };

@@ -95,7 +95,7 @@ export function Stages({ probe }: { probe: Probe }) {
           <li key={s.name} className="flex gap-2 border-b px-3 py-1.5 last:border-b-0">
             <Icon size={15} className={`mt-0.5 shrink-0 ${tone}`} aria-label={word} role="img" />
             <div className="min-w-0 flex-1"><span className="font-medium">{STAGES[s.name] ?? s.name}</span> <span className="breaks text-dim">{s.detail}</span>
-              {s.fix && <p className="breaks text-bad">{s.fix.charAt(0).toUpperCase() + s.fix.slice(1)}.</p>}</div>
+              {s.fix && <p className="breaks text-bad">{s.fix.charAt(0).toUpperCase() + s.fix.slice(1)}{/[.?!]$/.test(s.fix) ? "" : "."}</p>}</div>
           </li>
         );
       })}

@@ -76,7 +76,7 @@ function Compact({ caught, steps, text, newest, chosen, onChoose }: { caught: bo
 /** What happened, in a few words of our own. */
 export function inShort(entry: History): string {
   const t = told(entry);
-  const bits = [t.step && t.op ? `${t.op} ${t.step}` : (t.step ?? t.name), t.attempt ? `attempt ${t.attempt}` : null, t.status ? `status ${t.status}` : null, t.detail,
+  const bits = [t.step && t.op ? `${t.op} ${t.step}` : (t.step ?? t.name), t.attempt ? `attempt ${t.attempt}` : null, t.generation ? `generation ${t.generation}` : null, t.status ? `status ${t.status}` : null, t.detail,
     t.duration_ms ? duration(t.duration_ms) : null, t.ms ? duration(t.ms) : null, t.attention?.detail, t.reason];
   return bits.filter(Boolean).join(", ");
 }

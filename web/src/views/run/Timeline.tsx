@@ -86,7 +86,7 @@ function Row({ row, step, run, pieces, chosen, onChoose }: { row: TimeRow; step:
       <span className="flex min-w-0 items-center gap-2 px-3">
         {step ? <StepIcon step={step} /> : null}
         <span className={`min-w-10 truncate ${step ? "font-mono text-[13px]" : "font-semibold"}`} title={step?.id}>{step ? step.id : run.generation > 1 ? `Run, generation ${run.generation}` : "Run"}</span>
-        {step && step.op !== "run" && <span className="min-w-0 shrink-[20] truncate text-xs text-dim">{step.op}{isAttempted(step.op) || step.op === "event" ? about(step) : ""}</span>}
+        {step && step.op !== "run" && <span className="min-w-0 flex-1 basis-0 truncate text-xs text-dim">{step.op}{isAttempted(step.op) || step.op === "event" ? about(step) : ""}</span>}
         {step && step.failures.length > 0 && <span className="whitespace-nowrap text-xs text-warn">{step.failures.length} failed</span>}
       </span>
       <span className="relative overflow-hidden" aria-hidden>
