@@ -124,7 +124,7 @@ browserTest("a run that does not move says why", async () => {
 
 browserTest("a thousand steps are a screenful of rows; a huge value is its head until it is asked for", async () => {
   const page = await open(`/runs/${runs.long.id}`);
-  await page.getByText("1,000 steps").waitFor();
+  await page.getByText("1,000 steps", { exact: true }).waitFor();
   assert.ok(await page.getByTestId("timeline").locator("li").count() < 100);
   await page.getByTestId("timeline").evaluate((box) => box.scrollTo(0, box.scrollHeight));
   await page.getByText("map/999/resize").waitFor();

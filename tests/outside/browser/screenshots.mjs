@@ -1,12 +1,13 @@
 // Each view in both themes, as PNG files in the directory that is given.
 //
 //     node screenshots.mjs DIRECTORY        STEPWELL=path/to/stepwell
-import { mkdirSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { launch, open } from "./browser.mjs";
 import { eventually, gateway } from "./gateway.mjs";
 import { begin } from "./person.mjs";
 import { manifest, shop } from "./shop.mjs";
+import { small } from "./small.mjs";
 
 const to = resolve(process.argv[2] ?? ".");
 mkdirSync(to, { recursive: true });
@@ -19,7 +20,7 @@ async function shoot(name, path, act) {
     await eventually(`${path} is there`, () => page.evaluate(() => document.querySelector("h1, h2") !== null && !document.body.textContent.includes("Reading ")));
     await act?.(page);
     await page.evaluate(() => document.fonts.ready);
-    await page.screenshot({ path: join(to, `${name}-${colorScheme}.png`) });
+    writeFileSync(join(to, `${name}-${colorScheme}.png`), small(await page.screenshot()));
     await page.close();
   }
 }

@@ -44,8 +44,8 @@ function Settings({ of }: { of: Setting[] }) {
   const others = of.filter((s) => s.source === "default");
   return (
     <div className="overflow-hidden rounded-lg border">
-      {own.length ? <Table of={own} /> : <p className="px-3 py-1.5 text-[13px] text-dim">All of it is as it is by default.</p>}
-      <details className="border-t"><summary className="cursor-pointer px-3 py-1.5 text-[13px] text-dim hover:bg-hover">{others.length} settings have their default</summary><Table of={others} /></details>
+      {own.length > 0 && <Table of={own} />}
+      <details className={own.length ? "border-t" : ""}><summary className="cursor-pointer px-3 py-1.5 text-[13px] text-dim hover:bg-hover">{others.length} settings have their default</summary><Table of={others} /></details>
     </div>
   );
 }
