@@ -183,7 +183,7 @@ pub(super) async fn get_endpoint(
         ("endpoint" = String, Path, description = "Its id or name"),
         ("If-Match" = Option<String>, Header, description = "Only this version (`ETag`)"),
     ),
-    request_body(content = PatchEndpointRequest, content_type = "application/json"),
+    request_body(content = Option<PatchEndpointRequest>, content_type = "application/json"),
     responses((status = 200, description = "The endpoint as it is now", body = EndpointBody, headers(
         ("ETag" = String, description = "Its version")))),
     extensions(("x-problems" = json!(["endpoint-not-found", "precondition-failed"])))

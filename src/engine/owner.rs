@@ -84,6 +84,7 @@ pub(super) struct Unlisted {
 }
 
 /// A run in memory, and what is under way for it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Entry {
     pub(super) run: Run,
     /// What is in force for it.

@@ -15,7 +15,8 @@ use super::draft::Draft;
 use super::op::{Again, StepError};
 use super::retry::RetrySpec;
 use super::row::{Kind, Message, MessageKind, OpKind, Row};
-use super::run::{Mail, Reason, Run, Step, StepState};
+use super::run::{Mail, Reason, Run};
+use super::step::{Step, StepState};
 use super::time::{Timestamp, duration};
 use super::turn::tried;
 

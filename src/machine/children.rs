@@ -11,7 +11,8 @@ use super::id::{MessageId, RunId, Shard};
 use super::op::StepError;
 use super::outgoing::{Close, Errand, Outgoing, OutgoingKind, Said, Told};
 use super::row::{Flags, Kind, Message};
-use super::run::{Run, StepState};
+use super::run::Run;
+use super::step::StepState;
 
 impl Run {
     /// Asks something of another run: the row that says so, and what goes into the outbox with it.

@@ -8,9 +8,8 @@ use super::body::{Act, Attention, Faulted, Noted, Tried};
 use super::id::MessageId;
 use super::outgoing::Close;
 use super::row::{Flags, Kind, MessageKind, OpKind, Row};
-use super::run::{
-    AT_ONCE, AskKept, Buffered, Cancel, Mail, Reason, Run, Step, StepState, Turn, Unreadable,
-};
+use super::run::{AT_ONCE, Buffered, Cancel, Mail, Reason, Run, Turn, Unreadable};
+use super::step::{AskKept, Step, StepState};
 use super::time::Timestamp;
 
 /// The parts of an `asked` row's body that recovery needs.

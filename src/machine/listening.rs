@@ -11,7 +11,8 @@ use super::draft::Draft;
 use super::id::EventId;
 use super::outgoing::{Listen, Outgoing, OutgoingKind, Said};
 use super::row::{Flags, Kind, Message, OpKind, Row};
-use super::run::{Run, StepState};
+use super::run::Run;
+use super::step::StepState;
 
 /// An event may be accepted so long before its acceptance is visible to everybody: what was
 /// published beside the ask, or within this time before it, counts.

@@ -7,7 +7,8 @@ use super::body::{Act, Attention, to_bytes};
 use super::draft::Draft;
 use super::op::StepError;
 use super::row::{Kind, Message, MessageKind, OpKind};
-use super::run::{End, Mail, Reason, Run, StepState, Turn};
+use super::run::{End, Mail, Reason, Run, Turn};
+use super::step::StepState;
 
 impl Run {
     pub(super) fn drain(&mut self, messages: &[Message], env: &Env<'_>) {

@@ -45,8 +45,7 @@ impl Matching {
                 let what = "is over 256 bytes long or has control characters";
                 return Err(format!("a field path {what}"));
             }
-            if path != "source" && !path.strip_prefix("data.").is_some_and(|rest| !rest.is_empty())
-            {
+            if path != "source" && path.strip_prefix("data.").is_none_or(str::is_empty) {
                 return Err(format!("`{path}` is no field of an event: use `source` or `data.…`"));
             }
             let value = scalar(&value).ok_or_else(|| {

@@ -22,6 +22,7 @@ mod row;
 mod run;
 mod scope;
 mod shown;
+mod step;
 mod strict;
 mod talk;
 #[cfg(test)]
@@ -48,10 +49,9 @@ pub use row::{
     Append, Attributes, Flags, HistoryEntry, Kind, LogLine, Message, MessageKind, OpKind,
     Placement, Row, Sealed,
 };
-pub use run::{
-    AskKept, Buffered, Cancel, End, Mail, Reason, Run, Step, StepState, Turn, Unreadable,
-};
+pub use run::{Buffered, Cancel, End, Mail, Reason, Run, Turn, Unreadable};
 pub use shown::{INLINE_VALUE, Shown};
+pub use step::{AskKept, Step, StepState};
 pub use talk::{Heard, Report, Talk};
 pub use time::Timestamp;
 pub use tree::{Standing, Tree};

@@ -4,7 +4,8 @@ use super::apply::{Env, Refusal};
 use super::body::{Act, Noted, Settlement, to_bytes};
 use super::draft::Draft;
 use super::row::{Flags, Kind, Message, OpKind, Placement, Row};
-use super::run::{AT_ONCE, Reason, Run, StepState, Turn};
+use super::run::{AT_ONCE, Reason, Run, Turn};
+use super::step::StepState;
 use super::time::Timestamp;
 
 impl Run {

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use super::apply::Env;
 use super::draft::Draft;
 use super::row::{Flags, Kind, OpKind};
-use super::run::{Run, StepState};
+use super::run::Run;
+use super::step::StepState;
 
 impl Run {
     /// Closes a scope: its value is recorded, and what is under it is no longer sent. Children that

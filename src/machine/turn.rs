@@ -11,7 +11,8 @@ use super::draft::Draft;
 use super::op::{Again, Answer, Ask, Moment, Op, Outcome, StepError, Terminal};
 use super::retry::RetrySpec;
 use super::row::{Flags, Kind, LogLine, OpKind};
-use super::run::{End, Reason, Run, StepState, Turn};
+use super::run::{End, Reason, Run, Turn};
+use super::step::StepState;
 use super::time::Timestamp;
 use super::tree::{Standing, Tree};
 

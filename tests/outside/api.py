@@ -31,6 +31,8 @@ def stock(gateway, handler, dead):
     keys = [call("POST", "/v1/keys", {"name": f"spare {n}", "scopes": ["runs:read", "admin"]})["id"] for n in range(MANY)]
     for n in range(MANY):
         call("POST", "/v1/secrets", {"name": f"spare-{n}", "value": f"value {n}"})
+    events = [call("POST", "/v1/events", {"name": "spare", "data": n})["id"] for n in range(MANY)]
+    called = [run("waits", {}) for n in range(MANY)]
     wanted = {  # by status: how to start one, and what to do to it then
         "completed": ("echo", {"input": {"n": 3544790567247868102, "text": "ü"}, "key": "order/42 ü"}, None),
         "failed": ("fails", {"tags": {"customer": "c7"}}, None),
@@ -50,6 +52,8 @@ def stock(gateway, handler, dead):
                 body = {**body, "key": f"{body['key']}-{n}"}
             runs[status].append(run(function, body))
     runs["retrying"].append(run("breaks"))
+    for id in called:
+        gateway.until(id, lambda view: view["status"] == "waiting")
     for status, ids in runs.items():
         act = wanted[status][2]
         for id in ids:
@@ -69,16 +73,18 @@ def stock(gateway, handler, dead):
         "key": ["order/42 ü", "w"] + [f"w-{n}" for n in range(1, MANY)],
         "step": {"completed": ["first", "scope/second"], "waiting": ["go", "paid", "nap"]},
         "waiting": runs["waiting"],
-        "callback": callbacks(handler),
+        "callback": callbacks(handler, called),
+        "event": events,
+        "deployment": call("GET", "/v1/endpoints/many")["deployment"],
         "handler": handler.url + "/",
         "asset": sorted(set(re.findall(r"/assets/([\w.-]+)", gateway.request("GET", "/")[1].decode()))),
     }
 
 
-def callbacks(handler):
-    """The secrets in the callback addresses that the handler was told."""
-    links = handler.log.read_text().split()
-    return sorted({link.rstrip("/").rsplit("/", 1)[1] for link in links if "/v1/callbacks/" in link})
+def callbacks(handler, runs):
+    """The secrets in the callback addresses of these runs, which the handler was told."""
+    said = [line.split() for line in handler.log.read_text().splitlines() if "/v1/callbacks/" in line]
+    return sorted({link.rstrip("/").rsplit("/", 1)[1] for run, link in said if run in runs})
 
 
 # What chance does not get right: a checkpoint needs the token of an invocation, `fail` an error in its

@@ -46,6 +46,8 @@ def before_call(ctx, case, kwargs):
         for header in ("Idempotency-Key", "Last-Event-ID", "If-Match"):
             if len(case.headers.get(header) or "") < 20:
                 case.headers.pop(header, None)
+    if name.endswith("/repin") and isinstance(case.body, dict) and is_meant_well(case, ParameterLocation.BODY):
+        case.body["deployment"] = THERE["deployment"]
     if name == "POST /v1/endpoints" and isinstance(case.body, dict) and isinstance(case.body.get("url"), str):
         # Strangers' addresses are none of our business, and slow.
         if is_meant_well(case, ParameterLocation.BODY):
@@ -59,6 +61,10 @@ def real_path(path, name, given):
             state = pick(["completed", "waiting", "completed"], name + "state")
             return {"id": pick(THERE[state], name), "step": pick(THERE["step"][state], name + state)}
         return {"id": pick(THERE[ids], name), "name": pick(["go", "other"], name + "name")}
+    if path.startswith("/v1/events/"):
+        return {"id": pick(THERE["event"], name)}
+    if "{deployment}" in path:
+        return {"endpoint": "many", "deployment": THERE["deployment"]}
     if path.startswith("/v1/endpoints/"):
         return {"endpoint": pick(THERE["endpoint"], name)}
     if path.startswith("/v1/keys/"):

@@ -27,7 +27,7 @@ def fails(call):
 def waits(call):
     if call["cancel"]:
         return {"error": {"type": "Cancelled", "message": "as you wish"}}
-    print(call["links"]["callback"], flush=True)  # for those who settle callbacks
+    print(call["run"]["id"], call["links"]["callback"], flush=True)  # for those who settle callbacks
     steps = call["steps"]
     if "value" in steps.get("go", {}):
         return {"result": steps["go"]["value"]}

@@ -392,14 +392,11 @@ impl World {
         let said = self.db.outbox.remove(0);
         let (step, of) = match serde_json::from_slice(&said.body).expect("readable") {
             Said::Start { step, .. } => (Some(step), said.to.expect("a child").uuid()),
-            Said::Signal { step, .. } => {
+            Said::Signal { step, .. } | Said::Publish { step, .. } => {
                 (Some(step), MessageId::of_outgoing(self.run.id, said.n, said.k, 0).uuid())
             }
             Said::Cancel { step, .. } => {
                 (step, MessageId::of_outgoing(self.run.id, said.n, said.k, 0).uuid())
-            }
-            Said::Publish { step, .. } => {
-                (Some(step), MessageId::of_outgoing(self.run.id, said.n, said.k, 0).uuid())
             }
             Said::Listen { step, .. } => {
                 // Looking for it, an event is found, or is not.

@@ -4,5 +4,6 @@ mod edges;
 mod fixtures;
 mod handwriting;
 mod laws;
+mod programs;
 mod properties;
 mod scenarios;
