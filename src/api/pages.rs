@@ -33,14 +33,18 @@ const STYLE: &str = "text/css; charset=utf-8";
 struct Built;
 
 /// The addresses of the dashboard's views, beside `/`: each is answered with the same page.
-pub(super) const VIEWS: [&str; 7] = [
+pub(super) const VIEWS: [&str; 11] = [
     "/runs",
     "/runs/{id}",
     "/waiting",
+    "/events",
+    "/events/{id}",
     "/functions",
     "/functions/{name}",
     "/endpoints",
     "/endpoints/{name}",
+    "/settings",
+    "/settings/{part}",
 ];
 
 fn html(page: impl Into<axum::body::Body>) -> Response {

@@ -8,6 +8,7 @@ import { after, before, test } from "node:test";
 import { close, launch, missing, open } from "./browser.mjs";
 import { eventually, gateway } from "./gateway.mjs";
 import { broken, names, serve } from "./handler.mjs";
+import { begin, button, status, type } from "./person.mjs";
 import { below } from "./proxy.mjs";
 
 const browserTest = (name, body) => test(name, { skip: missing, timeout: 900_000 }, body);
@@ -33,29 +34,8 @@ after(async () => {
   rmSync(dataDir, { recursive: true, force: true });
 });
 
-const status = (page, word) => page.locator("main header [data-status]", { hasText: word }).waitFor();
-const button = (page, name) => page.getByRole("button", { name, exact: true });
 const get = (run) => gw.get(`/v1/runs/${run.id}`);
 const becomes = (run, word) => eventually(`${run.function} is ${word}`, async () => (await get(run)).status === word);
-
-/** Opens the dialog of an act, from its button or from the menu. */
-async function begin(page, name) {
-  if (await button(page, name).count() === 0) {
-    await button(page, "More").click();
-    await page.getByRole("menuitem", { name }).click();
-  } else await button(page, name).first().click();
-  const dialog = page.getByRole("dialog");
-  await dialog.waitFor();
-  return dialog;
-}
-
-/** Types JSON into the editor. */
-async function type(page, label, text) {
-  const field = page.locator(`.json-editor [aria-label="${label}"]`);
-  await field.click();
-  await page.keyboard.press("Control+a");
-  await page.keyboard.insertText(text);
-}
 
 browserTest("from an empty install to a first run, inside the page", async () => {
   const page = await open(browser, gw.url);

@@ -19,7 +19,7 @@ export const launch = () => chromium.launch({
 export async function open(browser, url, options = {}) {
   const page = await browser.newPage({ viewport: { width: 1280, height: 800 }, ...options });
   // A busy machine is no fault of the page.
-  page.setDefaultTimeout(90_000);
+  page.setDefaultTimeout(Number(process.env.PATIENCE ?? 90_000));
   page.setDefaultNavigationTimeout(120_000);
   page.complaints = [];
   page.on("console", (m) => { if (["error", "warning"].includes(m.type())) page.complaints.push(m.text()); });

@@ -1,11 +1,13 @@
 // Each view in both themes, as PNG files in the directory that is given.
 //
 //     node screenshots.mjs DIRECTORY        STEPWELL=path/to/stepwell
-import { mkdirSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { launch, open } from "./browser.mjs";
 import { eventually, gateway } from "./gateway.mjs";
-import { shop } from "./shop.mjs";
+import { begin } from "./person.mjs";
+import { manifest, shop } from "./shop.mjs";
+import { small } from "./small.mjs";
 
 const to = resolve(process.argv[2] ?? ".");
 mkdirSync(to, { recursive: true });
@@ -18,13 +20,13 @@ async function shoot(name, path, act) {
     await eventually(`${path} is there`, () => page.evaluate(() => document.querySelector("h1, h2") !== null && !document.body.textContent.includes("Reading ")));
     await act?.(page);
     await page.evaluate(() => document.fonts.ready);
-    await page.screenshot({ path: join(to, `${name}-${colorScheme}.png`) });
+    writeFileSync(join(to, `${name}-${colorScheme}.png`), small(await page.screenshot()));
     await page.close();
   }
 }
 
 await shoot("onboarding", "/");
-await gw.post("/v1/endpoints", { name: "shop", url, discover: false, functions: ["checkout", "refund", "newsletter"].map((name) => ({ name })) });
+await gw.post("/v1/endpoints", { name: "shop", url });
 await gw.post("/v1/endpoints", { name: "billing", url: `${url}away`, discover: false, functions: [{ name: "invoice" }] });
 for (let order = 4701; order < 4711; order++) await gw.start("checkout", { key: `order-${order}`, input: { order, amount: 1990 + order }, tags: { customer: `c${order % 7}` } });
 const stuck = await gw.start("checkout", { key: "order-4712", input: { order: 4712, amount: 12_900, trouble: true }, tags: { customer: "c7" } });
@@ -37,6 +39,27 @@ await Promise.all([status(stuck, "retrying"), status(changed, "paused")]);
 await eventually("it has failed some times", async () => (await gw.get(`/v1/runs/${stuck.id}/steps/charge-card`)).attempts >= 4, 60_000);
 const waiting = (await gw.get("/v1/runs?key=order-4705")).data[0];
 await status(waiting, "waiting");
+
+// Events, and what they begin; tasks, calls and generations; a deployment that runs still stay on.
+const publish = (name, source, data) => gw.post("/v1/events?wait=30", { name, source, data });
+const created = await publish("customer.created", "crm", { id: "cus_20417", plan: "pro", region: "eu-central" });
+for (let i = 20418; i < 20421; i++) await publish("customer.created", "crm", { id: `cus_${i}`, plan: i % 2 ? "pro" : "free" });
+const untaken = await publish("invoice.voided", "billing", { invoice: "inv_8812", reason: "duplicate", by: "ada@example.com" });
+await publish("order.shipped", "warehouse", { order: 4701, parcels: 1 });
+const onboard = { id: created.matches[0].run, function: "onboard" };
+await status(onboard, "waiting");
+const gallery = await gw.start("gallery", { key: "album-611", input: { pictures: ["beach.jpg", "harbour.jpg", "panorama.tif", "scan-0007.png", "tram.jpg"] } });
+const payout = await gw.start("payout", { key: "payout-2026-11", input: { url } });
+const digest = await gw.start("digest", { key: "daily-digest" });
+await Promise.all([status(gallery, "retrying"), status(payout, "retrying"), status(digest, "waiting")]);
+await eventually("it has failed some times", async () => (await gw.get(`/v1/runs/${gallery.id}/steps/thumbnail%2Fscan-0007.png`)).attempts >= 3, 60_000);
+manifest.version = "2026.11.2";
+await gw.post("/v1/endpoints/shop/sync");
+for (const [name, scopes] of [["checkout-service", ["runs:read", "runs:write"]], ["ci", ["endpoints:write"]], ["ada", ["admin"]]]) {
+  const { secret } = await gw.post("/v1/keys", { name, scopes });
+  if (name !== "ci") await fetch(`${gw.url}/v1/runs?limit=1`, { headers: { authorization: `Bearer ${secret}` } });
+}
+for (const name of ["stripe", "fio-bank"]) await gw.post("/v1/secrets", { name, value: "sk_test_of_nobody" });
 
 await shoot("overview", "/");
 await shoot("runs", "/runs");
@@ -52,7 +75,33 @@ await shoot("signal", `/runs/${waiting.id}`, async (page) => {
 });
 await shoot("waiting", "/waiting");
 await shoot("functions", "/functions");
-await shoot("function", "/functions/checkout", (page) => page.locator(".json-editor:not([hidden])").waitFor());
+const editor = (page) => page.locator(".json-editor:not([hidden])").first().waitFor();
+await shoot("function", "/functions/onboard");
+await shoot("function-json", "/functions/checkout", editor);
+await shoot("events", "/events", (page) => page.getByText("nobody took it").first().waitFor());
+await shoot("event", `/events/${created.id}`, (page) => page.getByRole("list", { name: "Runs" }).getByText("Waiting").waitFor());
+await shoot("event-untaken", `/events/${untaken.id}`);
+await shoot("event-send", "/events", async (page) => {
+  await page.getByRole("button", { name: "Send event" }).click();
+  await editor(page);
+});
+await shoot("run-event", `/runs/${onboard.id}?step=verified`);
+await shoot("run-tasks", `/runs/${gallery.id}?step=thumbnail%2Fpanorama.tif`);
+await shoot("run-calls", `/runs/${payout.id}?step=notify-bank`);
+await shoot("run-generations", `/runs/${digest.id}`);
+await shoot("run-details", `/runs/${digest.id}?tab=details`);
+await shoot("rerun", `/runs/${(await gw.get("/v1/runs?key=order-4705")).data[0].id}`, async (page) => {
+  await begin(page, "Run again…");
+  await page.getByLabel("Run again from").selectOption("charge-card");
+  await page.getByLabel("Step to edit").fill("reserve-stock");
+  await page.getByRole("button", { name: "Edit it" }).click();
+  await page.locator('.json-editor:not([hidden]) [aria-label="Value of reserve-stock"]').waitFor();
+});
+await shoot("deployments", "/endpoints/shop");
+await shoot("repin", "/endpoints/shop", (page) => page.getByRole("button", { name: "Move its runs…" }).click());
+await shoot("settings-keys", "/settings/keys");
+await shoot("settings-secrets", "/settings/secrets");
+await shoot("settings-gateway", "/settings/gateway");
 await shoot("endpoints", "/endpoints");
 await shoot("endpoint", "/endpoints/billing", async (page) => {
   await page.getByRole("button", { name: "Try it" }).click();

@@ -1,10 +1,11 @@
-// Runs in every state that the pages have to show.
+// Runs in every state that the pages have to show, and what else there is to be shown.
 import { eventually } from "./gateway.mjs";
-import { EVIL, EXACT } from "./handler.mjs";
+import { EVIL, EXACT, manifest } from "./handler.mjs";
 
-export async function seed(gw, handler, names) {
-  const url = `http://127.0.0.1:${handler.address().port}/`;
-  await gw.post("/v1/endpoints", { name: "shop", url, discover: false, functions: names.map((name) => ({ name })) });
+const urlOf = (handler) => `http://127.0.0.1:${handler.address().port}/`;
+
+export async function seed(gw, handler) {
+  const url = urlOf(handler);
   await gw.post("/v1/endpoints", { name: "gone", url, discover: false, functions: [{ name: "nobody" }] });
   const runs = {
     completed: await gw.start("exact", `{"input": ${EXACT}, "tags": {"customer": ${JSON.stringify(EVIL)}}}`),
@@ -27,4 +28,24 @@ export async function seed(gw, handler, names) {
     await eventually(`${run.function} is ${status}`, async () => (await gw.get(`/v1/runs/${run.id}`)).status === status, 60_000);
   }
   return runs;
+}
+
+/** Events, tasks, calls, generations, a deployment that is still in use, keys and secrets. */
+export async function seedMore(gw, handler, names) {
+  const url = urlOf(handler);
+  await gw.post("/v1/endpoints", { name: "shop", url, discover: false, functions: names.map((name) => ({ name })) });
+  await gw.post("/v1/endpoints", { name: "mail", url: `${url}mail` });
+  const more = {
+    album: await gw.start("album"), bills: await gw.start("bills", { input: { url } }), counter: await gw.start("counter"),
+    paid: await gw.start("paid", { input: { order: 42 }, key: "invoice-7" }), pinned: await gw.start("welcome", { input: { wait: true } }),
+    taken: await gw.post("/v1/events?wait=30", { name: "user.signed-up", source: EVIL, data: { plan: "pro", note: EVIL } }),
+    untaken: await gw.post("/v1/events?wait=30", { name: "nobody.cares", data: [1.0, EVIL] }),
+    key: await gw.post("/v1/keys", { name: "ci", scopes: ["runs:read", "admin"] }),
+  };
+  await gw.post("/v1/secrets", { name: "stripe", value: "sk_test_of_nobody" });
+  const becomes = (name, word) => eventually(`${name} is ${word}`, async () => (await gw.get(`/v1/runs/${more[name].id}`)).status === word, 60_000);
+  await Promise.all([becomes("pinned", "waiting"), becomes("counter", "waiting"), becomes("bills", "waiting"), becomes("album", "retrying")]);
+  manifest.version = "8d2f";
+  await gw.post("/v1/endpoints/mail/sync");
+  return more;
 }

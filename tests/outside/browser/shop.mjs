@@ -25,17 +25,72 @@ const FUNCTIONS = {
     return { result: { order: input.order, tracking: steps["ship-parcel"].value.tracking } };
   },
   refund: async ({ steps }) => (settled(steps, "look-up-order") ? { ops: [{ op: "sleep", id: "look-up-order", for: "1s" }] } : work("look-up-order", 60, { order: 4699, amount: 5400 })),
+  // Begun by an event, waits for another.
+  async onboard({ steps, input }) {
+    if (!settled(steps, "send-welcome")) return work("send-welcome", 45, { mail: "queued" });
+    if (!settled(steps, "verified")) return { ops: [{ op: "event", id: "verified", event: "customer.verified", match: { "data.id": input.data?.id ?? input.id }, timeout: "14d" }], await: "verified" };
+    if (!settled(steps, "open-account")) return work("open-account", 80, { account: "acc_918" });
+    return { result: { account: "acc_918" } };
+  },
+  // A fan-out of tasks.
+  gallery: ({ steps, input }) => {
+    const ids = input.pictures.map((p) => `thumbnail/${p}`);
+    return ids.every((id) => settled(steps, id)) ? { result: ids.length }
+      : { ops: ids.map((id) => ({ op: "task", id, task: "thumbnail", input: { picture: id.slice(10), width: 320 }, heartbeat: "10m", retry: { initial: "1s", max_attempts: 1000 } })), await: { all: ids } };
+  },
+  // Calls that the gateway makes itself.
+  payout: ({ steps, input }) => settled(steps, "post-ledger") && settled(steps, "notify-bank") ? { result: "paid out" }
+    : { ops: [
+      { op: "call", id: "post-ledger", request: { url: `${input.url}ledger`, body: { account: "acc_918", amount: 129_00 }, headers: { "x-tenant": "acme" } } },
+      { op: "call", id: "notify-bank", request: { url: `${input.url}bank`, body: { iban: "CZ65 0800 0000 1920 0014 5399" } }, retry: { initial: "2s", max_attempts: 1000 } },
+    ], await: { all: ["post-ledger", "notify-bank"] } },
+  // Goes on for ever, in generations.
+  async digest({ steps, input }) {
+    const day = input?.day ?? 1;
+    if (!settled(steps, "collect")) return work("collect", 70, { articles: 14 + day });
+    if (!settled(steps, "send")) return work("send", 110, { sent: 2318 });
+    if (day < 4) return { continue: { input: { day: day + 1 } } };
+    return { ops: [{ op: "sleep", id: "until-tomorrow", for: "9h" }], await: "until-tomorrow" };
+  },
   newsletter: () => ({ error: { type: "NoRecipients", message: "The list “nobody” has no members." } }),
 };
+
+/** What the shop says of itself; a later version is another deployment. */
+export const manifest = {
+  protocol: [1, 1], sdk: "stepwell-ts/0.1.0", version: "2026.11.1",
+  functions: [
+    { name: "checkout" }, { name: "refund" }, { name: "newsletter", timeouts: { run: "1h" } }, { name: "gallery", tasks: ["thumbnail"] }, { name: "payout" }, { name: "digest" },
+    { name: "onboard", versioning: "pinned", retry: { max_attempts: 5 }, triggers: [{ event: "customer.created", match: { "data.plan": "pro" } }], input_schema: {
+      type: "object", required: ["id", "plan"], properties: {
+        id: { type: "string", title: "Customer", description: "As it is in the shop, such as cus_20417." }, plan: { enum: ["free", "pro"], title: "Plan", default: "pro" },
+        seats: { type: "integer", title: "Seats", minimum: 1, default: 3 }, trial: { type: "boolean", title: "On trial" }, address: { type: "object", title: "Address" } } } },
+  ],
+};
+
+const TASKS = {
+  // Accepted; it says how far it is, and settles later.
+  "panorama.tif": ({ links }) => {
+    void fetch(links.heartbeat, { method: "POST", headers: { "content-type": "application/json" }, body: '{"tiles": 212, "of": 640}' });
+    return 202;
+  },
+  "scan-0007.png": () => ({ error: { type: "DecodeError", message: "unexpected end of file at byte 40960" } }),
+};
+
+async function answerOf(url, call) {
+  if (url === "/ledger") return { entry: "led_77120" };
+  if (url !== "/") return 503;
+  if (call.type === "discover") return manifest;
+  if (call.type === "task") { await pause(120); return TASKS[call.input.picture]?.(call) ?? { value: { bytes: 18_220 } }; }
+  return (await FUNCTIONS[call.function]?.(call)) ?? 503;
+}
 
 export async function shop() {
   const server = http.createServer(async (request, response) => {
     let body = "";
     for await (const part of request) body += part;
-    const call = request.url === "/" ? JSON.parse(body) : null;
-    const answer = call ? await FUNCTIONS[call.function]?.(call) : null;
-    response.writeHead(answer ? 200 : 503, { "content-type": "application/json" });
-    response.end(JSON.stringify(answer ?? { error: "billing is being deployed" }));
+    const answer = await answerOf(request.url, body ? JSON.parse(body) : {});
+    response.writeHead(typeof answer === "number" ? answer : 200, { "content-type": "application/json" });
+    response.end(JSON.stringify(typeof answer === "number" ? { error: "it is being deployed" } : answer));
   });
   await new Promise((done) => server.listen(0, "127.0.0.1", done));
   return server;

@@ -76,7 +76,7 @@ export async function data<T>(call: Promise<{ data?: unknown }>): Promise<T> {
 }
 
 /** A call that changes something, as the dialogs show and send it. `body` is JSON text. */
-export type Call = { method: "POST" | "DELETE"; path: string; body?: string };
+export type Call = { method: "POST" | "PATCH" | "DELETE"; path: string; body?: string };
 
 /** Sends it and gives what the gateway answers. */
 export async function send<T>(call: Call): Promise<T> {

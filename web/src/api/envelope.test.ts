@@ -12,6 +12,12 @@ test("`data` of a list is a list, of a history entry it is text", () => {
   expect(open('{"data":[{"n":1,"data":{"value":1.0}}],"next_cursor":null}')).toEqual({ data: [{ n: 1, data: '{"value":1.0}' }], next_cursor: null });
 });
 
+test("the data of an event is text, whatever it is", () => {
+  for (const data of ["[1.0,2]", '{"n":3544790567247868102}', '"a"', "1e400"])
+    expect(open(`{"id":"evt_1","source_id":"s","data":${data},"matches":[{"run":"run_1"}]}`)).toEqual({ id: "evt_1", source_id: "s", data, matches: [{ run: "run_1" }] });
+  expect(open('{"data":[{"id":"evt_1","source_id":"s"}],"next_cursor":null}')).toEqual({ data: [{ id: "evt_1", source_id: "s" }], next_cursor: null });
+});
+
 test("any payload comes out as it went in", () => {
   fc.assert(fc.property(fc.json(), fc.json(), (input, value) => {
     const got = open<{ a: { value: string | null }[]; input: string | null }>(`{"a":[{"value":${value}},{"value":${value}}],"input":${input}}`);

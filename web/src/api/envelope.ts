@@ -2,7 +2,7 @@
 import { members, skip, valueEnd } from "../json/text.ts";
 
 /** Members that hold JSON of a user. */
-const PAYLOADS = new Set(["input", "output", "error", "custom_status", "value", "last_error", "fields"]);
+const PAYLOADS = new Set(["input", "output", "error", "custom_status", "value", "last_error", "fields", "input_schema", "triggers"]);
 /** Members whose names are a user's. */
 const OPAQUE = new Set(["tags", "links"]);
 
@@ -24,9 +24,11 @@ function wrapped(json: string): string {
       }
       return;
     }
-    for (const [name, from, to] of members(json, at)) {
-      // `data` is a list of ours, or what a history entry tells.
-      if (PAYLOADS.has(name) || (name === "data" && json[from] === "{")) {
+    const all = [...members(json, at)];
+    // `data` is a list of ours, or what a history entry tells; that of an event is a user's.
+    const event = all.some(([name]) => name === "source_id");
+    for (const [name, from, to] of all) {
+      if (PAYLOADS.has(name) || (name === "data" && (event || json[from] === "{"))) {
         const text = json.slice(from, to);
         if (text === "null") continue;
         out.push(json.slice(done, from), JSON.stringify(text));

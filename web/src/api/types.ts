@@ -21,6 +21,13 @@ export type Deployment = Schemas["Deployment"];
 export type Probe = Schemas["Probe"];
 export type Registered = Schemas["Registered"];
 export type Setting = WithRaw<Schemas["Setting"], "value">;
-export type Fn = Omit<Schemas["Function"], "settings"> & { settings: Setting[] };
-export type ProblemBody = Schemas["Problem"];
+/** The schema of its inputs and its triggers are text; a gateway that does not tell them leaves them out. */
+export type Fn = Omit<Schemas["Function"], "settings" | "input_schema" | "triggers"> & { settings: Setting[]; input_schema?: Raw | null; triggers?: Raw | null };
+export type ListedEvent = Schemas["ListedEvent"];
+export type EventMatch = Schemas["EventMatch"];
+export type Event = ListedEvent & { data: Raw | null; matches: EventMatch[] };
+export type ApiKey = Schemas["ApiKey"];
+export type Secret = Schemas["Secret"];
+/** `runs`: those that a refusal is about. */
+export type ProblemBody = Schemas["Problem"] & { runs?: string[] };
 export type Page<T> = { data: T[]; next_cursor?: string | null };

@@ -49,6 +49,23 @@ export function* members(json: string, i = 0): Generator<[name: string, from: nu
   }
 }
 
+/** The members of an object by their names; none of what is no object. */
+export const fields = (json: Raw | undefined): Map<string, Raw> => new Map(json ? [...members(json)].map(([name, from, to]) => [name, json.slice(from, to)]) : []);
+
+/** The elements of an array; none of what is no array. */
+export function elements(json: Raw | undefined): Raw[] {
+  const out: Raw[] = [];
+  let i = skip(json ?? "", 0);
+  if (!json || json[i] !== "[") return out;
+  for (i = skip(json, i + 1); i < json.length && json[i] !== "]";) {
+    const to = valueEnd(json, i);
+    out.push(json.slice(i, to));
+    i = skip(json, to);
+    if (json[i] === ",") i = skip(json, i + 1);
+  }
+  return out;
+}
+
 /** The same JSON over several lines; every string and number stays byte for byte what it is. */
 export function pretty(json: Raw): string {
   const out: string[] = [];

@@ -8,11 +8,13 @@ export type RunLog = {
   steps: Map<number, Entry>;
   history: History[];
   logs: LogLine[];
+  /** All is told that there was when the stream began; until then the journal and the history are read. */
+  caught: boolean;
   /** What was told is no longer so as a whole: steps were taken back. Read it anew. */
   stale: boolean;
 };
 
-export const empty = (): RunLog => ({ run: null, steps: new Map(), history: [], logs: [], stale: false });
+export const empty = (): RunLog => ({ run: null, steps: new Map(), history: [], logs: [], caught: false, stale: false });
 
 /** History after which steps that had settled have not. */
 const TAKES_BACK = new Set(["run.reopened", "step.retaken", "run.compacted", "run.continued"]);
@@ -21,7 +23,7 @@ const TAKES_BACK = new Set(["run.reopened", "step.retaken", "run.compacted", "ru
 export function take(log: RunLog, events: StreamEvent[]): RunLog {
   const next = { ...log };
   for (const { event, data } of events) {
-    if (event === "run" || event === "end") next.run = data as Run;
+    if (event === "run" || event === "end") Object.assign(next, { run: data as Run, caught: true });
     else if (event === "step") {
       const entry = data as Entry;
       if (entry.seq === null || entry.seq === undefined || next.steps.has(entry.seq)) continue;
@@ -32,8 +34,8 @@ export function take(log: RunLog, events: StreamEvent[]): RunLog {
       if (entry.n <= (next.history.at(-1)?.n ?? -1)) continue;
       if (next.history === log.history) next.history = [...log.history];
       next.history.push(entry);
-      // Before the run was shown, the journal was read as it is now.
-      if (log.run && TAKES_BACK.has(entry.type)) next.stale = true;
+      // Before that, the journal was read as it is now.
+      if (log.caught && TAKES_BACK.has(entry.type)) next.stale = true;
     } else if (event === "log") {
       const line = data as LogLine;
       if (line.n <= (next.logs.at(-1)?.n ?? -1)) continue;
@@ -48,7 +50,7 @@ export function take(log: RunLog, events: StreamEvent[]): RunLog {
 export type Told = {
   step?: string; op?: string; seq?: number; ms?: number; attempt?: number; due?: string; until?: string;
   next_attempt_at?: string; duration_ms?: number; status?: number; detail?: string; body?: string;
-  reason?: string; start_at?: string; name?: string; kind?: string; outcome?: string; error?: unknown;
+  generation?: number; reason?: string; start_at?: string; name?: string; kind?: string; outcome?: string; error?: unknown;
   attention?: { code: string; detail: string; expected: string | null; got: string | null };
 };
 

@@ -1,6 +1,6 @@
 // Where the timeline puts what: pure, in milliseconds and in parts of the width.
 import { told, type RunLog } from "./log.ts";
-import { beginning, type StepLine } from "./steps.ts";
+import { beginning, generationStart, isAttempted, type StepLine } from "./steps.ts";
 
 export type Kind = "queue" | "execute" | "fail" | "wait" | "backoff";
 export type Segment = { kind: Kind; from: number; to: number; attempt?: number };
@@ -18,7 +18,7 @@ function tidy(segments: Segment[]): Segment[] {
 }
 
 /** Whether the gateway or the world settles it, while the handler is away. */
-const isWait = (op: string) => !["run", "start"].includes(op);
+const isWait = (op: string) => !["run", "start"].includes(op) && !isAttempted(op);
 
 /** One step: queued, executed, failed, waited for its next attempt, or waited for the world. */
 export function stepRow(step: StepLine, now: number): TimeRow {
@@ -28,7 +28,8 @@ export function stepRow(step: StepLine, now: number): TimeRow {
     const from = Math.min(step.asked ?? step.before, end);
     segments.push({ kind: step.state === "failed" ? "fail" : "wait", from, to: end });
   } else {
-    let free = Math.min(step.before, end);
+    // A task or a call begins when it is asked for; work in the handler, when what was before had happened.
+    let free = Math.min(isAttempted(step.op) ? (step.asked ?? step.before) : step.before, end);
     const attempt = (at: number, ms: number, kind: Kind, number: number) => {
       // A handler that does not say how long it took: all since it could begin.
       const from = ms > 0 ? Math.max(at - ms, free) : free;
@@ -92,7 +93,8 @@ export function runRow(log: RunLog, now: number): TimeRow {
       until(at);
     };
     switch (entry.type) {
-      case "attempt.failed": failed = at; worked(data.ms); break;
+      // An attempt of a task or a call is none of the handler's turns.
+      case "attempt.failed": if (entry.by === "handler") { failed = at; worked(data.ms); } break;
       case "run.waiting": rest(failed === at ? "backoff" : "wait", data.until); break;
       case "run.paused": case "run.parked": rest("wait", undefined); break;
       case "run.retrying": rest("backoff", data.next_attempt_at); break;
@@ -117,7 +119,9 @@ export function runRow(log: RunLog, now: number): TimeRow {
   else if (!run.ended_at && run.status === "queued") resting = "queue";
   else if (!run.ended_at && run.status === "running") resting = null;
   until(end);
-  return { id: null, segments: tidy(segments), from: created, to: end, open: !run.ended_at };
+  // Of a run that has continued as new, what is shown is what the generation did.
+  const from = generationStart(log) ?? created;
+  return { id: null, segments: tidy(segments.filter((s) => s.to >= from).map((s) => ({ ...s, from: Math.max(s.from, from) }))), from, to: end, open: !run.ended_at };
 }
 
 // ---- the axis ----

@@ -1,5 +1,7 @@
 // Why a run does not move, in words, from what the API tells of it.
-import type { Run } from "../api/types.ts";
+import type { Run, WaitingFor } from "../api/types.ts";
+import { visible } from "../json/text.ts";
+import { askOf } from "./ask.ts";
 import { told, type RunLog } from "./log.ts";
 
 /** A moment is told as a countdown by who shows this. */
@@ -17,6 +19,29 @@ export type Why = {
 };
 
 const OP: Record<string, string> = { sleep: "the timer", signal: "the signal", callback: "a callback for", invoke: "the run that it started as", call: "the call", task: "the task", event: "the event" };
+
+/** How many of the steps that a run waits for are told. */
+const SHOWN = 5;
+
+/** What one step waits for. */
+function waits(w: WaitingFor, log: RunLog): Part[] {
+  const asked = log.history.findLast((h) => h.type === "step.asked" && told(h).step === w.step) ?? null;
+  const ask = askOf(asked);
+  const name = w.name ?? ask?.about ?? w.step;
+  const until: Part[] = w.until ? [w.op === "sleep" || w.op === "run" ? ", due " : ". It times out ", { at: w.until }, "."] : [w.op === "task" || w.op === "call" ? "." : ", however long it takes."];
+  if (w.op === "task" || w.op === "call") {
+    const held = log.history.findLast((h) => h.type === "attempt.accepted" && told(h).step === w.step);
+    const beat = log.history.findLast((h) => h.type === "attempt.beat" && told(h).step === w.step);
+    if (w.until) return [`It waits for the next attempt of ${OP[w.op]} `, { code: name }, ...inStep(w, name), ", due ", { at: w.until }, "."];
+    if (held) return [`It waits for ${OP[w.op]} `, { code: name }, ...inStep(w, name), ": it was accepted ", { at: held.at }, ...(beat ? [", with a sign of life ", { at: beat.at }] : []), ", and settles later."];
+  }
+  return [
+    w.op === "run" ? "It waits for the next attempt of " : `It waits for ${OP[w.op] ?? `the ${w.op}`} `, { code: name }, ...inStep(w, name),
+    ...(ask?.match ?? []).flatMap(([path, value], i): Part[] => [i ? " and " : " whose ", { code: visible(path) }, " is ", { code: visible(value) }]), ...until,
+  ];
+}
+
+const inStep = (w: WaitingFor, name: string): Part[] => (name !== w.step ? [" in step ", { code: w.step }] : []);
 
 /** Text with `code` in it. */
 export const parts = (text: string): Part[] => text.split("`").map((part, i) => (i % 2 ? { code: part } : part)).filter((p) => p !== "");
@@ -44,11 +69,9 @@ export function why(log: RunLog): Why | null {
         helps: "resume", diff, answer: code === "operator" || diff ? null : lastAnswer(log), lines: [parts(detail ?? "It was paused.")] };
     }
     case "waiting": {
-      const lines = run.waiting_for.map((w): Part[] => [
-        w.op === "run" ? "It waits for the next attempt of " : `It waits for ${OP[w.op] ?? `the ${w.op}`} `, { code: w.name ?? w.step },
-        ...(w.name && w.name !== w.step ? [" in step ", { code: w.step } as Part] : []),
-        ...(w.until ? [w.op === "sleep" || w.op === "run" ? ", due " : ". It times out ", { at: w.until } as Part, "."] : [", however long it takes."]),
-      ]);
+      const lines = run.waiting_for.slice(0, SHOWN).map((w) => waits(w, log));
+      const more = run.waiting_for.length - lines.length;
+      if (more > 0) lines.push([`And for ${more.toLocaleString("en")} more.`]);
       return { ...none, title: "It waits", tone: "info", lines, helps: run.waiting_for.some((w) => w.op === "signal") ? "signal" : null };
     }
     case "scheduled": {

@@ -1,7 +1,7 @@
 // What is around every view: where one can go, whether it is live, how it looks.
 import { useQuery } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate, useRouterState } from "@tanstack/react-router";
-import { Activity, BookOpen, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Sun, WifiOff } from "lucide-react";
+import { Activity, BookOpen, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Settings, Sun, WifiOff, Zap } from "lucide-react";
 import { lazy, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { BASE, data, key, lock, read } from "../api/client.ts";
 import { useShortcuts } from "./shortcuts.ts";
@@ -12,8 +12,9 @@ const Palette = lazy(async () => ({ default: (await import("./Palette.tsx")).Pal
 const Shortcuts = lazy(async () => ({ default: (await import("./Shortcuts.tsx")).Shortcuts }));
 
 const NAV = [
-  ["Monitor", [["/", "Overview", Gauge], ["/runs", "Runs", Activity], ["/waiting", "Waiting", Hourglass]]],
+  ["Monitor", [["/", "Overview", Gauge], ["/runs", "Runs", Activity], ["/waiting", "Waiting", Hourglass], ["/events", "Events", Zap]]],
   ["Build", [["/functions", "Functions", SquareFunction], ["/endpoints", "Endpoints", Radio]]],
+  ["Operate", [["/settings", "Settings", Settings]]],
 ] as const;
 
 /** Whether the gateway answers, and its version. */
@@ -40,8 +41,8 @@ export function Shell() {
   useShortcuts({
     "mod+k": () => setSheet("palette"), "mod+b": () => setPrefs({ narrow: !prefs.narrow }),
     "?": () => setSheet("help"), p: () => setPrefs({ paused: !prefs.paused }),
-    "g o": () => navigate({ to: "/" }), "g r": () => navigate({ to: "/runs" }), "g w": () => navigate({ to: "/waiting" }),
-    "g f": () => navigate({ to: "/functions" }), "g e": () => navigate({ to: "/endpoints" }),
+    "g o": () => navigate({ to: "/" }), "g r": () => navigate({ to: "/runs" }), "g w": () => navigate({ to: "/waiting" }), "g v": () => navigate({ to: "/events" }),
+    "g f": () => navigate({ to: "/functions" }), "g e": () => navigate({ to: "/endpoints" }), "g s": () => navigate({ to: "/settings" }),
   });
   if (locked) return <SignIn />;
   return (

@@ -1,7 +1,8 @@
 // Small pieces that many views show.
 import { Check, Copy, TriangleAlert } from "lucide-react";
 import { useState, type ReactNode } from "react";
-import { inWords } from "../api/client.ts";
+import { Link } from "@tanstack/react-router";
+import { inWords, Problem } from "../api/client.ts";
 import { parts, type Part } from "../run/why.ts";
 import { Ago } from "./Time.tsx";
 
@@ -28,11 +29,21 @@ export const Prose = ({ text }: { text: string | Part[] }) => (
     typeof part === "string" ? <span key={i}>{part}</span> : "code" in part ? <code key={i} className="breaks rounded bg-hover px-1">{part.code}</code> : <Ago key={i} at={part.at} />)}</>
 );
 
+/** How many runs a problem names at most. */
+const NAMED = 5;
+
+/** The runs that a problem names, as when something is refused on their account. */
+function Concerned({ error }: { error: unknown }) {
+  const runs = error instanceof Problem && Array.isArray(error.body.runs) ? error.body.runs.filter((id) => typeof id === "string") : [];
+  if (!runs.length) return null;
+  return <p className="mt-1 flex flex-wrap gap-x-3">{runs.slice(0, NAMED).map((id) => <Link key={id} to="/runs/$id" params={{ id }} className="text-bad"><code>{id}</code></Link>)}{runs.length > NAMED && <span>and {runs.length - NAMED} more</span>}</p>;
+}
+
 export function Failed({ error, again }: { error: unknown; again?: () => void }) {
   return (
     <div role="alert" className="my-2 flex gap-2 rounded-md border border-bad bg-bad-bg px-3 py-2 text-bad">
       <TriangleAlert size={16} className="mt-0.5 shrink-0" aria-hidden />
-      <div className="breaks min-w-0 flex-1 whitespace-pre-wrap"><Prose text={inWords(error)} /></div>
+      <div className="breaks min-w-0 flex-1 whitespace-pre-wrap"><Prose text={inWords(error)} /><Concerned error={error} /></div>
       {again && <button type="button" className="btn" onClick={again}>Try again</button>}
     </div>
   );

@@ -1,7 +1,7 @@
 // The endpoints: where handlers are, and how well each is.
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import { CircleCheck, CircleOff, CirclePlus, CircleX } from "lucide-react";
+import { CircleArrowDown, CircleCheck, CircleOff, CirclePlus, CircleX } from "lucide-react";
 import { useState } from "react";
 import { data, read } from "../api/client.ts";
 import type { Endpoint, Page } from "../api/types.ts";
@@ -16,8 +16,9 @@ export function useEndpoints() {
 }
 
 const LOOKS = { healthy: [CircleCheck, "text-good", "Healthy"], unhealthy: [CircleX, "text-bad", "Unhealthy"], disabled: [CircleOff, "text-dim", "Disabled"] } as const;
-export function Health({ state }: { state: string }) {
-  const [Icon, tone, word] = LOOKS[state as keyof typeof LOOKS] ?? [CircleOff, "text-dim", state];
+/** `draining`: it takes no new runs, however well it is. */
+export function Health({ state, draining }: { state: string; draining?: boolean }) {
+  const [Icon, tone, word] = draining && state === "healthy" ? [CircleArrowDown, "text-warn", "Draining"] as const : LOOKS[state as keyof typeof LOOKS] ?? [CircleOff, "text-dim", state];
   return <span className={`inline-flex items-center gap-1.5 whitespace-nowrap font-medium ${tone}`}><Icon size={15} aria-hidden />{word}</span>;
 }
 
@@ -40,7 +41,7 @@ export function Endpoints() {
 export function Line({ endpoint: e }: { endpoint: Endpoint }) {
   return (
     <div className="px-4 py-2 hover:bg-hover">
-      <div className="flex flex-wrap items-center gap-x-4"><span className="w-24"><Health state={e.state} /></span><Link to="/endpoints/$name" params={{ name: e.name }} className="font-medium">{e.name}</Link>
+      <div className="flex flex-wrap items-center gap-x-4"><span className="w-24"><Health state={e.state} draining={e.draining} /></span><Link to="/endpoints/$name" params={{ name: e.name }} className="font-medium">{e.name}</Link>
         <code className="min-w-0 flex-1 truncate text-dim">{e.url}</code><span className="text-[13px] text-dim">{e.functions.length} function{e.functions.length === 1 ? "" : "s"}</span></div>
       {e.state === "unhealthy" && <p className="breaks mt-0.5 text-[13px] text-bad sm:pl-28"><Prose text={e.detail ?? ""} />{e.since && <>, since <Ago at={e.since} /></>}{e.next_probe_at && <>; looked at again <Ago at={e.next_probe_at} /></>}.</p>}
     </div>

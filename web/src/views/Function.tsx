@@ -3,6 +3,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, useParams } from "@tanstack/react-router";
 import { data, read } from "../api/client.ts";
 import type { Fn as FnBody, Setting } from "../api/types.ts";
+import { asString, elements, fields, visible, type Raw } from "../json/text.ts";
 import { Failed, Loading } from "../ui/bits.tsx";
 import { usePrefs } from "../ui/prefs.ts";
 import { pageOf, Row } from "./RunList.tsx";
@@ -20,13 +21,12 @@ export function Fn() {
       <p className="text-[13px] text-dim"><Link to="/functions">Functions</Link> / on <Link to="/endpoints/$name" params={{ name: fn.data.endpoint_name }}>{fn.data.endpoint_name}</Link></p>
       <h1 className="breaks">{name}</h1>
       <div className="mt-4 grid gap-6 lg:grid-cols-2">
-        <section aria-labelledby="start"><h2 id="start" className="mb-2">Start a run</h2><StartForm key={name} name={name} /></section>
+        <section aria-labelledby="start"><h2 id="start" className="mb-2">Start a run</h2><StartForm key={name} name={name} schema={fn.data.input_schema} /></section>
         <section aria-labelledby="settings" className="min-w-0">
+          {fn.data.triggers && elements(fn.data.triggers).length > 0 && <><h2 className="mb-2">Triggers</h2><ul aria-label="Triggers" className="mb-6 overflow-hidden rounded-lg border">{elements(fn.data.triggers).map((t) => <li key={t} className="border-b px-3 py-1.5 last:border-b-0"><Trigger of={t} /></li>)}</ul></>}
+          {(fn.data.tasks?.length ?? 0) > 0 && <><h2 className="mb-2">Tasks</h2><p className="mb-6">{fn.data.tasks!.map((t) => <code key={t} className="mr-3">{visible(t)}</code>)}</p></>}
           <h2 id="settings" className="mb-2">Configuration</h2>
-          <div className="overflow-hidden rounded-lg border"><table className="w-full text-[13px]">
-            <thead><tr className="border-b bg-panel text-left text-dim"><th className="px-3 py-1 font-medium">setting</th><th className="px-3 py-1 font-medium">value</th><th className="px-3 py-1 font-medium">from</th></tr></thead>
-            <tbody>{fn.data.settings.map((s) => <tr key={s.name} className="border-b last:border-b-0"><td className="px-3 py-1"><code>{s.name}</code></td><td className="breaks px-3 py-1"><Value of={s} /></td><td className={`px-3 py-1 ${s.source === "default" ? "text-dim" : "font-medium"}`}>{s.source}</td></tr>)}</tbody>
-          </table></div>
+          <Settings of={fn.data.settings} />
         </section>
       </div>
       <section aria-labelledby="last" className="mt-6">
@@ -38,4 +38,36 @@ export function Fn() {
   );
 }
 
+/** What the deployment says first; what is as it is by default when somebody wants to see it. */
+function Settings({ of }: { of: Setting[] }) {
+  const own = of.filter((s) => s.source !== "default");
+  const others = of.filter((s) => s.source === "default");
+  return (
+    <div className="overflow-hidden rounded-lg border">
+      {own.length > 0 && <Table of={own} />}
+      <details className={own.length ? "border-t" : ""}><summary className="cursor-pointer px-3 py-1.5 text-[13px] text-dim hover:bg-hover">{others.length} settings have their default</summary><Table of={others} /></details>
+    </div>
+  );
+}
+
+const Table = ({ of }: { of: Setting[] }) => (
+  <table className="w-full table-fixed text-[13px]">
+    <thead><tr className="border-b bg-panel text-left text-dim"><th className="px-3 py-1 font-medium">setting</th><th className="w-28 px-3 py-1 font-medium">value</th><th className="w-28 px-3 py-1 font-medium">from</th></tr></thead>
+    <tbody>{of.map((s) => <tr key={s.name} className="border-b last:border-b-0"><td className="breaks px-3 py-1"><code>{s.name}</code></td><td className="breaks px-3 py-1"><Value of={s} /></td><td className={`px-3 py-1 ${s.source === "default" ? "text-dim" : "font-medium"}`}>{s.source}</td></tr>)}</tbody>
+  </table>
+);
+
 const Value = ({ of }: { of: Setting }) => (of.value === null ? <span className="text-dim">none</span> : <code>{of.value.replace(/^"(.*)"$/s, "$1")}</code>);
+
+/** What starts it by itself. */
+function Trigger({ of }: { of: Raw }) {
+  const trigger = fields(of);
+  const event = asString(trigger.get("event") ?? "");
+  const cron = asString(trigger.get("cron") ?? "");
+  if (event === null) return cron === null ? <code className="breaks">{visible(of)}</code> : <>at <code>{visible(cron)}</code></>;
+  const match = [...fields(trigger.get("match"))];
+  return (
+    <>the event <Link to="/events" search={{ name: event } as never}><code className="breaks">{visible(event)}</code></Link>
+      {match.map(([path, value], i) => <span key={path}>{i ? " and " : " whose "}<code>{visible(path)}</code> is <code>{visible(value)}</code></span>)}</>
+  );
+}

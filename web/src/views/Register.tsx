@@ -4,10 +4,10 @@ import { CircleCheck, CircleMinus, CircleX } from "lucide-react";
 import { useState } from "react";
 import { BASE, key, send, type Call } from "../api/client.ts";
 import type { Probe, Registered } from "../api/types.ts";
-import { shown } from "../run/calls.ts";
+import { shown } from "../acts/calls.ts";
 import { CopyButton, Failed } from "../ui/bits.tsx";
 import { Dialog } from "../ui/Dialog.tsx";
-import { CallTabs } from "./run/ActDialog.tsx";
+import { CallTabs } from "../acts/ActDialog.tsx";
 
 export function Register({ onClose }: { onClose: () => void }) {
   return <Dialog title="Register a handler" onClose={onClose}><RegisterForm onDone={onClose} /></Dialog>;
@@ -95,7 +95,7 @@ export function Stages({ probe }: { probe: Probe }) {
           <li key={s.name} className="flex gap-2 border-b px-3 py-1.5 last:border-b-0">
             <Icon size={15} className={`mt-0.5 shrink-0 ${tone}`} aria-label={word} role="img" />
             <div className="min-w-0 flex-1"><span className="font-medium">{STAGES[s.name] ?? s.name}</span> <span className="breaks text-dim">{s.detail}</span>
-              {s.fix && <p className="breaks text-bad">{s.fix.charAt(0).toUpperCase() + s.fix.slice(1)}.</p>}</div>
+              {s.fix && <p className="breaks text-bad">{s.fix.charAt(0).toUpperCase() + s.fix.slice(1)}{/[.?!]$/.test(s.fix) ? "" : "."}</p>}</div>
           </li>
         );
       })}

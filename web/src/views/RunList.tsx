@@ -115,7 +115,7 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
 export const Row = memo(function Row({ run }: { run: ListedRun }) {
   return (
     <Link to="/runs/$id" params={{ id: run.id }} id={`row-${run.id}`}
-      className="grid h-full grid-cols-[112px_minmax(0,1fr)_64px] items-center gap-3 border-b px-4 text-fg no-underline hover:bg-hover focus-visible:bg-hover focus-visible:-outline-offset-2 lg:grid-cols-[120px_minmax(0,180px)_minmax(0,220px)_minmax(0,1fr)_80px_84px]">
+      className="grid h-full grid-cols-[112px_minmax(0,1fr)_64px] items-center gap-3 border-b px-4 text-fg no-underline hover:bg-hover focus-visible:bg-hover focus-visible:-outline-offset-2 lg:grid-cols-[112px_minmax(0,140px)_minmax(0,190px)_minmax(0,1fr)_72px_84px]">
       <Status status={run.status} />
       <span className="truncate font-medium max-lg:hidden">{run.function}</span>
       <span className="truncate"><span className="lg:hidden">{run.function} </span>{run.key ? <code title={run.key}>{run.key}</code> : <code className="text-dim" title={run.id}>…{run.id.slice(-10)}</code>}</span>

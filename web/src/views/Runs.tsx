@@ -6,6 +6,7 @@ import { useEffect, useRef, useState } from "react";
 import { data, read } from "../api/client.ts";
 import type { Fn, Page } from "../api/types.ts";
 import { list, one, type Search } from "../router.tsx";
+import { SINCE } from "../run/since.ts";
 import { STATUSES, word } from "../run/status.ts";
 import { useShortcuts } from "../shell/shortcuts.ts";
 import { RunList, type Filters } from "./RunList.tsx";
@@ -14,7 +15,6 @@ const PRESETS: [string, string[]][] = [
   ["All", []], ["Needs a look", ["retrying", "parked", "paused", "failed", "timed_out"]], ["Running", ["running", "queued"]],
   ["Waiting", ["waiting", "scheduled"]], ["Retrying", ["retrying"]], ["Parked", ["parked"]], ["Paused", ["paused"]], ["Failed", ["failed", "timed_out"]], ["Completed", ["completed"]],
 ];
-const SINCE: [string, string, number][] = [["", "Any time", 0], ["15m", "Last 15 minutes", 900e3], ["1h", "Last hour", 3600e3], ["24h", "Last 24 hours", 864e5], ["7d", "Last 7 days", 6048e5]];
 const RUN = /^\s*(run_[0-9a-z]{26})\s*$/;
 
 export function Runs() {

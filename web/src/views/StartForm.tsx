@@ -1,18 +1,24 @@
 // Starts a run of a function: its input byte for byte, and the call to do the same elsewhere.
 import { useNavigate } from "@tanstack/react-router";
 import { useQueryClient } from "@tanstack/react-query";
-import { useState } from "react";
+import { useMemo, useState } from "react";
 import { BASE, key as apiKey, send, type Call } from "../api/client.ts";
 import type { Run } from "../api/types.ts";
 import { JsonEditor } from "../json/Editor.tsx";
-import { fault } from "../json/text.ts";
-import { object } from "../run/acts.ts";
-import { shown } from "../run/calls.ts";
+import { SchemaForm } from "../json/Form.tsx";
+import { beginning, faults, formOf } from "../json/schema.ts";
+import { fault, type Raw } from "../json/text.ts";
+import { object } from "../acts/act.ts";
+import { shown } from "../acts/calls.ts";
 import { Failed } from "../ui/bits.tsx";
-import { CallTabs } from "./run/ActDialog.tsx";
+import { CallTabs } from "../acts/ActDialog.tsx";
 
-export function StartForm({ name }: { name: string }) {
-  const [input, setInput] = useState("{}");
+/** `schema`: of its inputs, where the function says one. */
+export function StartForm({ name, schema = null }: { name: string; schema?: Raw | null }) {
+  const form = useMemo(() => (schema ? formOf(schema) : null), [schema]);
+  const [input, setInput] = useState(() => (schema ? beginning(schema) : "{}"));
+  const [asJson, setAsJson] = useState(form === null);
+  const [tried, setTried] = useState(false);
   const [key, setKey] = useState("");
   const [delay, setDelay] = useState("");
   const [error, setError] = useState<unknown>(null);
@@ -25,6 +31,9 @@ export function StartForm({ name }: { name: string }) {
   const cli = ["run", "start", name, "--input", input, ...(key.trim() ? ["--key", key.trim()] : []), ...(delay.trim() ? ["--delay", delay.trim()] : [])];
   const start = async () => {
     if (fault(input) || busy) return;
+    setTried(true);
+    // As JSON anything may be sent: the handler has the last word.
+    if (!asJson && form && faults(form, input).size) return;
     setBusy(true);
     setError(null);
     try {
@@ -35,8 +44,15 @@ export function StartForm({ name }: { name: string }) {
   };
   return (
     <form onSubmit={(e) => { e.preventDefault(); void start(); }} onKeyDown={(e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) { e.preventDefault(); void start(); } }}>
-      <p className="mb-1 font-medium">Input</p>
-      <JsonEditor label="Input" value={input} onChange={setInput} />
+      <div className="mb-1 flex items-center gap-3"><p className="font-medium">Input</p>
+        {form && <div role="group" aria-label="Input as" className="ml-auto flex overflow-hidden rounded-md border border-edge text-[13px]">
+          {(["Form", "JSON"] as const).map((way) => <button key={way} type="button" aria-pressed={asJson === (way === "JSON")} onClick={() => setAsJson(way === "JSON")} className="px-2.5 py-0.5 hover:bg-hover aria-pressed:bg-accent-bg aria-pressed:font-semibold aria-pressed:text-accent">{way}</button>)}
+        </div>}
+      </div>
+      {form && !asJson ? <SchemaForm form={form} input={input} onChange={setInput} tried={tried} /> : <>
+        <JsonEditor label="Input" value={input} onChange={setInput} />
+        {form && !fault(input) && faults(form, input).size > 0 && <ul className="text-xs text-warn">{[...faults(form, input)].map(([field, what]) => <li key={field}><code>{field}</code>: {what}</li>)}</ul>}
+      </>}
       <div className="my-3 grid grid-cols-2 gap-3">
         <label className="font-medium">Key<input className="field mt-1 block w-full font-normal" placeholder="optional, one live run each" value={key} onChange={(e) => setKey(e.target.value)} autoComplete="off" /></label>
         <label className="font-medium">Delay<input className="field mt-1 block w-full font-normal" placeholder="optional: 30s, 7d" value={delay} onChange={(e) => setDelay(e.target.value)} autoComplete="off" /></label>

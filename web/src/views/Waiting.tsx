@@ -4,11 +4,12 @@ import { Link } from "@tanstack/react-router";
 import { useState } from "react";
 import { data, read } from "../api/client.ts";
 import type { Page, Run, ListedRun } from "../api/types.ts";
-import { signal, type Act } from "../run/acts.ts";
+import type { Act } from "../acts/act.ts";
+import { signal } from "../acts/run.ts";
 import { Failed, Loading, Nothing } from "../ui/bits.tsx";
 import { usePrefs } from "../ui/prefs.ts";
 import { Ago } from "../ui/Time.tsx";
-import { ActDialog } from "./run/ActDialog.tsx";
+import { ActDialog } from "../acts/ActDialog.tsx";
 
 /** How many runs are looked at; each is asked what it waits for. */
 const LOOK = 50;
@@ -31,11 +32,11 @@ export function Waiting() {
       <h1>Waiting</h1>
       <p className="mb-3 text-dim">Runs that go on when somebody, or another system, says so.</p>
       {waiting.isError ? <Failed error={waiting.error} again={() => waiting.refetch()} /> : !waiting.data ? <Loading what="what waits" /> : !rows.length ? <Nothing title="Nothing waits for a person or another system.">{timers > 0 && <><Link to="/runs" search={{ status: "waiting" } as never}>{timers} run{timers === 1 ? "" : "s"}</Link> wait{timers === 1 ? "s" : ""} for a timer or another run.</>}</Nothing> : (
-        <div className="overflow-x-auto rounded-lg border"><table className="w-full">
+        <div className="relative overflow-x-auto rounded-lg border"><table className="w-full">
           <thead><tr className="border-b bg-panel text-left text-[13px] text-dim">{["waits for", "run", "since", "times out", ""].map((h) => <th key={h} className="px-3 py-1.5 font-medium">{h || <span className="sr-only">act</span>}</th>)}</tr></thead>
           <tbody>{rows.map(({ run, w }) => (
             <tr key={run.id + w.step} className="border-b last:border-b-0">
-              <td className="px-3 py-1.5"><span className="text-dim">{w.op}</span> <code className="breaks">{w.name ?? w.step}</code></td>
+              <td className="px-3 py-1.5"><span className="text-dim">{w.name ? w.op : `${w.op} of step`}</span> <code className="breaks">{w.name ?? w.step}</code></td>
               <td className="px-3 py-1.5"><Link to="/runs/$id" params={{ id: run.id }} search={{ step: w.step } as never}>{run.key ?? `…${run.id.slice(-8)}`}</Link> <span className="text-dim">{run.function}</span></td>
               <td className="px-3 py-1.5 text-dim">{w.since ? <Ago at={w.since} /> : ""}</td><td className="px-3 py-1.5 text-dim">{w.until ? <Ago at={w.until} /> : "never"}</td>
               <td className="px-3 py-1.5 text-right">{w.op === "signal" && <button type="button" className="btn" onClick={() => setAct(signal(run, w.name ?? w.step))}>Send signal</button>}</td>

@@ -9,7 +9,7 @@ import { visible } from "../../json/text.ts";
 import { told, type RunLog } from "../../run/log.ts";
 import { errorOf, type StepLine } from "../../run/steps.ts";
 import { bytes, duration } from "../../run/time.ts";
-import { Failed, Nothing } from "../../ui/bits.tsx";
+import { Failed, Loading, Nothing } from "../../ui/bits.tsx";
 import { Moment } from "../../ui/Time.tsx";
 import { StepIcon } from "./StepIcon.tsx";
 
@@ -29,7 +29,7 @@ export function Journal({ run, log, steps, form, onForm, chosen, onChoose }: { r
           <label className="flex items-center gap-1.5 text-dim"><input type="checkbox" checked={newest} onChange={(e) => setNewest(e.target.checked)} />Newest first</label>
         </>}
       </div>
-      {form === "json" ? <Whole run={run} /> : form === "full" ? <Full log={log} text={text} newest={newest} /> : <Compact steps={steps} text={text} newest={newest} chosen={chosen} onChoose={onChoose} />}
+      {form === "json" ? <Whole run={run} /> : form === "full" ? <Full log={log} text={text} newest={newest} /> : <Compact caught={log.caught} steps={steps} text={text} newest={newest} chosen={chosen} onChoose={onChoose} />}
     </div>
   );
 }
@@ -44,10 +44,11 @@ export function peek(step: StepLine): string {
   return value && value !== "null" ? value.slice(0, 200) : "";
 }
 
-function Compact({ steps, text, newest, chosen, onChoose }: { steps: StepLine[]; text: string; newest: boolean; chosen: string | null; onChoose: (id: string) => void }) {
+function Compact({ caught, steps, text, newest, chosen, onChoose }: { caught: boolean; steps: StepLine[]; text: string; newest: boolean; chosen: string | null; onChoose: (id: string) => void }) {
   const scroll = useRef<HTMLDivElement>(null);
   const shown = useMemo(() => order(steps.filter((s) => !text || `${s.id} ${s.op} ${peek(s)}`.toLowerCase().includes(text.toLowerCase())), newest), [steps, text, newest]);
   const virtual = useVirtualizer({ count: shown.length, getScrollElement: () => scroll.current, estimateSize: () => 32, overscan: 15 });
+  if (!shown.length && !caught) return <Loading what="the journal" />;
   if (!shown.length) return <Nothing title={steps.length ? "No step is like this." : "No step is recorded yet."} />;
   return (
     <div ref={scroll} className="max-h-[64vh] overflow-auto rounded-lg border">
@@ -75,7 +76,7 @@ function Compact({ steps, text, newest, chosen, onChoose }: { steps: StepLine[];
 /** What happened, in a few words of our own. */
 export function inShort(entry: History): string {
   const t = told(entry);
-  const bits = [t.step && t.op ? `${t.op} ${t.step}` : (t.step ?? t.name), t.attempt ? `attempt ${t.attempt}` : null, t.status ? `status ${t.status}` : null, t.detail,
+  const bits = [t.step && t.op ? `${t.op} ${t.step}` : (t.step ?? t.name), t.attempt ? `attempt ${t.attempt}` : null, t.generation ? `generation ${t.generation}` : null, t.status ? `status ${t.status}` : null, t.detail,
     t.duration_ms ? duration(t.duration_ms) : null, t.ms ? duration(t.ms) : null, t.attention?.detail, t.reason];
   return bits.filter(Boolean).join(", ");
 }
@@ -85,6 +86,7 @@ function Full({ log, text, newest }: { log: RunLog; text: string; newest: boolea
   const scroll = useRef<HTMLDivElement>(null);
   const shown = useMemo(() => order(log.history.filter((h) => !text || `${h.type} ${h.by} ${h.data ?? ""}`.toLowerCase().includes(text.toLowerCase())), newest), [log.history, text, newest]);
   const virtual = useVirtualizer({ count: shown.length, getScrollElement: () => scroll.current, estimateSize: () => 32, overscan: 12, getItemKey: (i) => shown[i]!.n });
+  if (!shown.length && !log.caught) return <Loading what="the history" />;
   if (!shown.length) return <Nothing title={log.history.length ? "Nothing is like this." : "Nothing has happened yet."} />;
   return (
     <div ref={scroll} className="max-h-[64vh] overflow-auto rounded-lg border" data-testid="history">

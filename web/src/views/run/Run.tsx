@@ -1,16 +1,20 @@
 // One run: what happened, what it waits for, and what to press.
-import { DropdownMenu } from "radix-ui";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
-import { Ellipsis, WifiOff } from "lucide-react";
+import { WifiOff } from "lucide-react";
 import { lazy, Suspense, useDeferredValue, useEffect, useMemo, useState, type ReactNode } from "react";
 import { one, type Search } from "../../router.tsx";
-import { actsOn, type Act } from "../../run/acts.ts";
+import type { Act } from "../../acts/act.ts";
+import { actsOn } from "../../acts/run.ts";
+import { causeOf } from "../../run/ask.ts";
+import type { RunLog } from "../../run/log.ts";
 import { isEnded, word } from "../../run/status.ts";
 import { stepsOf } from "../../run/steps.ts";
 import { duration } from "../../run/time.ts";
 import { why } from "../../run/why.ts";
 import { useShortcuts } from "../../shell/shortcuts.ts";
 import { CopyButton, Failed, Loading } from "../../ui/bits.tsx";
+import { Menu } from "../../ui/Menu.tsx";
+import { useSaid } from "../../ui/Said.tsx";
 import { Status } from "../../ui/Status.tsx";
 import { Ago, useNow } from "../../ui/Time.tsx";
 import type { Run as RunBody } from "../../api/types.ts";
@@ -21,7 +25,7 @@ import { Timeline } from "./Timeline.tsx";
 import { useRun } from "./useRun.ts";
 import { Failure, Why } from "./Why.tsx";
 
-const ActDialog = lazy(async () => ({ default: (await import("./ActDialog.tsx")).ActDialog }));
+const ActDialog = lazy(async () => ({ default: (await import("../../acts/ActDialog.tsx")).ActDialog }));
 const TABS = [["timeline", "Timeline"], ["journal", "Journal"], ["io", "Input & output"], ["family", "Family"], ["logs", "Logs"], ["details", "Details"]] as const;
 /** How many acts have a button of their own; the others are in the menu. */
 const BUTTONS = 4;
@@ -38,7 +42,7 @@ function Open({ id }: { id: string }) {
   // Laying out ten thousand steps must not hold up a key press.
   const log = useDeferredValue(newest);
   const [act, setAct] = useState<Act | null>(null);
-  const [said, setSaid] = useState<string | null>(null);
+  const [said, say] = useSaid();
   const steps = useMemo(() => stepsOf(log), [log]);
   const run = log.run;
   const tab = one(search.tab) ?? "timeline";
@@ -54,11 +58,9 @@ function Open({ id }: { id: string }) {
     n: press("n"), s: press("s"), c: press("c"), r: press("r"), Escape: () => { if (chosen) set({ step: undefined }); },
   });
   useEffect(() => { if (run) document.title = `${word(run.status)}: ${run.key ?? run.function} · Stepwell`; }, [run?.status, run?.key, run?.function]);
-  useEffect(() => { if (said) { const later = setTimeout(() => setSaid(null), 6000); return () => clearTimeout(later); } }, [said]);
 
   if (refused) return <div className="mx-auto max-w-xl p-6"><Failed error={refused} /><Link to="/runs" className="btn">All runs</Link></div>;
   if (!run) return state === "lost" ? <div className="p-6 text-dim" role="status">The gateway does not answer. The run is read as soon as it does.</div> : <Loading what="the run" rows={10} />;
-  const [front, back] = [acts.slice(0, BUTTONS), acts.slice(BUTTONS)];
   return (
     <div className="flex h-full min-h-0 flex-col">
       <header className="flex flex-wrap items-start gap-x-6 gap-y-2 px-4 pt-3">
@@ -67,19 +69,12 @@ function Open({ id }: { id: string }) {
           <h1 className="breaks line-clamp-2" title={run.key ?? undefined}>{run.key ?? run.function}</h1>
           <div className="mt-0.5 flex flex-wrap items-center gap-x-4 gap-y-0.5"><span aria-live="polite" className="inline-flex"><Status status={run.status} large /></span><Times run={run} />
             <span className="inline-flex items-center text-[13px] text-dim"><code>{run.id}</code><CopyButton text={run.id} label="Copy the run's id" /></span>
+            <Cause log={log} />
             {state === "lost" && <span className="inline-flex items-center gap-1.5 text-bad" role="status"><WifiOff size={14} aria-hidden />Connection lost, trying again</span>}
           </div>
         </div>
         <div className="flex flex-wrap gap-2">
-          {front.map((a) => <button key={a.id} type="button" className={`btn ${a.danger ? "danger" : ""}`} title={a.key ? `${a.sentence} (${a.key.toUpperCase()})` : a.sentence} onClick={() => setAct(a)}>{a.label}</button>)}
-          {back.length > 0 && (
-            <DropdownMenu.Root modal={false}>
-              <DropdownMenu.Trigger asChild><button type="button" className="btn" aria-label="More"><Ellipsis size={16} aria-hidden /></button></DropdownMenu.Trigger>
-              <DropdownMenu.Portal><DropdownMenu.Content align="end" sideOffset={4} className="z-20 min-w-40 rounded-md border bg-bg p-1 shadow-xl">
-                {back.map((a) => <DropdownMenu.Item key={a.id} onSelect={() => setAct(a)} className={`cursor-pointer rounded px-3 py-1.5 outline-none data-[highlighted]:bg-hover ${a.danger ? "text-bad" : ""}`}>{a.label}</DropdownMenu.Item>)}
-              </DropdownMenu.Content></DropdownMenu.Portal>
-            </DropdownMenu.Root>
-          )}
+          <Menu acts={acts} front={BUTTONS} onAct={setAct} />
         </div>
       </header>
       {told && told.lines.length > 0 && <Why why={told} acts={acts} onAct={setAct} />}
@@ -100,15 +95,15 @@ function Open({ id }: { id: string }) {
       </div>
       <div className="flex min-h-0 flex-1 max-lg:flex-col max-lg:overflow-auto">
         <div id="panel" role="tabpanel" aria-labelledby={`tab-${tab}`} className="min-w-0 flex-1 lg:overflow-auto">{panel(tab)}</div>
-        {chosen && step && (tab === "timeline" || tab === "journal") && <StepPanel key={step.id} run={run} step={step} steps={steps} log={log} onAct={setAct} onClose={() => set({ step: undefined })} />}
+        {chosen && step && (tab === "timeline" || tab === "journal") && <StepPanel key={step.id} run={run} step={step} steps={steps} onAct={setAct} onClose={() => set({ step: undefined })} />}
       </div>
       {act && <Suspense><ActDialog act={act} onClose={() => setAct(null)} onDone={(words) => {
         setAct(null);
-        setSaid(words);
+        say(words);
         // What has ended is not followed any more; after an act it may go on.
         if (isEnded(run.status)) again();
       }} /></Suspense>}
-      <p role="status" className={said ? "fixed bottom-4 left-1/2 z-30 -translate-x-1/2 rounded-lg border border-good bg-good-bg px-4 py-2 text-good shadow-xl" : "sr-only"}>{said}</p>
+      {said}
     </div>
   );
 
@@ -118,10 +113,25 @@ function Open({ id }: { id: string }) {
       case "io": return <InOut run={run!} />;
       case "family": return <Family run={run!} />;
       case "logs": return <Logs log={log} />;
-      case "details": return <Details run={run!} />;
+      case "details": return <Details run={run!} log={log} />;
       default: return <Timeline log={log} steps={steps} chosen={chosen} onChoose={choose} />;
     }
   }
+}
+
+/** Where it comes from, and which generation of it this is. */
+function Cause({ log }: { log: RunLog }) {
+  const run = log.run!;
+  const cause = causeOf(log.history[0]?.type === "run.created" ? log.history[0].by : undefined);
+  const to = "text-[13px]";
+  return (
+    <>
+      {run.generation > 1 && <Link to="/runs/$id" params={{ id: run.id }} search={{ tab: "details" } as never} className={to} title="It has continued as new: its journal began anew.">Generation {run.generation}</Link>}
+      {cause && "event" in cause && <span className={`${to} text-dim`}>started by <Link to="/events/$id" params={{ id: cause.event }}>an event</Link></span>}
+      {run.parent && <span className={`${to} text-dim`}>started by <Link to="/runs/$id" params={{ id: run.parent }}>a run</Link></span>}
+      {run.rerun_of && <span className={`${to} text-dim`}>does <Link to="/runs/$id" params={{ id: run.rerun_of }}>another</Link> again</span>}
+    </>
+  );
 }
 
 function Times({ run }: { run: RunBody }) {

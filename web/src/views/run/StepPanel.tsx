@@ -1,20 +1,22 @@
 // One step: how it stands, every attempt, what it gave, and what can be done with it.
 import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
 import { X } from "lucide-react";
 import type { ReactNode } from "react";
 import { data, read, request } from "../../api/client.ts";
 import type { Run, Step } from "../../api/types.ts";
 import { Json } from "../../json/Json.tsx";
 import { members, visible, type Raw } from "../../json/text.ts";
-import { actsOnStep, type Act } from "../../run/acts.ts";
-import { told, type RunLog } from "../../run/log.ts";
-import { errorOf, type StepLine } from "../../run/steps.ts";
+import type { Act } from "../../acts/act.ts";
+import { actsOnStep } from "../../acts/run.ts";
+import { askOf, eventOf, statusOf, type Ask } from "../../run/ask.ts";
+import { errorOf, isAttempted, type StepLine } from "../../run/steps.ts";
 import { bytes, duration } from "../../run/time.ts";
 import { CopyButton, Facts, Failed, Loading } from "../../ui/bits.tsx";
 import { Ago, Moment } from "../../ui/Time.tsx";
 import { StepIcon } from "./StepIcon.tsx";
 
-export function StepPanel({ run, step, steps, log, onAct, onClose }: { run: Run; step: StepLine; steps: StepLine[]; log: RunLog; onAct: (act: Act) => void; onClose: () => void }) {
+export function StepPanel({ run, step, steps, onAct, onClose }: { run: Run; step: StepLine; steps: StepLine[]; onAct: (act: Act) => void; onClose: () => void }) {
   // Read anew when another attempt has failed, or it has settled.
   const whole = useQuery({
     queryKey: ["step", run.id, step.id, step.failures.length, step.settled, step.op],
@@ -22,9 +24,11 @@ export function StepPanel({ run, step, steps, log, onAct, onClose }: { run: Run;
     enabled: step.settled === null || step.failures.length > 0,
     placeholderData: (before) => (before?.id === step.id ? before : undefined),
   });
-  const asked = log.history.find((h) => h.type === "step.asked" && told(h).step === step.id);
+  const ask = askOf(step.request);
   const acts = actsOnStep(run, step, steps);
   const error = step.entry?.error ?? (step.settled === null ? whole.data?.last_error : null);
+  const status = isAttempted(step.op) ? statusOf(error ?? step.entry?.value) : null;
+  const event = eventOf(step.op, step.entry?.value);
   return (
     <aside aria-label={`Step ${step.id}`} className="flex min-h-0 flex-col overflow-auto border-l bg-bg max-lg:border-l-0 max-lg:border-t lg:w-[400px] xl:w-[460px]">
       <header className="sticky top-0 flex items-start gap-2 border-b bg-bg px-4 py-2.5">
@@ -35,16 +39,23 @@ export function StepPanel({ run, step, steps, log, onAct, onClose }: { run: Run;
       <div className="flex flex-col gap-4 px-4 py-3">
         {acts.length > 0 && <div className="flex flex-wrap gap-2">{acts.map((act) => <button key={act.id} type="button" className={`btn ${act.danger ? "danger" : ""}`} onClick={() => onAct(act)}>{act.label}</button>)}</div>}
         <Facts facts={[
+          [ABOUT[step.op] ?? "For", ask?.about && <code>{visible(ask.about)}</code>],
+          ["Match", ask !== null && ask.match.length > 0 && <Match of={ask.match} />],
           ["Asked for", step.asked !== null && step.op !== "run" && <Moment at={new Date(step.asked).toISOString()} />],
           ["Settled", step.settled !== null && <><Moment at={new Date(step.settled).toISOString()} />{step.entry ? <span className="text-dim"> as number {step.entry.seq}</span> : null}</>],
           [step.state === "retrying" ? "Next attempt" : step.op === "sleep" ? "Due" : "Times out", step.settled === null && step.due !== null && <Ago at={new Date(step.due).toISOString()} />],
-          ["Waits for", step.waiting?.name && <>{step.op} <code>{step.waiting.name}</code></>],
-          ["Took", step.ms > 0 && <>{duration(step.ms)} <span className="text-dim">as the handler says</span></>],
-          ["Attempts", step.op === "run" && (step.entry?.attempts ?? step.failures.length)],
+          ["Waits for", !ask?.about && step.waiting?.name && <>{step.op} <code>{step.waiting.name}</code></>],
+          ["Status", status !== null && <Http status={status} />],
+          ["Event", event !== null && <Link to="/events/$id" params={{ id: event }}><code>{event}</code></Link>],
+          ["Took", step.ms > 0 && <>{duration(step.ms)} <span className="text-dim">{isAttempted(step.op) ? "in its last attempt" : "as the handler says"}</span></>],
+          ["Attempts", (step.op === "run" || isAttempted(step.op)) && attemptsOf(step)],
+          ["Accepted", step.settled === null && step.held !== null && <>with 202, <Ago at={new Date(step.held.at).toISOString()} />; it settles later{step.held.until !== null && <>. Without a sign of life it has failed <Ago at={new Date(step.held.until).toISOString()} /></>}</>],
+          ["Last sign of life", step.settled === null && step.beat !== null && <Ago at={new Date(step.beat.at).toISOString()} />],
         ]} />
+        {step.settled === null && step.beat?.entry.data && <Part title="What it last said"><Json raw={member(step.beat.entry.data, "details") ?? "null"} name={`${step.id} details`} /></Part>}
         {error ? <Part title="Error"><StepError raw={error} /></Part> : null}
         {step.entry && step.entry.error === null && <Part title="Value"><Value run={run.id} step={step} /></Part>}
-        {asked?.data && <Part title="Asked for"><Json raw={member(asked.data, "ask") ?? "null"} name={`${step.id} ask`} /></Part>}
+        {ask && <Part title="Asked for with"><Json raw={ask.raw} name={`${step.id} ask`} /></Part>}
         {step.failures.length > 0 && (
           <Part title={`Failed attempts (${step.failures.length})`}>
             {whole.isPending ? <Loading what="the attempts" rows={3} /> : whole.isError ? <Failed error={whole.error} /> : (
@@ -72,6 +83,23 @@ export function StepPanel({ run, step, steps, log, onAct, onClose }: { run: Run;
     </aside>
   );
 }
+
+/** What it is that an op names. */
+const ABOUT: Record<string, string> = { event: "Waits for event", task: "Task", call: "Call", signal: "Signal", invoke: "Function", publish: "Event", send: "Signal" };
+
+function attemptsOf(step: StepLine): string {
+  const made = step.entry?.attempts ?? step.failures.length;
+  if (step.settled !== null || step.state === "retrying") return `${made}${step.failures.length ? `, ${step.failures.length === made ? "all" : step.failures.length} failed` : ""}`;
+  return step.failures.length ? `${made} failed, number ${made + 1} is out` : "the first is out";
+}
+
+/** Status of HTTP, by its kind too and not by its colour alone. */
+const Http = ({ status }: { status: number }) => <span className={`font-medium ${status < 300 ? "text-good" : status < 400 ? "text-warn" : "text-bad"}`}><code>{status}</code> {status < 300 ? "success" : status < 400 ? "redirect, not followed" : status < 500 ? "client error" : "server error"}</span>;
+
+/** Fields of the event, and what each must be equal to. */
+const Match = ({ of }: { of: Ask["match"] }) => (
+  <ul>{of.map(([path, value]) => <li key={path}><code className="breaks">{visible(path)}</code> <span className="text-dim">is</span> <code className="breaks">{visible(value)}</code></li>)}</ul>
+);
 
 /** The text of a member of a history entry's data. */
 function member(dataText: Raw, name: string): Raw | null {

@@ -8,7 +8,8 @@ import type { ListedRun, Page, Run, Signal } from "../../api/types.ts";
 import { Json } from "../../json/Json.tsx";
 import { visible } from "../../json/text.ts";
 import { isEnded } from "../../run/status.ts";
-import type { RunLog } from "../../run/log.ts";
+import { causeOf } from "../../run/ask.ts";
+import { told, type RunLog } from "../../run/log.ts";
 import { bytes, duration } from "../../run/time.ts";
 import { Facts, Failed, Id, Loading, Nothing } from "../../ui/bits.tsx";
 import { usePrefs } from "../../ui/prefs.ts";
@@ -36,6 +37,7 @@ export function Logs({ log }: { log: RunLog }) {
   const shown = useMemo(() => log.logs.filter((l) => !text || `${l.level} ${l.message} ${l.fields ?? ""}`.toLowerCase().includes(text.toLowerCase())), [log.logs, text]);
   const virtual = useVirtualizer({ count: shown.length, getScrollElement: () => scroll.current, estimateSize: () => 30, overscan: 15, getItemKey: (i) => shown[i]!.n });
   const tone: Record<string, string> = { error: "text-bad", warn: "text-warn", info: "text-accent" };
+  if (!log.logs.length && !log.caught) return <Loading what="the logs" />;
   if (!log.logs.length) return <Nothing title="Nothing was logged.">A handler logs with <code>{`{"op": "log", "level": "info", "message": "…"}`}</code>.</Nothing>;
   return (
     <div className="px-4 py-3">
@@ -110,7 +112,7 @@ function Member({ run, depth, me, open, onOpen }: { run: ListedRun | Run; depth:
 
 // ---- facts ----
 
-export function Details({ run }: { run: Run }) {
+export function Details({ run, log }: { run: Run; log: RunLog }) {
   const signals = useQuery({ queryKey: ["signals", run.id, run.steps.settled, run.status], queryFn: ({ signal }) => data<Page<Signal>>(read("/v1/runs/{id}/signals", { params: { path: { id: run.id }, query: { limit: 100 } }, signal })) });
   const tags = Object.entries(run.tags);
   return (
@@ -118,12 +120,13 @@ export function Details({ run }: { run: Run }) {
       <Part title="The run">
         <Facts facts={[
           ["Id", <Id id={run.id} />], ["Key", run.key && <Id id={run.key} />], ["Function", <Link to="/functions/$name" params={{ name: run.function }}>{run.function}</Link>],
-          ["Namespace", run.namespace], ["Deployment", run.deployment && <Id id={run.deployment} />], ["Generation", run.generation > 1 && run.generation],
+          ["Namespace", run.namespace], ["Deployment", run.deployment && <Id id={run.deployment} />], ["Started by", <Starter run={run} log={log} />],
           ["Accepted", <Moment at={run.created_at} />], ["Started", run.started_at && <Moment at={run.started_at} />], ["Ended", run.ended_at && <Moment at={run.ended_at} />],
           ["Invocations", run.invocations.toLocaleString("en")], ["Steps", `${run.steps.settled.toLocaleString("en")} settled, ${run.steps.pending.toLocaleString("en")} pending`],
           ["Tags", tags.length > 0 && tags.map(([k, v]) => <Link key={k} to="/runs" search={{ tag: `${k}:${v}` } as never} className="mr-2"><code>{k}={v}</code></Link>)],
         ]} />
       </Part>
+      {run.generation > 1 && <Generations run={run} log={log} />}
       <Part title="Signals">
         {signals.isError ? <Failed error={signals.error} /> : !signals.data ? <Loading what="the signals" rows={2} /> : !signals.data.data.length ? <p className="text-dim">None was sent.</p> : (
           <ul className="overflow-hidden rounded-lg border">{signals.data.data.map((s, i) => (
@@ -132,5 +135,27 @@ export function Details({ run }: { run: Run }) {
         )}
       </Part>
     </div>
+  );
+}
+
+function Starter({ run, log }: { run: Run; log: RunLog }) {
+  const cause = causeOf(log.history[0]?.type === "run.created" ? log.history[0].by : undefined);
+  if (run.parent) return <>the run <Link to="/runs/$id" params={{ id: run.parent }}><code>{run.parent}</code></Link></>;
+  if (!cause) return <span className="text-dim">not known</span>;
+  if ("event" in cause) return <>the event <Link to="/events/$id" params={{ id: cause.event }}><code>{cause.event}</code></Link></>;
+  return "run" in cause ? <>the run <Link to="/runs/$id" params={{ id: cause.run }}><code>{cause.run}</code></Link></> : cause.who === "local" ? <>somebody on the gateway's machine</> : <>the API key <code>{visible(cause.who)}</code></>;
+}
+
+/** When it continued as new. What older generations did is kept for an hour. */
+function Generations({ run, log }: { run: Run; log: RunLog }) {
+  const began = log.history.filter((h) => h.type === "run.continued").map((h) => ({ n: told(h).generation, at: h.at }));
+  return (
+    <Part title={`Generation ${run.generation}`}>
+      <p className="text-dim">Its handler has ended a turn with <code>continue</code>: the run went on under its id and key with a new input and an empty journal. Input, steps and signals shown here are of this generation.</p>
+      <ul className="mt-2 overflow-hidden rounded-lg border">
+        {[...began].reverse().slice(0, 20).map((g) => <li key={g.n} className="flex gap-3 border-b px-3 py-1.5 last:border-b-0"><span className="flex-1">Generation {g.n}{g.n === run.generation ? ", this one" : ""}</span><span className="text-dim">began <Ago at={g.at} /></span></li>)}
+        {began.length > 20 && <li className="px-3 py-1.5 text-dim">{began.length - 20} before these; all are in the journal's full form.</li>}
+      </ul>
+    </Part>
   );
 }

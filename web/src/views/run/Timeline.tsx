@@ -1,15 +1,19 @@
 // What took how long: a row for the run, one for each step; bars differ in pattern and in colour.
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { useMemo, useRef, useState } from "react";
+import type { Run } from "../../api/types.ts";
+import { visible } from "../../json/text.ts";
+import { askOf } from "../../run/ask.ts";
 import type { RunLog } from "../../run/log.ts";
-import type { StepLine } from "../../run/steps.ts";
+import { isAttempted, type StepLine } from "../../run/steps.ts";
 import { axis, busy, place, runRow, stepRow, ticks, type Kind, type Piece, type TimeRow } from "../../run/timeline.ts";
 import { duration } from "../../run/time.ts";
 import { isEnded } from "../../run/status.ts";
+import { Loading } from "../../ui/bits.tsx";
 import { StepIcon } from "./StepIcon.tsx";
 import { useNow } from "../../ui/Time.tsx";
 
-export const KINDS: [Kind, string][] = [["queue", "queued"], ["execute", "at work in the handler"], ["fail", "failed attempt"], ["backoff", "waits for the next attempt"], ["wait", "waits for a timer or the world"]];
+export const KINDS: [Kind, string][] = [["queue", "queued"], ["execute", "at work"], ["fail", "failed attempt"], ["backoff", "waits for the next attempt"], ["wait", "waits for a timer or the world"]];
 const NAMES = Object.fromEntries(KINDS) as Record<Kind, string>;
 const ROW = 30;
 
@@ -34,8 +38,8 @@ export function Timeline({ log, steps, chosen, onChoose }: { log: RunLog; steps:
         {foldable && <label className="ml-auto flex items-center gap-1.5 whitespace-nowrap"><input type="checkbox" checked={fold} onChange={(e) => setFold(e.target.checked)} />Fold idle gaps</label>}
       </div>
       <div className="overflow-hidden rounded-lg border">
-        <div className="grid grid-cols-[minmax(120px,30%)_minmax(0,1fr)_76px] border-b bg-panel text-xs text-dim">
-          <span className="px-3 py-1">{steps.length.toLocaleString("en")} step{steps.length === 1 ? "" : "s"}</span>
+        <div className="grid grid-cols-[minmax(130px,36%)_minmax(0,1fr)_76px] border-b bg-panel text-xs text-dim">
+          <span className="truncate px-3 py-1">{!log.caught && run.steps.settled > steps.length ? `${steps.length.toLocaleString("en")} of ${(run.steps.settled + run.steps.pending).toLocaleString("en")} steps…` : `${steps.length.toLocaleString("en")} step${steps.length === 1 ? "" : "s"}`}</span>
           <Axis pieces={pieces} />
           <span className="px-3 py-1 text-right">time</span>
         </div>
@@ -46,14 +50,15 @@ export function Timeline({ log, steps, chosen, onChoose }: { log: RunLog; steps:
               const step = item.index ? steps[item.index - 1]! : null;
               return (
                 <li key={item.key} className="absolute inset-x-0" style={{ height: ROW, transform: `translateY(${item.start}px)` }}>
-                  <Row row={row} step={step} run={run.status} pieces={pieces} chosen={step !== null && chosen === step.id} onChoose={onChoose} />
+                  <Row row={row} step={step} run={run} pieces={pieces} chosen={step !== null && chosen === step.id} onChoose={onChoose} />
                 </li>
               );
             })}
           </ul>
         </div>
       </div>
-      {!steps.length && <p className="mt-2 text-dim">{isEnded(run.status) ? "It ended without a step." : "No step is recorded yet."}</p>}
+      {!steps.length && !log.caught && <Loading what="the steps" rows={3} />}
+      {!steps.length && log.caught && <p className="mt-2 text-dim">{isEnded(run.status) ? "It ended without a step." : "No step is recorded yet."}</p>}
     </div>
   );
 }
@@ -68,14 +73,20 @@ function Axis({ pieces }: { pieces: Piece[] }) {
   );
 }
 
-function Row({ row, step, run, pieces, chosen, onChoose }: { row: TimeRow; step: StepLine | null; run: string; pieces: Piece[]; chosen: boolean; onChoose: (id: string) => void }) {
+/** Which task, call or event it is, where its id does not say it. */
+function about(step: StepLine): string {
+  const name = askOf(step.request)?.about;
+  return name && !step.id.includes(name) ? ` ${visible(name)}` : "";
+}
+
+function Row({ row, step, run, pieces, chosen, onChoose }: { row: TimeRow; step: StepLine | null; run: Run; pieces: Piece[]; chosen: boolean; onChoose: (id: string) => void }) {
   const told = row.segments.filter((s) => s.to > s.from || s.kind === "fail" || s.kind === "execute").map((s) => `${NAMES[s.kind]} ${duration(s.to - s.from)}`).join(", ");
   const body = (
     <>
       <span className="flex min-w-0 items-center gap-2 px-3">
         {step ? <StepIcon step={step} /> : null}
-        <span className={`truncate ${step ? "font-mono text-[13px]" : "font-semibold"}`} title={step?.id}>{step ? step.id : "Run"}</span>
-        {step && step.op !== "run" && <span className="truncate text-xs text-dim">{step.op}</span>}
+        <span className={`min-w-10 truncate ${step ? "font-mono text-[13px]" : "font-semibold"}`} title={step?.id}>{step ? step.id : run.generation > 1 ? `Run, generation ${run.generation}` : "Run"}</span>
+        {step && step.op !== "run" && <span className="min-w-0 flex-1 basis-0 truncate text-xs text-dim">{step.op}{isAttempted(step.op) || step.op === "event" ? about(step) : ""}</span>}
         {step && step.failures.length > 0 && <span className="whitespace-nowrap text-xs text-warn">{step.failures.length} failed</span>}
       </span>
       <span className="relative overflow-hidden" aria-hidden>
@@ -86,10 +97,10 @@ function Row({ row, step, run, pieces, chosen, onChoose }: { row: TimeRow; step:
         })}
       </span>
       <span className="tnum self-center px-3 text-right text-[13px] text-dim">{duration(row.to - row.from)}</span>
-      <span className="sr-only">{step ? `${step.state}. ` : `${run}. `}{told}</span>
+      <span className="sr-only">{step ? `${step.state}. ` : `${run.status}. `}{told}</span>
     </>
   );
-  const look = "grid h-full w-full grid-cols-[minmax(120px,30%)_minmax(0,1fr)_76px] border-b text-left";
+  const look = "grid h-full w-full grid-cols-[minmax(130px,36%)_minmax(0,1fr)_76px] border-b text-left";
   if (!step) return <div className={`${look} items-stretch bg-panel`}>{body}</div>;
   return <button type="button" aria-pressed={chosen} onClick={() => onChoose(step.id)} className={`${look} items-stretch hover:bg-hover focus-visible:-outline-offset-2 aria-pressed:bg-accent-bg`}>{body}</button>;
 }

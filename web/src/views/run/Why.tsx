@@ -2,7 +2,7 @@
 import { Hourglass, TriangleAlert, Hand } from "lucide-react";
 import type { Run } from "../../api/types.ts";
 import { visible } from "../../json/text.ts";
-import type { Act } from "../../run/acts.ts";
+import type { Act } from "../../acts/act.ts";
 import { errorOf } from "../../run/steps.ts";
 import type { Why as Told } from "../../run/why.ts";
 import { Prose } from "../../ui/bits.tsx";

@@ -3,13 +3,13 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { fault } from "../json/text.ts";
 import type { Run } from "../api/types.ts";
-import { actsOn, actsOnStep } from "./acts.ts";
+import { actsOn, actsOnStep } from "./run.ts";
 import { quoted, shown, TOOLS } from "./calls.ts";
-import { LIVE, STATUSES } from "./status.ts";
-import type { StepLine } from "./steps.ts";
+import { LIVE, STATUSES } from "../run/status.ts";
+import type { StepLine } from "../run/steps.ts";
 
 const run = (status: string): Run => ({ id: "run_1", status, input: '{"n":3544790567247868102}', waiting_for: [], function: "f" }) as unknown as Run;
-const line: StepLine = { id: "map/0/a b", op: "run", state: "retrying", asked: null, settled: null, due: null, ms: 0, failures: [], entry: null, waiting: null, before: 0 };
+const line: StepLine = { id: "map/0/a b", op: "run", state: "retrying", asked: null, settled: null, due: null, ms: 0, failures: [], request: null, held: null, beat: null, entry: null, waiting: null, before: 0 };
 
 test("whatever is typed, a word of the shell stays that word", () => {
   fc.assert(fc.property(fc.string().filter((s) => !s.includes("\0")), (text) => {

@@ -3,26 +3,26 @@ import { Tabs } from "radix-ui";
 import { useNavigate } from "@tanstack/react-router";
 import { useQueryClient } from "@tanstack/react-query";
 import { useEffect, useRef, useState } from "react";
-import { BASE, key, send } from "../../api/client.ts";
-import { JsonEditor } from "../../json/Editor.tsx";
-import { fault } from "../../json/text.ts";
-import type { Act, Field, Values } from "../../run/acts.ts";
-import { shown, TOOLS } from "../../run/calls.ts";
-import { CopyButton, Failed } from "../../ui/bits.tsx";
-import { Dialog } from "../../ui/Dialog.tsx";
+import { BASE, key, send } from "../api/client.ts";
+import { CopyButton, Failed, Prose } from "../ui/bits.tsx";
+import { Dialog } from "../ui/Dialog.tsx";
+import { isReady, type Act, type Field, type Values } from "./act.ts";
+import { shown, TOOLS } from "./calls.ts";
+import { Input } from "./Fields.tsx";
 
 const first = (field: Field) => ("initial" in field ? (field.initial ?? "") : "");
 
-export function ActDialog({ act, onClose, onDone }: { act: Act; onClose: () => void; onDone: (said: string) => void }) {
+export function ActDialog({ act, onClose, onDone }: { act: Act; onClose: () => void; onDone: (said: string, answer: unknown) => void }) {
   const [values, setValues] = useState<Values>(() => Object.fromEntries(act.fields.map((f) => [f.name, first(f)])));
   const [error, setError] = useState<unknown>(null);
   const [busy, setBusy] = useState(false);
   const [call, setCall] = useState(false);
+  const [once, setOnce] = useState<{ text: string; what: string; said: string; answer: unknown } | null>(null);
   const form = useRef<HTMLFormElement>(null);
   const navigate = useNavigate();
   const queries = useQueryClient();
   useEffect(() => { form.current?.querySelector<HTMLElement>("input, select, textarea, button[type=submit]")?.focus(); }, []);
-  const ready = act.fields.every((f) => f.kind === "json" ? !fault(values[f.name] ?? "") : f.kind === "text" && f.required ? values[f.name]?.trim() : true);
+  const ready = act.fields.every((f) => isReady(f, values[f.name] ?? ""));
   const submit = async () => {
     if (!ready || busy) return;
     setBusy(true);
@@ -30,23 +30,34 @@ export function ActDialog({ act, onClose, onDone }: { act: Act; onClose: () => v
     try {
       const answer = await send<{ id?: string } | null>(act.call(values));
       await queries.invalidateQueries({ queryKey: ["runs"] });
-      onDone(act.done);
-      if (act.leads && answer?.id) await navigate({ to: "/runs/$id", params: { id: answer.id } });
+      const said = typeof act.done === "string" ? act.done : act.done(answer);
+      const secret = act.once?.(answer);
+      if (secret) { setOnce({ ...secret, said, answer }); return; }
+      onDone(said, answer);
+      if (act.leads && answer?.id) await navigate({ to: act.leads, params: { id: answer.id } });
     } catch (problem) {
       // What was typed stays, beside what the gateway says against it.
       setError(problem);
       setBusy(false);
     }
   };
+  const title = act.label.replace("…", "");
+  if (once) return (
+    <Dialog title={title} onClose={() => onDone(once.said, once.answer)}>
+      <p className="mb-2"><Prose text={once.what} /></p>
+      <p className="flex items-center gap-1 rounded-md border bg-panel px-3 py-1.5"><code className="breaks min-w-0 flex-1">{once.text}</code><CopyButton text={once.text} label="Copy the secret" /></p>
+      <footer className="mt-4 flex justify-end border-t pt-3"><button type="button" autoFocus className="btn primary" onClick={() => onDone(once.said, once.answer)}>Done</button></footer>
+    </Dialog>
+  );
   return (
-    <Dialog title={act.label.replace("…", "")} onClose={onClose}>
+    <Dialog title={title} onClose={onClose}>
       <form ref={form} onSubmit={(e) => { e.preventDefault(); void submit(); }} onKeyDown={(e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) { e.preventDefault(); void submit(); } }}>
-        <p className="mb-3">{act.sentence}</p>
+        <p className="breaks mb-3"><Prose text={act.sentence} /></p>
         {act.fields.map((field) => <Input key={field.name} field={field} value={values[field.name] ?? ""} set={(value) => setValues((v) => ({ ...v, [field.name]: value }))} />)}
         <button type="button" className="btn bare -ml-1.5 text-accent" aria-expanded={call} onClick={() => setCall(!call)}>{call ? "Hide the call" : "Show me the call"}</button>
-        {call && <CallTabs text={(tool) => shown(tool, BASE, act.call(values), act.cli(values), key.get() !== null)} />}
+        {call && <CallTabs text={(tool) => shown(tool, BASE, act.call(veiled(act, values)), act.cli(values), key.get() !== null)} />}
         {error !== null && <Failed error={error} />}
-        <footer className="mt-4 flex justify-end gap-2 border-t pt-3">
+        <footer className="sticky -bottom-3 -mx-4 -mb-3 mt-4 flex justify-end gap-2 border-t bg-bg px-4 py-3">
           <button type="button" className="btn" onClick={onClose}>Back</button>
           <button type="submit" disabled={!ready || busy} className={`btn primary ${act.danger ? "danger" : ""}`}>{busy ? "Sending…" : act.doIt}</button>
         </footer>
@@ -54,6 +65,9 @@ export function ActDialog({ act, onClose, onDone }: { act: Act; onClose: () => v
     </Dialog>
   );
 }
+
+/** What is shown of the values: secrets are not. */
+const veiled = (act: Act, values: Values): Values => ({ ...values, ...Object.fromEntries(act.fields.filter((f) => f.kind === "secret" && values[f.name]).map((f) => [f.name, "…"])) });
 
 /** The same call for several tools. */
 export function CallTabs({ text }: { text: (tool: (typeof TOOLS)[number]) => string }) {
@@ -69,43 +83,5 @@ export function CallTabs({ text }: { text: (tool: (typeof TOOLS)[number]) => str
         </Tabs.Content>
       ))}
     </Tabs.Root>
-  );
-}
-
-function Input({ field, value, set }: { field: Field; value: string; set: (value: string) => void }) {
-  switch (field.kind) {
-    case "json":
-      return <div className="mb-3"><p className="mb-1 font-medium">{field.label}</p><JsonEditor label={field.label} value={value} onChange={set} /></div>;
-    case "text":
-      return (
-        <label className="mb-3 block font-medium">{field.label}
-          <input className="field mt-1 block w-full font-normal" value={value} required={field.required} placeholder={field.placeholder} onChange={(e) => set(e.target.value)} autoComplete="off" spellCheck={false} />
-        </label>
-      );
-    case "step":
-      return (
-        <div className="mb-3">
-          <label className="block font-medium">{field.label}
-            <select className="field mt-1 block w-full font-normal" value={value} onChange={(e) => set(e.target.value)}>
-              <option value="">{field.none}</option>{field.steps.map((id) => <option key={id} value={id}>{id}</option>)}
-            </select>
-          </label>
-          <Kept steps={field.steps} from={value} />
-        </div>
-      );
-    case "flag":
-      return <label className="mb-3 flex items-center gap-2"><input type="checkbox" checked={value === "true"} onChange={(e) => set(String(e.target.checked))} />{field.label}</label>;
-  }
-}
-
-/** Which steps keep their values, by name. */
-function Kept({ steps, from }: { steps: string[]; from: string }) {
-  const at = from ? steps.indexOf(from) : 0;
-  const names = (of: string[]) => (of.length > 6 ? `${of.slice(0, 5).join(", ")} and ${of.length - 5} more` : of.join(", "));
-  if (!steps.length) return null;
-  return (
-    <p className="breaks mt-1 text-[13px] text-dim">
-      {at > 0 ? <>Kept: <span className="text-good">{names(steps.slice(0, at))}</span>. </> : "Nothing is kept. "}Run again: <span className="text-warn">{names(steps.slice(at))}</span> and what follows.
-    </p>
   );
 }

@@ -1,51 +1,11 @@
-// What a person can do with a run: when, what it means in a sentence, and the call that does it.
-import type { Call } from "../api/client.ts";
+// What a person can do with a run, and with one of its steps.
 import type { Run } from "../api/types.ts";
-import type { Raw } from "../json/text.ts";
-import { isEnded } from "./status.ts";
-import type { StepLine } from "./steps.ts";
+import { pretty } from "../json/text.ts";
+import { isEnded } from "../run/status.ts";
+import type { StepLine } from "../run/steps.ts";
+import { edited, flag, object, reason, segment, text, type Act } from "./act.ts";
 
-/** A field of a dialog. JSON fields hold text that is sent byte for byte. */
-export type Field =
-  | { kind: "json"; name: string; label: string; initial: Raw; optional?: boolean }
-  | { kind: "text"; name: string; label: string; initial?: string; placeholder?: string; required?: boolean }
-  | { kind: "step"; name: string; label: string; steps: string[]; none: string; initial?: string }
-  | { kind: "flag"; name: string; label: string };
-
-export type Values = Record<string, string>;
-
-export type Act = {
-  id: string;
-  /** On the button that opens the dialog. */
-  label: string;
-  key?: string;
-  /** On the button that does it. */
-  doIt: string;
-  danger?: boolean;
-  /** What will happen. */
-  sentence: string;
-  fields: Field[];
-  call(values: Values): Call;
-  /** The same on the command line, its arguments behind `stepwell`. */
-  cli(values: Values): string[];
-  /** What to say when it is done. */
-  done: string;
-  /** Whether the answer is another run, to be shown next. */
-  leads?: boolean;
-};
-
-const reason: Field = { kind: "text", name: "reason", label: "Reason, kept in the history", placeholder: "optional" };
 const path = (run: Run, rest: string) => `/v1/runs/${run.id}/${rest}`;
-const segment = (text: string) => encodeURIComponent(text);
-
-/** An object in JSON whose values are JSON text; what is undefined is left out. */
-export function object(members: Record<string, Raw | undefined>): Raw | undefined {
-  const parts = Object.entries(members).filter(([, v]) => v !== undefined).map(([k, v]) => `${JSON.stringify(k)}: ${v}`);
-  return parts.length ? `{${parts.join(", ")}}` : undefined;
-}
-
-const text = (value: string | undefined): Raw | undefined => (value?.trim() ? JSON.stringify(value.trim()) : undefined);
-const flag = (name: string, value: string | undefined) => (value?.trim() ? [name, value.trim()] : []);
 
 function simple(run: Run, verb: string, act: Omit<Act, "fields" | "call" | "cli" | "id">): Act {
   return {
@@ -66,18 +26,17 @@ export function actsOn(run: Run, steps: StepLine[]): Act[] {
       sentence: "What waits for its next attempt is tried at once; the attempts so far still count.",
     }));
     const waits = run.waiting_for.find((w) => w.op === "signal");
-    acts.push(signal(run, waits?.name ?? ""));
-    if (run.status === "paused") acts.push(resume(run));
-    else acts.push(simple(run, "pause", {
+    const send = signal(run, waits?.name ?? "");
+    if (run.status === "paused") acts.push(resume(run), send);
+    else acts.push(send, simple(run, "pause", {
       label: "Pause", doIt: "Pause the run", done: "It is paused.",
       sentence: "The handler is not invoked any more until somebody resumes the run. Timers go on; nothing is lost.",
     }));
-    acts.push(cancel(run), simple(run, "terminate", {
+    acts.push(cancel(run), rerun(run, steps), simple(run, "terminate", {
       label: "Terminate", doIt: "Terminate the run", danger: true, done: "It is terminated.",
       sentence: "The run ends at once. Its handler is not called again and cannot undo what it has done.",
-    }));
-  }
-  acts.push(rerun(run, steps));
+    }), repin(run));
+  } else acts.push(rerun(run, steps));
   if (["failed", "timed_out", "terminated"].includes(run.status)) acts.push(simple(run, "rewind", {
     label: "Rewind", doIt: "Rewind the run", done: "It goes on.",
     sentence: "The run goes on under the same id: steps that failed run again, successful ones keep their values.",
@@ -95,14 +54,26 @@ const cancel = (run: Run): Act => ({
   cli: (v) => ["run", "cancel", run.id, ...flag("--reason", v.reason), ...flag("--grace", v.grace)],
 });
 
+const onDeployment = (run: Run, label: string, none: string): Act["fields"][number] => ({ kind: "deployment", name: "deployment", label, function: run.function, none });
+
 const resume = (run: Run): Act => ({
   ...simple(run, "resume", {
     label: "Resume", doIt: "Resume the run", done: "It goes on.",
     sentence: "The run goes on where it stands, on the newest deployment unless you name another.",
   }),
-  fields: [reason, { kind: "text", name: "deployment", label: "Deployment to go on with", placeholder: "dep_…, optional" }],
+  fields: [reason, onDeployment(run, "Deployment to go on with", "the one that it would have")],
   call: (v) => ({ method: "POST", path: path(run, "resume"), body: object({ reason: text(v.reason), deployment: text(v.deployment) }) ?? "{}" }),
   cli: (v) => ["run", "resume", run.id, ...flag("--reason", v.reason), ...flag("--deployment", v.deployment)],
+});
+
+const repin = (run: Run): Act => ({
+  ...simple(run, "repin", {
+    label: "Repin…", doIt: "Repin the run", done: "It goes on there with its next invocation.",
+    sentence: "From its next invocation on the run is on that deployment, and stays there.",
+  }),
+  fields: [onDeployment(run, "Deployment", "the newest that has its function"), reason],
+  call: (v) => ({ method: "POST", path: path(run, "repin"), body: object({ deployment: text(v.deployment), reason: text(v.reason) }) ?? "{}" }),
+  cli: (v) => ["run", "repin", run.id, ...flag("--deployment", v.deployment), ...flag("--reason", v.reason)],
 });
 
 /** A signal to a run. */
@@ -117,26 +88,36 @@ export const signal = (run: { id: string }, name: string): Act => ({
   cli: (v) => ["signal", "send", run.id, v.name ?? "", "--input", v.payload ?? "null"],
 });
 
-/** The run again, from the beginning or from a step. */
+/** What is longer is shown as it came. */
+const LONG = 256 * 1024;
+
+/** The run again, from the beginning or from a step, with other values where somebody wants them. */
 export function rerun(run: Run, steps: StepLine[], from = ""): Act {
   const settled = steps.filter((s) => s.settled !== null).map((s) => s.id);
+  const whole = run.input ?? "null";
+  // What is long is not laid out anew.
+  const same = whole.length < LONG ? pretty(whole) : whole;
+  const changed = (input: string | undefined) => input !== same && input !== whole;
   return {
-    id: "rerun", label: "Run again…", key: "r", doIt: "Start the new run", done: "A new run was started.", leads: true,
+    id: "rerun", label: "Run again…", key: "r", doIt: "Start the new run", done: "A new run was started.", leads: "/runs/$id",
     sentence: "A new run of the same function begins, with the values of the steps before that one. This run stays as it is.",
     fields: [
       { kind: "step", name: "from_step", label: "Run again from", steps: settled, none: "the beginning", initial: from },
-      { kind: "json", name: "input", label: "Input", initial: run.input ?? "null", optional: true },
+      { kind: "edits", name: "edits", label: "Other values for steps", run: run.id, steps: steps.map((s) => s.id) },
+      { kind: "json", name: "input", label: "Input", initial: same, optional: true },
+      onDeployment(run, "Deployment", "the newest"),
       { kind: "flag", name: "keep_signals", label: "Send it the signals too that no copied step took" },
     ],
     call: (v) => ({
       method: "POST", path: path(run, "rerun"),
       body: object({
-        from_step: text(v.from_step), input: v.input === (run.input ?? "null") ? undefined : v.input,
-        keep_signals: v.keep_signals === "true" ? "true" : undefined,
+        from_step: text(v.from_step), input: changed(v.input) ? v.input : undefined, edits: object(edited(v.edits ?? "")),
+        deployment: text(v.deployment), keep_signals: v.keep_signals === "true" ? "true" : undefined,
       }) ?? "{}",
     }),
-    cli: (v) => ["run", "rerun", run.id, ...flag("--from", v.from_step),
-      ...(v.input === (run.input ?? "null") ? [] : ["--input", v.input ?? "null"]), ...(v.keep_signals === "true" ? ["--keep-signals"] : [])],
+    cli: (v) => ["run", "rerun", run.id, ...flag("--from", v.from_step), ...(changed(v.input) ? ["--input", v.input ?? "null"] : []),
+      ...Object.entries(edited(v.edits ?? "")).flatMap(([step, json]) => ["--edit", `${step}=${json}`]),
+      ...flag("--deployment", v.deployment), ...(v.keep_signals === "true" ? ["--keep-signals"] : [])],
   };
 }
 

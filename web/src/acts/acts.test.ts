@@ -1,0 +1,67 @@
+import { expect, test } from "vitest";
+import type { ApiKey, Deployment, Endpoint, Run, Secret } from "../api/types.ts";
+import type { StepLine } from "../run/steps.ts";
+import { fault } from "../json/text.ts";
+import { isReady, type Act, type Values } from "./act.ts";
+import { shown, TOOLS } from "./calls.ts";
+import { actsOnEndpoint, prune, repin } from "./endpoint.ts";
+import { publish } from "./event.ts";
+import { rerun } from "./run.ts";
+import { createKey, removeSecret, revokeKey, setSecret } from "./settings.ts";
+
+const endpoint = (change: Partial<Endpoint> = {}) => ({ id: "end_1", name: "it's", url: "http://a/", state: "healthy", draining: false, headers: ["X-Old"], functions: ["f"], ...change }) as Endpoint;
+const deployment = (id: string, change: Partial<Deployment> = {}) => ({ id, url: "http://a/", version: null, functions: ["f"], current: false, drained: false, runs: { live: 3, pinned: 2, running: 0 }, ...change }) as Deployment;
+const first = (act: Act): Values => Object.fromEntries(act.fields.map((f) => [f.name, "initial" in f ? (f.initial ?? "") : ""]));
+const body = (act: Act, values: Values) => act.call({ ...first(act), ...values }).body;
+
+test("every act has a sentence, a call with JSON, and words for each tool", () => {
+  const acts = [...actsOnEndpoint(endpoint()), ...actsOnEndpoint(endpoint({ state: "disabled" })), repin(endpoint(), deployment("dep_1"), [deployment("dep_1"), deployment("dep_2")])!,
+    prune(endpoint(), [deployment("dep_1", { drained: true })])!, publish(), createKey(), revokeKey({ id: "key_1", name: "ci" } as ApiKey), setSecret(), setSecret("a"), removeSecret({ name: "a/b" } as Secret)];
+  for (const act of acts) {
+    const values = { ...first(act), name: "it's", reason: 'be"cause' };
+    const call = act.call(values);
+    expect(fault(call.body ?? "{}"), act.id).toBeNull();
+    expect(call.path).not.toMatch(/ |a\/b/);
+    expect(act.sentence).toMatch(/\.$/);
+    for (const tool of TOOLS) expect(shown(tool, "http://127.0.0.1:8484/", call, act.cli(values), true), act.id).not.toContain("undefined");
+  }
+});
+
+test("an endpoint is enabled where it is disabled or draining, and the other way round where not", () => {
+  const ids = (change: Partial<Endpoint>) => actsOnEndpoint(endpoint(change)).map((a) => a.id);
+  expect(ids({})).toEqual(["sync", "edit", "drain", "disable", "rotate", "remove"]);
+  expect(ids({ draining: true })).toEqual(["enable", "sync", "edit", "disable", "rotate", "remove"]);
+  expect(ids({ state: "disabled" })).toEqual(["enable", "sync", "edit", "rotate", "remove"]);
+});
+
+test("an edit sends what was changed, and takes headers away by null", () => {
+  const edit = actsOnEndpoint(endpoint()).find((a) => a.id === "edit")!;
+  expect(body(edit, {})).toBe("{}");
+  expect(body(edit, { url: "http://b/", headers: "X-Tenant: acme: 1\n\nX-Half", without: "X-Old" })).toBe('{"url": "http://b/", "headers": {"X-Old": null, "X-Tenant": "acme: 1"}}');
+  expect(edit.cli({ ...first(edit), headers: "X-Tenant: acme", without: "X-Old" })).toEqual(["endpoint", "set", "it's", "--header", "X-Tenant=acme", "--without-header", "X-Old"]);
+});
+
+test("runs are moved where some stay and there is somewhere to go; what is drained is pruned", () => {
+  const [one, two] = [deployment("dep_1"), deployment("dep_2", { current: true, runs: { live: 1, pinned: 0, running: 0 } })];
+  expect(repin(endpoint(), one, [one])).toBeNull();
+  expect(repin(endpoint(), two, [one, two])).toBeNull();
+  const act = repin(endpoint(), one, [one, two])!;
+  expect(act.call({ to: "dep_2", reason: "r" })).toEqual({ method: "POST", path: "/v1/endpoints/it's/deployments/dep_1/repin", body: '{"deployment": "dep_2", "reason": "r"}' });
+  expect((act.done as (a: unknown) => string)({ moved: 1, left: 2 })).toBe("1 run moves, 2 stay.");
+  expect(prune(endpoint(), [one, two])).toBeNull();
+});
+
+test("a secret is in what is sent, and in no words of the command line", () => {
+  const act = setSecret();
+  expect(act.call({ name: " stripe ", value: ' s"k ' }).body).toBe('{"name": "stripe", "value": " s\\"k "}');
+  expect(act.cli({ name: "stripe", value: "sk_live" }).join(" ")).not.toContain("sk_live");
+});
+
+test("a run is done again with the values that were typed, byte for byte", () => {
+  const step = { id: "a/b", op: "run", settled: 1 } as StepLine;
+  const act = rerun({ id: "run_1", function: "f", input: '{"n":1.0}' } as Run, [step]);
+  expect(body(act, {})).toBe("{}");
+  expect(body(act, { edits: JSON.stringify({ "a/b": '{"n": 3544790567247868102}' }), from_step: "a/b" })).toBe('{"from_step": "a/b", "edits": {"a/b": {"n": 3544790567247868102}}}');
+  const edits = act.fields.find((f) => f.kind === "edits")!;
+  expect([isReady(edits, ""), isReady(edits, '{"a/b":"1"}'), isReady(edits, '{"a/b":"{"}')]).toEqual([true, true, false]);
+});
