@@ -22,6 +22,8 @@ def ended(run):
 def stock(gateway, handler, dead):
     """Fills the gateway: what there is, by the names of path parameters and of states."""
     call, run = gateway.call, gateway.run
+    old = call("POST", "/v1/endpoints", {"name": "many", "url": handler.url + "/", "discover": False,
+                                         "functions": [{"name": "echo"}]})["deployment"]["id"]
     call("POST", "/v1/endpoints", {"name": "many", "url": handler.url + "/"})
     call("POST", "/v1/endpoints", {"name": "dead", "url": dead.url + "/", "functions": [{"name": "parks"}], "discover": False})
     for n in range(MANY):
@@ -79,7 +81,8 @@ def stock(gateway, handler, dead):
         "callback": callbacks(handler, called),
         "event": events,
         "update": updates,
-        "deployment": call("GET", "/v1/endpoints/many")["deployment"],
+        "deployment": old,
+        "called": called,
         "handler": handler.url + "/",
         "asset": sorted(set(re.findall(r"/assets/([\w.-]+)", gateway.request("GET", "/")[1].decode()))),
     }

@@ -47,7 +47,7 @@ def before_call(ctx, case, kwargs):
             if len(case.headers.get(header) or "") < 20:
                 case.headers.pop(header, None)
     if name.endswith("/repin") and isinstance(case.body, dict) and is_meant_well(case, ParameterLocation.BODY):
-        case.body["deployment"] = THERE["deployment"]
+        case.body.pop("deployment", None)
     if name == "POST /v1/endpoints" and isinstance(case.body, dict) and isinstance(case.body.get("url"), str):
         # Strangers' addresses are none of our business, and slow.
         if is_meant_well(case, ParameterLocation.BODY):
@@ -60,6 +60,8 @@ def real_path(path, name, given):
             run, update = pick(THERE["update"], name)
             return {"id": run, "name": update}
         ids = {"stream": "ended", "result": "run"}.get(path.rsplit("/", 1)[1], "run")
+        if path.endswith("/complete"):
+            return {"id": pick(THERE["called"], name), "step": pick(["nap", "go"], name + "step")}
         if "{step}" in path:
             state = pick(["completed", "waiting", "completed"], name + "state")
             return {"id": pick(THERE[state], name), "step": pick(THERE["step"][state], name + state)}
