@@ -87,6 +87,7 @@ catalogue! {
     EndpointNotFound = "endpoint-not-found", NOT_FOUND, Never, "No such endpoint";
     DeploymentNotFound = "deployment-not-found", NOT_FOUND, Never, "No such deployment";
     EventNotFound = "event-not-found", NOT_FOUND, Never, "No such event";
+    QueryFailed = "query-failed", BAD_GATEWAY, Safe, "The handler did not answer";
     UpdateNotFound = "update-not-found", NOT_FOUND, Never, "No such update";
     KeyNotFound = "key-not-found", NOT_FOUND, Never, "No such API key";
     SecretNotFound = "secret-not-found", NOT_FOUND, Never, "No such secret";

@@ -21,6 +21,7 @@ mod operator;
 mod page;
 mod pages;
 mod problem;
+mod queries;
 mod request;
 mod runs;
 mod secrets;
@@ -133,6 +134,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(signals::send_signal))
         .routes(routes!(signals::send_signal_to_key))
         .routes(routes!(signals::settle_callback))
+        .routes(routes!(queries::query_run))
         .routes(routes!(updates::send_update, updates::get_update))
         .routes(routes!(checkpoint::checkpoint))
         .routes(routes!(endpoints::list_endpoints, endpoints::register_endpoint))

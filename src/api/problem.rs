@@ -183,6 +183,7 @@ impl From<Error> for Problem {
             }
             Error::FunctionNotFound(_) => Self::new(Code::FunctionNotFound, detail),
             Error::DeploymentNotFound(_) => Self::new(Code::DeploymentNotFound, detail),
+            Error::QueryFailed(..) => Self::new(Code::QueryFailed, detail),
             Error::UpdateNotFound(_) => Self::new(Code::UpdateNotFound, detail),
             Error::EventNotFound(_) => Self::new(Code::EventNotFound, detail),
             Error::EndpointDraining { endpoint, .. } => {

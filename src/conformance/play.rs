@@ -311,6 +311,7 @@ impl<'a> Play<'a> {
         let invocation = InvocationId::new(now(), clock::chance());
         let body = protocol::write_invocation(&Invocation {
             function: &run.created.function,
+            query: None,
             run: RunHead {
                 id: run.id,
                 namespace: &run.created.namespace,

@@ -6,15 +6,15 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 
-use super::acknowledgement::{cancel_of, inbox_of};
 use super::breaker::{Breaker, Health};
 use super::catalog::Deployment;
+use super::invocation::Frame;
 use super::lines::Came;
 use super::owner::Owner;
 use super::{Engine, Point};
-use crate::machine::{Attention, Cause, Fault, InvocationId, RunId, StepState, Turn};
+use crate::machine::{Attention, Cause, Fault, InvocationId, RunId, Turn};
 use crate::outbound::{Failure, Life, Patience, Reply};
-use crate::protocol::{self, Invocation, Links, Pending, RunHead, Transport};
+use crate::protocol::{self, Transport};
 use crate::telemetry::{self, Context, Span};
 
 /// How long a handler may work on one answer, less this, is its budget.
@@ -114,62 +114,26 @@ impl Engine {
             .unwrap_or_else(|| deployment.invocation_timeout(function));
         let budget = budget_of(silence);
         let invocation = InvocationId::new(now, crate::clock::chance());
-        let pending: Vec<Pending<'_>> = run
-            .pending
-            .values()
-            .filter_map(|id| {
-                let step = run.steps.get(id)?;
-                let mut shown = Pending { id, op: step.op, started: false, retry: None };
-                match &step.state {
-                    // What is due is left out, so that the handler runs it.
-                    StepState::Trying { due, .. } if *due <= past && !step.op.is_work() => {
-                        return None;
-                    }
-                    StepState::Trying { due, error, .. } => {
-                        shown.retry = Some((step.attempts, error, *due));
-                    }
-                    StepState::Begun { .. } => shown.started = true,
-                    StepState::Asked { .. } | StepState::Settled { .. } | StepState::Closed => {}
-                }
-                Some(shown)
-            })
-            .collect();
-        let inbox = inbox_of(run);
         let token = self.keys().mint(id, epoch, now + silence + Duration::from_hours(1));
-        let callback = self.keys().callback_secret(id, run.generation);
-        let body = protocol::write_invocation(&Invocation {
-            function,
-            run: RunHead {
-                id,
-                namespace: &run.created.namespace,
-                key: run.created.key.as_deref(),
-                generation: run.generation,
+        let body = self.write(
+            run,
+            &Frame {
                 deployment: deployment.public,
-                created_at: run.created_at,
-                seed: &run.created.seed,
-                tags: &run.tags,
-                parent: run.created.parent.as_ref().map(|p| (p.run, p.step.as_str())),
+                turn: protocol::Turn {
+                    id: invocation,
+                    epoch,
+                    attempt: run.faults + 1,
+                    reason: reason.word(),
+                    transport: transport.word(),
+                    budget_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
+                },
+                settled,
+                upto,
+                past,
+                token: &token,
+                query: None,
             },
-            turn: protocol::Turn {
-                id: invocation,
-                epoch,
-                attempt: run.faults + 1,
-                reason: reason.word(),
-                transport: transport.word(),
-                budget_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
-            },
-            input: run.created.input.get().as_bytes(),
-            state: run.state.as_deref(),
-            settled,
-            pending: &pending,
-            upto,
-            more,
-            long: run.is_long(self.limits()),
-            inbox: &inbox,
-            cancel: cancel_of(run),
-            links: Links { base: self.public_url(), callback_secret: &callback },
-            token: &token,
-        });
+        );
         let started_in = run.created.traceparent.as_deref().and_then(Context::parse);
         let above = Context::of_run(id, started_in.as_ref());
         Ok(Ready {

@@ -194,7 +194,8 @@ impl Engine {
         }
     }
 
-    fn signed(
+    /// The headers of a request to a handler: its own, and what makes it ours.
+    pub(super) fn signed(
         &self,
         headers: &HeaderMap,
         secrets: &[Secret],

@@ -317,6 +317,9 @@ pub enum Error {
     /// No such event in this namespace.
     #[error("there is no event {0}")]
     EventNotFound(EventId),
+    /// The handler did not answer a query.
+    #[error("the handler of run {0} did not answer the query: {1}")]
+    QueryFailed(RunId, String),
     /// The run has had no such update.
     #[error("the run has had no update {0}")]
     UpdateNotFound(UpdateId),

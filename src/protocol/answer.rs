@@ -91,6 +91,18 @@ pub fn parse_answer(body: &Bytes, limits: &Limits) -> Result<Answer, BadAnswer> 
     parse(body, limits, FIELDS).map(|(answer, _)| answer)
 }
 
+/// Reads the answer to a query: its `result`, JSON.
+pub fn parse_query_answer(body: &Bytes, limits: &Limits) -> Result<Bytes, BadAnswer> {
+    let answer = parse_answer(body, limits)?;
+    match answer.terminal {
+        Some(Terminal::Result(result)) if answer.ops.is_empty() => Ok(result),
+        Some(Terminal::Error(error)) => {
+            Err(BadAnswer::Malformed(format!("{}: {}", error.kind, error.message)))
+        }
+        _ => Err(BadAnswer::Malformed("a query is answered with `result` alone".to_owned())),
+    }
+}
+
 /// Reads a checkpoint or a line of `duplex`: an answer with a number, from 1. Without one it is a
 /// sign of life and nothing else: it may say nothing.
 pub fn parse_report(body: &Bytes, limits: &Limits) -> Result<Option<(i32, Answer)>, BadAnswer> {

@@ -17,14 +17,17 @@ mod task;
 mod token;
 
 pub use acknowledgement::{Acknowledgement, on_one_line, write_acknowledgement, write_cancel_line};
-pub use answer::{BadAnswer, MAX_ANSWER, MAX_OPS, parse_answer, parse_report, parse_stream_line};
+pub use answer::{
+    BadAnswer, MAX_ANSWER, MAX_OPS, parse_answer, parse_query_answer, parse_report,
+    parse_stream_line,
+};
 pub use call::{Call, HeaderText, SecretRef, write_call_value};
 pub use form::{MAX_DEPTH, too_deep};
 pub use manifest::{BadManifest, FunctionSpec, Manifest, Timeouts, Transport, Versioning};
 pub use names::{valid_key, valid_name, valid_step_id, valid_tag};
 pub use request::{
-    CancelNotice, Invocation, Links, Pending, RunHead, Settled, Turn, push_settled, write_discover,
-    write_invocation,
+    CancelNotice, Invocation, Links, Pending, Query, RunHead, Settled, Turn, push_settled,
+    write_discover, write_invocation,
 };
 pub use signature::{BadSecret, Secret, Unverified, sign, verify};
 pub use subscription::Trigger;

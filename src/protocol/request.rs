@@ -12,6 +12,8 @@ use crate::machine::{DeploymentId, InvocationId, OpKind, RunId, Timestamp};
 pub struct Invocation<'a> {
     /// The function's name.
     pub function: &'a str,
+    /// A question about the run, in place of its next turn.
+    pub query: Option<Query<'a>>,
     /// The run.
     pub run: RunHead<'a>,
     /// This exchange.
@@ -38,6 +40,15 @@ pub struct Invocation<'a> {
     pub links: Links<'a>,
     /// Bearer token for the links.
     pub token: &'a str,
+}
+
+/// A question about a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<'a> {
+    /// What is asked.
+    pub name: &'a str,
+    /// JSON.
+    pub args: &'a [u8],
 }
 
 /// What is the same in every invocation of a generation.
@@ -135,8 +146,18 @@ const HEAD: usize = 1280;
 pub fn write_invocation(it: &Invocation<'_>) -> Vec<u8> {
     let size = HEAD + it.input.len() + it.settled.len() + it.pending.len() * 256;
     let mut out = Vec::with_capacity(size);
-    raw(&mut out, r#"{"protocol":1,"type":"run","function":"#);
+    let kind = if it.query.is_some() { "query" } else { "run" };
+    raw(&mut out, r#"{"protocol":1,"type":""#);
+    raw(&mut out, kind);
+    raw(&mut out, r#"","function":"#);
     json(&mut out, it.function);
+    if let Some(query) = it.query {
+        raw(&mut out, r#","query":{"name":"#);
+        json(&mut out, query.name);
+        raw(&mut out, r#","args":"#);
+        out.extend_from_slice(query.args);
+        out.push(b'}');
+    }
     write_run(&mut out, &it.run);
     write_turn(&mut out, &it.turn);
     raw(&mut out, r#","input":"#);
@@ -335,6 +356,7 @@ mod tests {
     fn invocation(tags: &BTreeMap<String, String>) -> Invocation<'_> {
         Invocation {
             function: "check\"out\n",
+            query: None,
             run: RunHead {
                 id: RunId::new(AT, 1),
                 namespace: "default",

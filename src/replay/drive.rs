@@ -136,6 +136,7 @@ impl Replay {
         }
         let body = write_invocation(&Invocation {
             function: &run.function,
+            query: None,
             run: RunHead {
                 id: run.run,
                 namespace: &run.namespace,

@@ -34,6 +34,7 @@ mod oracle;
 mod outage;
 mod outputs;
 mod proxy;
+mod queries;
 mod races;
 mod replay;
 mod runs;

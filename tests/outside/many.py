@@ -60,6 +60,8 @@ class Server(BaseHTTPRequestHandler):
         call = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if call["type"] == "discover":
             answer = {"protocol": [1, 1], "pages": True, "functions": [{"name": name} for name in FUNCTIONS]}
+        elif call["type"] == "query":
+            answer = {"result": call["query"]}
         else:
             answer = FUNCTIONS.get(call["function"], echo)(call)
         self.send(200, answer)
