@@ -4,6 +4,7 @@
 //! above. Everything else is a client: it knows the API's documents and nothing of the engine.
 //! Standard output carries data, standard error everything else.
 
+mod ask;
 mod client;
 mod conformance;
 mod deployment;

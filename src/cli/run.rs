@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::ask::{self, RunQuery, RunUpdate};
 use super::client::{Answer, Client, Request, document};
 use super::failure::Failure;
 use super::input;
@@ -90,6 +91,10 @@ pub enum RunCommand {
     Rewind(Act),
     /// Start a new run that does this one again.
     Rerun(RunRerun),
+    /// Send an update to a run, and print what it answers.
+    Update(RunUpdate),
+    /// Ask a run's handler about the run, and print what it answers.
+    Query(RunQuery),
     /// Print everything about a run as one JSON document.
     Export {
         /// The run.
@@ -238,6 +243,8 @@ pub(super) async fn execute(
         RunCommand::RetryNow(act) => self::act("retry-now", act, None, client, out).await,
         RunCommand::Rewind(act) => self::act("rewind", act, None, client, out).await,
         RunCommand::Rerun(rerun) => rerun::execute(rerun, client, out).await,
+        RunCommand::Update(update) => ask::update(update, client, out).await,
+        RunCommand::Query(query) => ask::query(query, client, out).await,
         RunCommand::Export { run } => {
             let id = resolve(client, &run).await?;
             let answer = client.send(Request::get(&["runs", &id, "export"])).await?;

@@ -58,6 +58,8 @@ fn commands_are_understood_in_full_and_by_their_beginnings() {
         "stepwell endpoint repin shop --from dep_01 --to dep_02 --reason incident-7",
         "stepwell endpoint prune shop",
         "stepwell run repin run_01 --deployment dep_01",
+        "stepwell run update run_1 add -i 1 --id order-7 --wait 5s",
+        "stepwell run query run_1 steps -i {}",
         "stepwell endpoint enable shop",
         "stepwell signal send run_1 approved -i -",
         "stepwell key create --name ci --scope runs:read --scope runs:write",
@@ -293,6 +295,33 @@ async fn a_secret_is_read_from_a_file_and_never_printed() {
     assert_eq!(seen.lock().unwrap().last().unwrap().method, Method::DELETE);
     let (exit, _, err) = run(&url, "secret set stripe --file no/such/file").await;
     assert!(exit == exit::USAGE && err.contains("no/such/file"), "{err}");
+}
+
+#[tokio::test]
+async fn answers_of_runs_are_printed_as_they_came() {
+    const RUN: &str = "run_01k9f3d8n4e2mvbq6w5j7ax2cz";
+    let (url, seen) = gateway(|uri, _| {
+        let path = uri.split('?').next()?;
+        match path.rsplit('/').next()? {
+            "add" => Some(json(200, r#"{"id": "upd_1", "run": "run_1", "value": {"sum":  3.0}}"#)),
+            "no" => Some(json(200, r#"{"id": "upd_1", "error": {"type": "No"}}"#)),
+            "slow" => Some(json(202, r#"{"id": "upd_1", "run": "run_1"}"#)),
+            "steps" => Some(json(200, r#"{"result": [1,  2]}"#)),
+            _ => None,
+        }
+    })
+    .await;
+    let (exit, out, err) = run(&url, &format!("run update {RUN} add -i 1.0 --id a")).await;
+    assert_eq!((exit, out.as_str()), (exit::OK, "{\"sum\":  3.0}\n"), "{err}");
+    assert_eq!(seen.lock().unwrap().last().unwrap().body, r#"{"payload":1.0,"id":"a"}"#);
+    let (exit, _, err) = run(&url, &format!("run update {RUN} no")).await;
+    assert!(exit == exit::RUN_FAILED && err.contains("{\"type\": \"No\"}"), "{err}");
+    let (exit, _, err) = run(&url, &format!("run update {RUN} slow --wait 1ms")).await;
+    assert!(exit == exit::TIMED_OUT && err.contains("upd_1"), "{err}");
+    let (exit, _, err) = run(&url, &format!("run update {RUN} slow --wait 0s")).await;
+    assert!(exit == exit::OK && err.contains("upd_1"), "{err}");
+    let (exit, out, err) = run(&url, &format!("run query {RUN} steps")).await;
+    assert_eq!((exit, out.as_str()), (exit::OK, "[1,  2]\n"), "{err}");
 }
 
 #[tokio::test]
