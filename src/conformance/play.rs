@@ -34,6 +34,8 @@ pub(super) struct Exchange {
     pub(super) reports: usize,
     /// Signs of life that are nothing else.
     pub(super) beats: usize,
+    /// It was answered with 202, and went on.
+    pub(super) held: bool,
 }
 
 /// How far the clock is moved beyond what is due.
@@ -221,11 +223,25 @@ impl<'a> Play<'a> {
     }
 
     pub(super) fn cancel(&mut self, reason: &str) {
-        self.act(MessageKind::Cancel, Some(reason.to_owned()));
+        let message = self.act(MessageKind::Cancel, Some(reason.to_owned()));
+        self.tell(message);
     }
 
     pub(super) fn resume(&mut self) {
-        self.act(MessageKind::Resume, None);
+        let message = self.act(MessageKind::Resume, None);
+        self.tell(message);
+    }
+
+    /// A cancel that is accepted while the next exchange is open.
+    pub(super) fn cancel_meanwhile(&mut self, reason: &str) {
+        let message = self.act(MessageKind::Cancel, Some(reason.to_owned()));
+        self.meanwhile.push(message);
+    }
+
+    /// An operator ends the run while the next exchange is open.
+    pub(super) fn terminate_meanwhile(&mut self) {
+        let message = self.act(MessageKind::Terminate, None);
+        self.meanwhile.push(message);
     }
 
     /// Somebody settles a step by hand while the next exchange is open.
@@ -244,11 +260,10 @@ impl<'a> Play<'a> {
         self.meanwhile.push(message);
     }
 
-    fn act(&mut self, kind: MessageKind, reason: Option<String>) {
+    fn act(&mut self, kind: MessageKind, reason: Option<String>) -> Message {
         let act = Act { by: "conformance".to_owned(), reason, ..Act::default() };
         let body = serde_json::to_string(&act).expect("an act is JSON");
-        let message = self.message(kind, "", body);
-        self.tell(message);
+        self.message(kind, "", body)
     }
 
     fn fault(&mut self, epoch: i32, detail: &str) {

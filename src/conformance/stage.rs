@@ -19,6 +19,9 @@ use crate::protocol::{self, Manifest, PROTOCOL_HEADER, Secret, TRANSPORT_HEADER,
 /// Between the pieces of a body that is sent slowly.
 pub(super) const DRIP: Duration = Duration::from_millis(5);
 
+/// The longest exchange that is not silent meanwhile.
+const LONGEST: Duration = Duration::from_mins(10);
+
 /// The handler, and what it can reach meanwhile.
 pub(super) struct Stage {
     url: Url,
@@ -83,7 +86,7 @@ impl Stage {
         pace: Pace,
     ) -> AbortOnDropHandle<Result<Reply, Wrong>> {
         let headers = signed(id, body, std::slice::from_ref(&self.secret));
-        AbortOnDropHandle::new(tokio::spawn(self.sending(headers, body, pace)))
+        AbortOnDropHandle::new(tokio::spawn(self.sending(headers, body, pace, LONGEST)))
     }
 
     /// Posts a body with these headers.
@@ -93,7 +96,7 @@ impl Stage {
         body: &Bytes,
         pace: Pace,
     ) -> Result<Reply, Wrong> {
-        self.sending(headers, body, pace).await
+        self.sending(headers, body, pace, self.silence).await
     }
 
     fn sending(
@@ -101,6 +104,7 @@ impl Stage {
         mut headers: HeaderMap,
         body: &Bytes,
         pace: Pace,
+        silence: Duration,
     ) -> impl Future<Output = Result<Reply, Wrong>> + Send + use<> {
         common(&mut headers);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -109,7 +113,6 @@ impl Stage {
             Pace::Whole => request.body(body.clone()),
             Pace::Slow | Pace::Cut => request.body(dripping(body.clone(), pace)),
         };
-        let silence = self.silence;
         let whole = async {
             let mut response = request.send().await.map_err(|e| said(&e))?;
             let status = response.status().as_u16();

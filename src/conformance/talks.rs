@@ -6,6 +6,7 @@ use super::Seen;
 use super::cases::{Case, cancel, case, ends_with, equal, journal, nap, three_steps, to_the_end};
 use super::modes::{Mode, Spread};
 use super::play::Play;
+use crate::machine::Kind;
 use crate::protocol::Transport;
 use Spread::{Held, Plain, With};
 
@@ -18,7 +19,7 @@ const ANSWERED: &[Transport] = &[Transport::Checkpoint, Transport::Duplex];
 const LINES: &[Transport] = &[Transport::Stream, Transport::Duplex];
 
 #[rustfmt::skip]
-pub(super) const TALKS: [Case; 19] = [
+pub(super) const TALKS: [Case; 23] = [
     case!(CHECKPOINT, Plain, "each step a checkpoint", "three-steps", ["P4.6", "P4.8", "P4.11", "P4.12", "P4.29"], json!({"n": 7}), one_exchange),
     case!(STREAM, Plain, "each step a line", "three-steps", ["P4.4", "P4.22", "P4.23", "P4.24"], json!({"n": 7}), one_exchange),
     case!(DUPLEX, Plain, "each step a line", "three-steps", ["P4.7", "P4.22", "P4.24", "P4.25", "P4.29", "P4.39"], json!({"n": 7}), one_exchange),
@@ -37,6 +38,10 @@ pub(super) const TALKS: [Case; 19] = [
     case!(ANSWERED, Plain, "a signal that an acknowledgement shows", "three-steps", ["P4.34"], json!({"n": 7}), signal_shown),
     case!(ANSWERED, Plain, "another outcome than the one sent", "three-steps", ["P4.28", "P4.32", "P5.41"], json!({"n": 7}), another_outcome),
     case!(ANSWERED, Plain, "a cancel within the exchange", "compensate", ["P4.35"], json!(null), cancel_within),
+    case!(ANSWERED, Plain, "a cancel before anything is said", "compensate", ["P4.35"], json!(null), cancel_before),
+    case!(ANSWERED, Plain, "the end of the run", "three-steps", ["P4.8", "P9.3"], json!({"n": 7}), terminated),
+    case!(CHECKPOINT, With(&[Mode::Slow]), "a slow acknowledgement", "three-steps", ["P4.6", "P9.1"], json!({"n": 7}), three_steps),
+    case!(DUPLEX, With(&[Mode::Slow]), "a slow acknowledgement", "three-steps", ["P4.29", "P9.1"], json!({"n": 7}), three_steps),
     case!(CHECKPOINT, Held, "held", "held", ["P3.21", "P4.13", "P4.37"], json!(null), held),
 ];
 
@@ -95,9 +100,31 @@ async fn cancel_within(p: &mut Play<'_>) -> Seen {
     within(p, 2)
 }
 
+async fn cancel_before(p: &mut Play<'_>) -> Seen {
+    p.cancel_meanwhile("a test");
+    p.go().await?;
+    // What was said without knowing of it is not recorded.
+    journal(p, &["reserve", "release"])?;
+    let first = p.exchanges.get(1).map(|e| e.invocation["steps"].clone());
+    equal("the steps that it is invoked with", &first.unwrap_or_default(), &json!({}))?;
+    p.error(Kind::Cancelled)?;
+    within(p, 2)
+}
+
+async fn terminated(p: &mut Play<'_>) -> Seen {
+    p.terminate_meanwhile();
+    p.go().await?;
+    journal(p, &[])?;
+    p.error(Kind::Terminated)?;
+    within(p, 1)
+}
+
 async fn held(p: &mut Play<'_>) -> Seen {
     p.go().await?;
     journal(p, &["work"])?;
     ends_with(p, &json!("done"))?;
+    if !p.exchanges[0].held {
+        return Err("its exchange should be answered with 202".into());
+    }
     within(p, 1)
 }

@@ -116,7 +116,15 @@ impl Play<'_> {
         };
         let (invocation, answer) = (read_json(&body)?, Value::Null);
         let (kept, sent) = (id.clone(), body.clone());
-        let exchange = Exchange { invocation, id: kept, body: sent, answer, reports: 0, beats: 0 };
+        let exchange = Exchange {
+            invocation,
+            id: kept,
+            body: sent,
+            answer,
+            reports: 0,
+            beats: 0,
+            held: false,
+        };
         self.exchanges.push(exchange);
         if pace == Pace::Cut {
             // Whatever it says to half a request, it is not the answer to the whole one.
@@ -322,7 +330,7 @@ impl Play<'_> {
             return Err(format!("{stopped}the handler {what} for {silence:?}").into());
         };
         match came {
-            Came::Post(Some(post)) => self.posted(post)?,
+            Came::Post(Some(post)) => self.posted(post).await?,
             Came::Post(None) => return Err("the suite does not listen any more".into()),
             Came::Line(line) => self.said(line).await?,
             Came::Reply(reply) => self.replied(&reply?)?,
@@ -346,6 +354,9 @@ impl Play<'_> {
                 self.cause(Cause::Held { epoch, lease: LEASE });
                 if self.run.talking() == Some(epoch) {
                     open.way = Way::Held;
+                    if let Some(exchange) = self.exchanges.last_mut() {
+                        exchange.held = true;
+                    }
                     self.open = Some(open);
                 }
             }

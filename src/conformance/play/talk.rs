@@ -2,6 +2,7 @@
 //! gateway does, and what is done to their acknowledgements.
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::exchange::{Waiting, Way};
 use super::{Play, read_json};
@@ -16,7 +17,12 @@ use crate::protocol::{self, Transport};
 const MOST_REPORTS: usize = 500;
 
 const SUSPEND: &str = "`suspend`";
-const STALE: &str = "409 stale-epoch";
+
+/// Why a report is not taken any more: status, code and words.
+type Refused = (u16, &'static str, &'static str);
+
+const STALE: Refused = (409, "stale-epoch", "409 stale-epoch");
+const ENDED: Refused = (410, "run-ended", "410 run-ended");
 
 /// Whether it asks to be told of a tree.
 const fn awaits(answer: &Answer) -> bool {
@@ -70,7 +76,7 @@ impl Play<'_> {
     }
 
     /// A checkpoint was posted.
-    pub(super) fn posted(&mut self, post: Post) -> Seen {
+    pub(super) async fn posted(&mut self, post: Post) -> Seen {
         let wrong = |post: Post, detail: String| {
             post.refuse(422, "invalid-request", &detail);
             Err(detail.into())
@@ -120,11 +126,16 @@ impl Play<'_> {
             let last = open.n;
             return wrong(post, format!("checkpoint {n} was sent, and {last} was the last"));
         }
-        if open.over || !talks {
-            open.stopped = Some(STALE);
-            post.refuse(409, "stale-epoch", "the epoch is over; nothing was recorded");
+        let over = open.over;
+        self.told_meanwhile();
+        self.record();
+        if over || !self.talks() {
+            let (status, code, words) = self.refusal();
+            post.refuse(status, code, "the exchange is over; nothing was recorded");
+            self.stop(words);
             return Ok(());
         }
+        let Some(open) = &mut self.open else { return Ok(()) };
         if mode == Mode::Lost && n % 2 == 0 && open.hindered != -n {
             open.hindered = -n;
             post.put_off();
@@ -132,11 +143,58 @@ impl Play<'_> {
         }
         let stays = post.wait && awaits(&answer);
         let body = post.body.clone();
-        match self.take(n, answer, &body, stays) {
+        let taken = self.take(n, answer, &body, stays);
+        let taken = match taken {
+            Ok(heard) => self.unhurried(n).await.map(|()| heard),
+            wrong => wrong,
+        };
+        match taken {
             Ok(heard) => self.acknowledge(post, heard, stays),
             Err(Wrong(said)) => return wrong(post, said),
         }
         Ok(())
+    }
+
+    /// Why nothing is taken any more.
+    const fn refusal(&self) -> Refused {
+        if self.run.ended() { ENDED } else { STALE }
+    }
+
+    /// The handler is told that this is all.
+    fn stop(&mut self, why: &'static str) {
+        if let Some(open) = &mut self.open {
+            (open.over, open.stopped) = (true, Some(why));
+        }
+    }
+
+    /// Where bodies are slow, an acknowledgement is slow too: fails if the handler does not wait
+    /// for it before it does the next.
+    async fn unhurried(&mut self, n: i32) -> Seen {
+        if self.mode != Mode::Slow || !self.talks() {
+            return Ok(());
+        }
+        let run = self.run.id.to_string();
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let early = match &mut open.way {
+            Way::Call(_) | Way::Held => {
+                let post = timeout(DRIP, self.stage.links.next_post(&run)).await;
+                post.ok().flatten().map(|post| post.body)
+            }
+            Way::Lines { from, .. } => {
+                let line = from.next_within(DRIP, self.stage.silence).await;
+                line.and_then(Result::ok).flatten()
+            }
+        };
+        match early.map(|said| protocol::parse_report(&said, &self.limits)) {
+            None => Ok(()),
+            Some(Ok(None)) => {
+                self.beat();
+                Ok(())
+            }
+            Some(_) => {
+                Err(format!("more was said before the acknowledgement of {n} had come").into())
+            }
+        }
     }
 
     /// Answers a checkpoint that is recorded, or has it wait for its tree.
@@ -213,6 +271,15 @@ impl Play<'_> {
         if !talks {
             return Err("a line came after the one that ends the turn".into());
         }
+        self.told_meanwhile();
+        self.record();
+        if !self.talks() {
+            let refused = self.refusal();
+            self.send(problem_line(refused)).await;
+            self.hang_up();
+            self.stop(refused.2);
+            return Ok(());
+        }
         let waits = duplex && awaits(&answer);
         // An exchange that is cut must have got on: it begins anew otherwise, and for ever.
         let works = answer.ops.iter().any(|op| op.step().is_some());
@@ -245,6 +312,7 @@ impl Play<'_> {
             self.break_off("the connection was lost");
             return Ok(());
         }
+        self.unhurried(n).await?;
         if mode == Mode::Slow {
             self.send(Bytes::from_static(b"\n")).await;
         }
@@ -259,7 +327,7 @@ impl Play<'_> {
         }
         if talks && works && n == 1 && mode == Mode::Stale {
             self.drop_epoch();
-            self.send(problem_line("the epoch is over; nothing was recorded")).await;
+            self.send(problem_line(STALE)).await;
         }
         let still = self.talks();
         let Some(open) = &mut self.open else { return Ok(()) };
@@ -268,11 +336,19 @@ impl Play<'_> {
         } else if still && waits && !hears {
             open.waiting = Some(Waiting::Line);
         }
-        if !still && let Way::Lines { to, .. } = &mut open.way {
-            // Both ends close.
-            *to = None;
+        if !still {
+            self.hang_up();
         }
         Ok(())
+    }
+
+    /// Nothing more is sent on lines: both ends close.
+    fn hang_up(&mut self) {
+        if let Some(open) = &mut self.open
+            && let Way::Lines { to, .. } = &mut open.way
+        {
+            *to = None;
+        }
     }
 
     /// Sends lines, in two pieces where bodies are slow. Who has gone does not hear them.
@@ -313,12 +389,8 @@ impl Play<'_> {
                 if let Some(cancel) = self.cancel_line() {
                     self.send(cancel).await;
                 }
-                self.send(problem_line("the epoch is over")).await;
-                if let Some(open) = &mut self.open
-                    && let Way::Lines { to, .. } = &mut open.way
-                {
-                    *to = None;
-                }
+                self.send(problem_line(self.refusal())).await;
+                self.hang_up();
             }
         }
         if talks {
@@ -327,7 +399,8 @@ impl Play<'_> {
     }
 }
 
-/// The line that ends an exchange of an old epoch.
-fn problem_line(detail: &str) -> Bytes {
-    format!("{{\"problem\":{}}}\n", problem(409, "stale-epoch", detail)).into()
+/// The line that ends an exchange.
+fn problem_line((status, code, _): Refused) -> Bytes {
+    let problem = problem(status, code, "the exchange is over; nothing was recorded");
+    format!("{{\"problem\":{problem}}}\n").into()
 }
