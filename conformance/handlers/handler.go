@@ -57,6 +57,7 @@ type Call struct {
 	Journal struct {
 		Upto int  `json:"upto"`
 		More bool `json:"more"`
+		Long bool `json:"continue_suggested"`
 	} `json:"journal"`
 	Cancel *struct{} `json:"cancel"`
 	Links  struct {
@@ -66,16 +67,21 @@ type Call struct {
 	} `json:"links"`
 	Token string `json:"token"`
 	in    struct {
-		N           int    `json:"n"`
-		For         string `json:"for"`
-		Timeout     string `json:"timeout"`
-		Mode        string `json:"mode"`
-		Bytes       int    `json:"bytes"`
-		Count       int    `json:"count"`
-		Times       int    `json:"times"`
-		Retry       string `json:"retry"`
-		AfterMS     int    `json:"after_ms"`
-		MaxAttempts int    `json:"max_attempts"`
+		N           int      `json:"n"`
+		For         string   `json:"for"`
+		Timeout     string   `json:"timeout"`
+		Mode        string   `json:"mode"`
+		Bytes       int      `json:"bytes"`
+		Count       int      `json:"count"`
+		Times       int      `json:"times"`
+		Left        int      `json:"left"`
+		Seen        []string `json:"seen"`
+		From        int      `json:"from"`
+		To          int      `json:"to"`
+		Sum         int      `json:"sum"`
+		Retry       string   `json:"retry"`
+		AfterMS     int      `json:"after_ms"`
+		MaxAttempts int      `json:"max_attempts"`
 	}
 }
 
@@ -276,6 +282,24 @@ var functions = map[string]func(*Call) any{
 		sum := 0
 		for n := 1; n <= call.in.Count; n++ {
 			sum += run(call, fmt.Sprint("s/", n), func() int { return n })
+		}
+		return sum
+	},
+	"count": func(call *Call) any {
+		seen := append(call.in.Seen, run(call, "tick", func() string { return call.Run.Key + "tick" }))
+		if call.in.Left > 0 {
+			panic(Answer{"continue": Object{"input": Object{"left": call.in.Left - 1, "seen": seen}}})
+		}
+		return seen
+	},
+	"chain": func(call *Call) any {
+		sum := call.in.Sum
+		for k := call.in.From; k <= call.in.To; k++ {
+			id := fmt.Sprint("s/", k)
+			if _, known := call.Steps[id]; !known && call.Journal.Long {
+				panic(Answer{"continue": Object{"input": Object{"from": k, "to": call.in.To, "sum": sum}}})
+			}
+			sum += run(call, id, func() int { return k })
 		}
 		return sum
 	},

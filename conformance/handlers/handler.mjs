@@ -186,6 +186,24 @@ const functions = new Map(Object.entries({
     for (let n = 1; n <= run.input.count; n++) sum += await run.run(`s/${n}`, () => n);
     return sum;
   },
+
+  async count(run) {
+    const { left, seen } = run.input;
+    seen.push(await run.run("tick", () => run.call.run.idempotency_prefix + "tick"));
+    if (left) throw new Answer({ continue: { input: { left: left - 1, seen } } });
+    return seen;
+  },
+
+  async chain(run) {
+    let { from, to, sum } = run.input;
+    for (; from <= to; from++) {
+      if (!run.steps.has(`s/${from}`) && run.call.journal.continue_suggested) {
+        throw new Answer({ continue: { input: { from, to, sum } } });
+      }
+      sum += await run.run(`s/${from}`, () => from);
+    }
+    return sum;
+  },
 }));
 
 async function answer(call) {

@@ -211,6 +211,26 @@ function many(Run $run): int
     return array_sum(array_map(fn ($n) => $run->run("s/$n", fn () => $n), range(1, $run->input->count)));
 }
 
+function count_down(Run $run): array
+{
+    $tick = $run->run('tick', fn () => $run->call->run->idempotency_prefix . 'tick');
+    $seen = [...$run->input->seen, $tick];
+    $left = $run->input->left;
+    return $left ? throw new Answer(['continue' => ['input' => ['left' => $left - 1, 'seen' => $seen]]]) : $seen;
+}
+
+function chain(Run $run): int
+{
+    ['from' => $from, 'to' => $to, 'sum' => $sum] = (array) $run->input;
+    for (; $from <= $to; $from++) {
+        if (!isset($run->steps["s/$from"]) && ($run->call->journal->continue_suggested ?? false)) {
+            throw new Answer(['continue' => ['input' => ['from' => $from, 'to' => $to, 'sum' => $sum]]]);
+        }
+        $sum += $run->run("s/$from", fn () => $from);
+    }
+    return $sum;
+}
+
 $functions = [
     'echo' => fn (Run $run) => $run->input,
     'facts' => fn (Run $run) => ['seed' => $run->call->run->seed, 'created_at' => $run->call->run->created_at,
@@ -219,6 +239,7 @@ $functions = [
     'three-steps' => three_steps(...), 'names' => names(...), 'tell' => tell(...), 'fail' => fail(...), 'once' => once(...),
     'nap' => nap(...), 'signals' => signals(...), 'callback' => callback(...), 'parallel' => parallel(...),
     'compensate' => compensate(...), 'big' => big(...), 'many' => many(...),
+    'count' => count_down(...), 'chain' => chain(...),
 ];
 
 /** Standard Webhooks: HMAC-SHA256 over the body as it came. */

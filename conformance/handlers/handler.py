@@ -153,12 +153,29 @@ def big(run):
     return run.run("size", lambda: len(blob))
 
 
+def count(run):
+    seen = run.input["seen"] + [run.run("tick", lambda: run.call["run"]["idempotency_prefix"] + "tick")]
+    if run.input["left"]:
+        raise Answer({"continue": {"input": {"left": run.input["left"] - 1, "seen": seen}}})
+    return seen
+
+
+def chain(run):
+    sum = run.input["sum"]
+    for k in range(run.input["from"], run.input["to"] + 1):
+        if f"s/{k}" not in run.steps and run.call["journal"].get("continue_suggested"):
+            raise Answer({"continue": {"input": {"from": k, "to": run.input["to"], "sum": sum}}})
+        sum += run.run(f"s/{k}", lambda: k)
+    return sum
+
+
 FUNCTIONS = {
     "echo": lambda run: run.input,
     "facts": lambda run: {"seed": run.call["run"]["seed"], "created_at": run.call["run"]["created_at"],
                           "key": run.call["run"]["idempotency_prefix"] + "pay"},
     "three-steps": three_steps, "names": names, "refuse": refuse, "tell": tell, "fail": fail, "once": once,
     "nap": nap, "signals": signals, "callback": callback, "parallel": parallel, "compensate": compensate, "big": big,
+    "count": count, "chain": chain,
     "many": lambda run: sum(run.run(f"s/{n}", lambda: n) for n in range(1, run.input["count"] + 1)),
 }
 

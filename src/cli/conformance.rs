@@ -9,7 +9,7 @@ use super::Global;
 use super::failure::Failure;
 use super::output::{Output, Tone, plain};
 use super::secret::Secret;
-use crate::conformance::{self, Options, Report, Status};
+use crate::conformance::{self, Options, Report, Status, TransportLine};
 use crate::protocol;
 
 /// `stepwell conformance`.
@@ -19,10 +19,12 @@ pub struct ConformanceArgs {
     /// The signing secret that the handler has.
     #[arg(long, env = "STEPWELL_SIGNING_SECRET", hide_env_values = true, value_name = "WHSEC")]
     pub secret: Secret,
-    /// What to test it on.
+    /// What to test it on: respond, checkpoint, stream, duplex, with commas between them.
+    ///
+    /// All but `respond` must be named by its manifest.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "respond")]
     pub transports: Vec<Transport>,
-    /// Where the suite serves values and pages of journals.
+    /// Where the suite takes checkpoints and serves values and pages of journals.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
     /// How the handler reaches that address, where it is not the address itself.
@@ -103,6 +105,9 @@ fn print(report: &Report, out: &mut Output) -> Result<(), Failure> {
         if told.insert(detail) {
             lines.push(format!("- {}", plain(detail)));
         }
+    }
+    if report.transports.len() > 1 {
+        lines.extend(report.transports.iter().map(TransportLine::summary));
     }
     lines.push(report.summary());
     out.line(&lines.join("\n"))

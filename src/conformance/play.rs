@@ -1,6 +1,10 @@
 //! One run that is played against the handler: the gateway's machine, a journal in memory, a clock
 //! that is moved by hand, and something that goes wrong at every exchange.
 
+mod exchange;
+mod talk;
+mod written;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -8,51 +12,30 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::links::{Entry, Shelf};
-use super::stage::{Pace, Stage, now};
+use super::modes::Mode;
+use super::stage::{Stage, now};
 use super::{Seen, Wrong};
 use crate::clock;
 use crate::machine::{
-    self, Act, Answer, Cause, DeploymentId, Env, Fault, Flags, INLINE_VALUE, InvocationId, Kind,
-    Limits, Message, MessageId, MessageKind, Op, Policy, Row, Run, RunId, StepState, Timestamp,
-    Turn,
+    self, Act, Answer, Cause, Env, Fault, Flags, INLINE_VALUE, Kind, Limits, Message, MessageId,
+    MessageKind, OpKind, Policy, Row, Run, RunId, Settlement, Timestamp, Turn,
 };
-use crate::protocol::{self, CancelNotice, Invocation, Links, Pending, RunHead};
+use crate::protocol::Transport;
+use exchange::Open;
 
-/// What goes wrong at every exchange of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Nothing.
-    Plain,
-    /// Each answer is lost, and the invocation repeated with the same journal.
-    Lost,
-    /// After each exchange the one before it is delivered once more, late.
-    Stale,
-    /// Each body arrives in pieces, with pauses.
-    Slow,
-    /// Each body breaks off half-way, and the invocation is repeated.
-    Cut,
-}
-
-impl Mode {
-    /// How it is told in reports.
-    pub(super) const fn suffix(self) -> &'static str {
-        match self {
-            Self::Plain => "",
-            Self::Lost => " (each answer lost)",
-            Self::Stale => " (old invocations repeated)",
-            Self::Slow => " (slow bodies)",
-            Self::Cut => " (bodies cut off)",
-        }
-    }
-}
-
-/// An exchange that is over.
+/// An exchange, and all that the handler has said in it.
 #[derive(Debug, Clone)]
 pub(super) struct Exchange {
     pub(super) invocation: Value,
     id: String,
     body: Bytes,
     pub(super) answer: Value,
+    /// Checkpoints or lines.
+    pub(super) reports: usize,
+    /// Signs of life that are nothing else.
+    pub(super) beats: usize,
+    /// It was answered with 202, and went on.
+    pub(super) held: bool,
 }
 
 /// How far the clock is moved beyond what is due.
@@ -62,16 +45,19 @@ const MOST_EXCHANGES: usize = 200;
 
 pub(super) struct Play<'a> {
     stage: &'a Stage,
+    transport: Transport,
     mode: Mode,
     run: Run,
     rows: Vec<Row>,
     clock: Timestamp,
     policy: Policy,
-    limits: Limits,
+    pub(super) limits: Limits,
     callback_secret: String,
     /// How much of the journal is sent inline.
     pub(super) inline: usize,
     pub(super) exchanges: Vec<Exchange>,
+    /// The one that goes on.
+    open: Option<Open>,
     /// What comes in while the next exchange is open.
     meanwhile: Vec<Message>,
     accepted: i32,
@@ -81,14 +67,19 @@ pub(super) struct Play<'a> {
 }
 
 impl<'a> Play<'a> {
-    pub(super) fn begin(stage: &'a Stage, function: &str, mode: Mode, input: &Value) -> Self {
+    pub(super) fn begin(
+        stage: &'a Stage,
+        function: &str,
+        (transport, mode): (Transport, Mode),
+        input: &Value,
+    ) -> Self {
         let clock = now();
         let created = json!({
             "function": function,
             "namespace": "conformance",
             "input": input,
             "seed": format!("{:032x}", clock::chance()),
-            "tags": {"suite": "conformance"},
+            "tags": {"suite": "conformance", "transport": transport.word()},
             "by": "conformance",
         });
         let row = Row {
@@ -109,9 +100,11 @@ impl<'a> Play<'a> {
         };
         let id = RunId::new(clock, clock::chance());
         let run = Run::of_created(id, 1, &row).expect("the row was made here");
-        *stage.links.shelf() = Shelf { run: id.to_string(), ..Shelf::default() };
+        let talks = transport == Transport::Checkpoint;
+        *stage.links.shelf() = Shelf { run: id.to_string(), talks, ..Shelf::default() };
         Self {
             stage,
+            transport,
             mode,
             run,
             rows: vec![row],
@@ -121,6 +114,7 @@ impl<'a> Play<'a> {
             callback_secret: format!("{:032x}", clock::chance()),
             inline: 1 << 20,
             exchanges: vec![],
+            open: None,
             meanwhile: vec![],
             accepted: 0,
             sent: None,
@@ -134,8 +128,11 @@ impl<'a> Play<'a> {
             let (policy, limits) = (self.policy.clone(), self.limits);
             let env = self.env(&policy, &limits);
             self.run.settle_down(&env);
-            if let Some(append) = self.run.seal() {
-                self.rows.extend(append.rows);
+            self.record();
+            if self.open.is_some() {
+                if !self.hear().await? {
+                    return Ok(());
+                }
                 continue;
             }
             match self.run.turn {
@@ -159,6 +156,22 @@ impl<'a> Play<'a> {
         // The clock is ours, and nothing is parked: the suite has it all in memory.
         let horizon = Duration::from_hours(24 * 365);
         Env { now: self.clock, past: self.clock, jitter: 0.0, policy, limits, horizon }
+    }
+
+    /// What was decided is recorded: from now on it may be shown.
+    fn record(&mut self) {
+        while let Some(append) = self.run.seal() {
+            for row in append.rows {
+                if row.kind == Kind::Continued {
+                    // A generation begins: what was shown before is not a part of it.
+                    self.rows.clear();
+                    self.shown.clear();
+                    self.callback_secret = format!("{:032x}", clock::chance());
+                }
+                self.rows.push(row);
+            }
+        }
+        self.stage.links.shelf().entries = self.entries();
     }
 
     fn cause(&mut self, cause: Cause) {
@@ -210,163 +223,52 @@ impl<'a> Play<'a> {
     }
 
     pub(super) fn cancel(&mut self, reason: &str) {
-        self.act(MessageKind::Cancel, Some(reason.to_owned()));
-    }
-
-    pub(super) fn resume(&mut self) {
-        self.act(MessageKind::Resume, None);
-    }
-
-    fn act(&mut self, kind: MessageKind, reason: Option<String>) {
-        let act = Act { by: "conformance".to_owned(), reason, ..Act::default() };
-        let body = serde_json::to_string(&act).expect("an act is JSON");
-        let message = self.message(kind, "", body);
+        let message = self.act(MessageKind::Cancel, Some(reason.to_owned()));
         self.tell(message);
     }
 
-    // --- one exchange ----------------------------------------------------------------------------
+    pub(super) fn resume(&mut self) {
+        let message = self.act(MessageKind::Resume, None);
+        self.tell(message);
+    }
 
-    async fn exchange(&mut self, epoch: i32) -> Seen {
-        if self.exchanges.len() >= MOST_EXCHANGES {
-            return Err(format!("no end after {MOST_EXCHANGES} invocations").into());
-        }
-        let reason = match self.run.turn {
-            Turn::Open { reason, .. } => reason.word(),
-            _ => "progress",
+    /// A cancel that is accepted while the next exchange is open.
+    pub(super) fn cancel_meanwhile(&mut self, reason: &str) {
+        let message = self.act(MessageKind::Cancel, Some(reason.to_owned()));
+        self.meanwhile.push(message);
+    }
+
+    /// An operator ends the run while the next exchange is open.
+    pub(super) fn terminate_meanwhile(&mut self) {
+        let message = self.act(MessageKind::Terminate, None);
+        self.meanwhile.push(message);
+    }
+
+    /// Somebody settles a step by hand while the next exchange is open.
+    pub(super) fn settled_meanwhile(&mut self, step: &str, value: &Value) {
+        let outcome = serde_json::value::to_raw_value(value).expect("a value is JSON");
+        let settlement = Settlement {
+            by: "conformance".to_owned(),
+            reason: None,
+            op: Some(OpKind::Run as u8),
+            copied: false,
+            ok: true,
+            outcome,
         };
-        let (id, body) = self.write(epoch, reason)?;
-        let repeats = self.exchanges.last().filter(|_| self.run.faults > 0).cloned();
-        let pace = match self.mode {
-            Mode::Slow => Pace::Slow,
-            Mode::Cut if repeats.is_none() => Pace::Cut,
-            _ => Pace::Whole,
-        };
-        if pace == Pace::Cut {
-            // Whatever it says to half a request, it is not the answer to the whole one.
-            let _: Result<super::stage::Reply, Wrong> = self.stage.call_at(&id, &body, pace).await;
-            let invocation = read_json(&body)?;
-            self.exchanges.push(Exchange { invocation, id, body, answer: Value::Null });
-            self.fault(epoch, "the body was cut off");
-            return Ok(());
-        }
-        let reply = self.stage.call_at(&id, &body, pace).await?;
-        let answer = self.read(&reply, &body)?;
-        let said = read_json(&reply.body)?;
-        let exchange = Exchange { invocation: read_json(&body)?, id, body, answer: said };
-        if self.mode == Mode::Lost {
-            match &repeats {
-                None => {
-                    self.exchanges.push(exchange);
-                    self.fault(epoch, "the answer was lost");
-                    return Ok(());
-                }
-                // A licence to run once does not outlive its epoch: then other steps are shown.
-                Some(first) if first.invocation["steps"] == exchange.invocation["steps"] => {
-                    same("repeated with the same journal", first, &exchange.answer)?;
-                }
-                Some(_) => {}
-            }
-        }
-        let before = self.exchanges.last().cloned();
-        self.exchanges.push(exchange);
-        for message in std::mem::take(&mut self.meanwhile) {
-            self.tell(message);
-        }
-        if let Some(said) = self.run.malformed(&answer) {
-            return Err(said.into());
-        }
-        self.cause(Cause::Answered { epoch, answer, ms: 1 });
-        if let Some(code) = self.run.paused.as_ref().map(|a| &*a.code)
-            && matches!(code, "mismatch" | "no-progress" | "journal-limit")
-        {
-            let attention = self.run.paused.clone().expect("it was looked at");
-            return Err(format!("the run is paused: {code}: {}", attention.detail).into());
-        }
-        if self.mode == Mode::Stale
-            && let Some(old) = before
-        {
-            let reply = self.stage.call(&old.id, &old.body).await?;
-            same("of an old epoch, delivered late", &old, &read_json(&reply.body)?)?;
-        }
-        Ok(())
+        let body = serde_json::to_string(&settlement).expect("a settlement is JSON");
+        let message = self.message(MessageKind::StepSettled, step, body);
+        self.meanwhile.push(message);
+    }
+
+    fn act(&mut self, kind: MessageKind, reason: Option<String>) -> Message {
+        let act = Act { by: "conformance".to_owned(), reason, ..Act::default() };
+        let body = serde_json::to_string(&act).expect("an act is JSON");
+        self.message(kind, "", body)
     }
 
     fn fault(&mut self, epoch: i32, detail: &str) {
         let fault = Fault::Retry { detail: detail.to_owned(), status: None, after: None };
         self.cause(Cause::Faulted { epoch, fault });
-    }
-
-    /// Writes the invocation of an epoch, and has its links ready.
-    fn write(&mut self, epoch: i32, reason: &str) -> Result<(String, Bytes), Wrong> {
-        let run = &self.run;
-        let (settled, upto) = run.shown.within(self.inline);
-        if !settled.starts_with(&self.shown) && !self.shown.starts_with(settled) {
-            return Err("the suite itself is wrong: a journal is no prefix of the next".into());
-        }
-        let token = format!("{:032x}", clock::chance());
-        let pending: Vec<Pending<'_>> =
-            run.pending.values().filter_map(|id| self.pending(id)).collect();
-        let inbox: Vec<(&str, u32)> =
-            run.inbox().map(|(name, n)| (name, u32::try_from(n).unwrap_or(u32::MAX))).collect();
-        let invocation = InvocationId::new(now(), clock::chance());
-        let body = protocol::write_invocation(&Invocation {
-            function: &run.created.function,
-            query: None,
-            run: RunHead {
-                id: run.id,
-                namespace: &run.created.namespace,
-                key: None,
-                generation: run.generation,
-                deployment: DeploymentId::new(run.created_at, 1),
-                created_at: run.created_at,
-                seed: &run.created.seed,
-                tags: &run.tags,
-                parent: None,
-            },
-            turn: protocol::Turn {
-                id: invocation,
-                epoch,
-                attempt: run.faults + 1,
-                reason,
-                transport: "respond",
-                budget_ms: 55_000,
-            },
-            input: run.created.input.get().as_bytes(),
-            state: run.state.as_deref(),
-            settled,
-            pending: &pending,
-            upto,
-            more: upto < run.seq,
-            long: false,
-            inbox: &inbox,
-            cancel: run
-                .cancel
-                .as_ref()
-                .map(|c| CancelNotice { reason: c.reason.as_deref(), deadline: c.deadline }),
-            links: Links { base: self.stage.links.base(), callback_secret: &self.callback_secret },
-            token: &token,
-        });
-        self.shown = settled.to_vec();
-        let mut shelf = self.stage.links.shelf();
-        shelf.token = token;
-        shelf.entries = self.entries();
-        Ok((invocation.to_string(), body.into()))
-    }
-
-    fn pending<'s>(&'s self, id: &'s str) -> Option<Pending<'s>> {
-        let step = self.run.steps.get(id)?;
-        let mut shown = Pending { id, op: step.op, started: false, retry: None };
-        match &step.state {
-            StepState::Trying { due, .. } if *due <= self.clock && !step.op.is_work() => {
-                return None;
-            }
-            StepState::Trying { due, error, .. } => {
-                shown.retry = Some((step.attempts, error, *due));
-            }
-            StepState::Begun { .. } => shown.started = true,
-            StepState::Asked { .. } | StepState::Settled { .. } | StepState::Closed => {}
-        }
-        Some(shown)
     }
 
     fn entries(&self) -> Vec<Entry> {
@@ -380,34 +282,13 @@ impl<'a> Play<'a> {
         settled.map(entry).collect()
     }
 
-    /// Reads an answer as the gateway does, and looks whether it did what it must not.
-    fn read(&self, reply: &super::stage::Reply, sent: &Bytes) -> Result<Answer, Wrong> {
-        if reply.status != 200 {
-            let head = String::from_utf8_lossy(&reply.body[..reply.body.len().min(200)]);
-            return Err(format!("the handler answered {}: {head}", reply.status).into());
-        }
-        let answer = protocol::parse_answer(&reply.body, &self.limits)
-            .map_err(|e| Wrong::from(format!("malformed answer: {e}")))?;
-        let shown = read_json(sent)?;
-        for op in &answer.ops {
-            let Op::Run { id, .. } = op else { continue };
-            if self.run.standing(id) != machine::Standing::Pending {
-                return Err(format!("step {id:?} is recorded and was run again").into());
-            }
-            if !shown["steps"][id]["next_attempt_at"].is_null() {
-                return Err(format!("step {id:?} waits for its next attempt and was run").into());
-            }
-        }
-        Ok(answer)
-    }
-
     // --- beside the run --------------------------------------------------------------------------
 
     /// What the handler answers to this run with a reason of one's own; nothing is recorded.
     pub(super) async fn ask(&mut self, reason: &str) -> Result<Answer, Wrong> {
         let (id, body) = self.write(1, reason)?;
         let reply = self.stage.call(&id, &body).await?;
-        self.read(&reply, &body)
+        self.read(&reply)
     }
 
     // --- what became of it -----------------------------------------------------------------------
@@ -449,8 +330,10 @@ impl<'a> Play<'a> {
 
     /// Fails unless the run waits for something from outside.
     pub(super) fn waits(&self) -> Seen {
+        let within = self.open.as_ref().is_some_and(Open::waits);
         match self.run.turn {
             Turn::Waiting { .. } if self.run.paused.is_none() => Ok(()),
+            Turn::Open { .. } | Turn::Held { .. } if within => Ok(()),
             _ => Err(self.standing("it should be waiting")),
         }
     }
@@ -486,6 +369,13 @@ impl<'a> Play<'a> {
         settled.map(|row| (row.step.as_str(), row.kind == Kind::Done)).collect()
     }
 
+    /// The value that is recorded of a step; null where there is none.
+    pub(super) fn recorded(&self, id: &str) -> Value {
+        let row = self.rows.iter().find(|row| row.kind == Kind::Done && row.step == id);
+        let body = row.and_then(|row| row.body.as_ref());
+        body.and_then(|body| read_json(body).ok()).unwrap_or_default()
+    }
+
     /// Failed attempts of a step that had others after them.
     pub(super) fn tried(&self, id: &str) -> usize {
         self.rows.iter().filter(|row| row.kind == Kind::Tried && row.step == id).count()
@@ -493,6 +383,10 @@ impl<'a> Play<'a> {
 
     pub(super) fn run(&self) -> &Run {
         &self.run
+    }
+
+    pub(super) const fn transport(&self) -> Transport {
+        self.transport
     }
 
     pub(super) const fn mode(&self) -> Mode {

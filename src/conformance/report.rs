@@ -1,12 +1,12 @@
 //! What was found: each check by its rules, for people and as JSON.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::play::Mode;
+use super::modes::Mode;
 use super::{Seen, Wrong};
+use crate::protocol::Transport;
 
 /// What a check came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,8 @@ impl Verdict {
 #[derive(Debug)]
 pub(super) struct Check {
     pub name: &'static str,
-    pub mode: Option<Mode>,
+    /// On which transport, and what went wrong there.
+    pub played: Option<(Transport, Mode)>,
     pub rules: &'static [&'static str],
     pub verdict: Verdict,
 }
@@ -62,6 +63,19 @@ pub struct RuleLine {
     pub details: Vec<String>,
 }
 
+/// One transport.
+#[derive(Debug, Clone, Serialize)]
+pub struct TransportLine {
+    /// Its word in manifests.
+    pub transport: &'static str,
+    /// Checks that passed.
+    pub passed: usize,
+    /// Checks that failed.
+    pub failed: usize,
+    /// Checks that were not made.
+    pub skipped: usize,
+}
+
 /// All that was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -75,6 +89,8 @@ pub struct Report {
     pub failed: usize,
     /// Checks that were not made.
     pub skipped: usize,
+    /// By transport; checks of single calls belong to none.
+    pub transports: Vec<TransportLine>,
     /// By rule, in the order of the protocol.
     pub rules: Vec<RuleLine>,
 }
@@ -91,8 +107,12 @@ impl Report {
                 Verdict::Failed(said) => (Status::Failed, Some(said)),
                 Verdict::Skipped(why) => (Status::Skipped, Some(why)),
             };
-            let mode = check.mode.map_or("", Mode::suffix);
-            let detail = detail.map(|said| format!("{}{mode}: {said}", check.name));
+            let detail = detail.map(|said| match check.played {
+                Some((on, mode)) => {
+                    format!("{}: {}{}: {said}", on.word(), check.name, mode.suffix(on))
+                }
+                None => format!("{}: {said}", check.name),
+            });
             for rule in check.rules {
                 let line = rules.entry(place(rule)).or_insert_with(|| RuleLine {
                     rule: (*rule).to_owned(),
@@ -107,18 +127,47 @@ impl Report {
         }
         let passed = checks.len() - failed - skipped;
         let rules = rules.into_values().collect();
-        Self { url, ok: failed == 0 && passed > 0, passed, failed, skipped, rules }
+        let ok = failed == 0 && passed > 0;
+        Self { url, ok, passed, failed, skipped, transports: by_transport(checks), rules }
     }
 
     /// The summary in one line.
     #[must_use]
     pub fn summary(&self) -> String {
-        let mut text = format!("{} checks passed, {} failed", self.passed, self.failed);
-        if self.skipped > 0 {
-            write!(text, ", {} not made", self.skipped).expect("writing to a text succeeds");
-        }
-        text
+        format!("{} checks {}", self.passed, rest(self.failed, self.skipped))
     }
+}
+
+impl TransportLine {
+    /// The same for one transport.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!("{}: {} {}", self.transport, self.passed, rest(self.failed, self.skipped))
+    }
+}
+
+/// What follows the number of those that passed.
+fn rest(failed: usize, skipped: usize) -> String {
+    if skipped == 0 {
+        return format!("passed, {failed} failed");
+    }
+    format!("passed, {failed} failed, {skipped} not made")
+}
+
+fn by_transport(checks: &[Check]) -> Vec<TransportLine> {
+    let mut lines: Vec<TransportLine> = vec![];
+    for (on, verdict) in checks.iter().filter_map(|c| Some((c.played?.0.word(), &c.verdict))) {
+        if lines.last().is_none_or(|line| line.transport != on) {
+            lines.push(TransportLine { transport: on, passed: 0, failed: 0, skipped: 0 });
+        }
+        let Some(line) = lines.last_mut() else { continue };
+        match verdict {
+            Verdict::Passed => line.passed += 1,
+            Verdict::Failed(_) => line.failed += 1,
+            Verdict::Skipped(_) => line.skipped += 1,
+        }
+    }
+    lines
 }
 
 /// Section and number, for the order.
@@ -133,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_rule_is_as_good_as_its_worst_check() {
-        let check = |name, rules, verdict| Check { name, mode: None, rules, verdict };
+        let check = |name, rules, verdict| Check { name, played: None, rules, verdict };
         let report = Report::new(
             "http://h/".to_owned(),
             &[
@@ -150,5 +199,23 @@ mod tests {
         assert!(!report.ok);
         assert_eq!(report.summary(), "1 checks passed, 1 failed, 1 not made");
         assert!(!Report::new(String::new(), &[]).ok, "nothing seen is nothing shown");
+    }
+
+    #[test]
+    fn what_failed_is_told_with_its_transport_and_what_went_wrong_there() {
+        let check = |on, verdict| {
+            let played = Some((on, Mode::Lost));
+            Check { name: "a", played, rules: &["P4.9"], verdict }
+        };
+        let checks = [
+            check(Transport::Respond, Verdict::Passed),
+            check(Transport::Checkpoint, Verdict::Failed("no".to_owned())),
+            check(Transport::Checkpoint, Verdict::Passed),
+        ];
+        let report = Report::new("http://h/".to_owned(), &checks);
+        let lines: Vec<_> =
+            report.transports.iter().map(|t| (t.transport, t.passed, t.failed)).collect();
+        assert_eq!(lines, [("respond", 1, 0), ("checkpoint", 1, 1)]);
+        assert_eq!(report.rules[0].details, ["checkpoint: a (each acknowledgement lost): no"]);
     }
 }

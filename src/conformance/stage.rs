@@ -1,27 +1,34 @@
 //! How the suite reaches the handler: signed calls over HTTP, whole, in pieces, or cut off.
 
-use std::sync::Once;
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::links::LinkServer;
 use super::{Error, Options, Seen, Wrong};
 use crate::clock;
 use crate::machine::{InvocationId, Timestamp};
-use crate::outbound::MAX_BODY;
-use crate::protocol::{self, Manifest, Secret};
+use crate::outbound::{Client, Guard, LineSender, MAX_BODY, Opened};
+use crate::protocol::{self, Manifest, PROTOCOL_HEADER, Secret, TRANSPORT_HEADER, Transport};
 
 /// Between the pieces of a body that is sent slowly.
-const DRIP: Duration = Duration::from_millis(5);
+pub(super) const DRIP: Duration = Duration::from_millis(5);
+
+/// The longest exchange that is not silent meanwhile.
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// The handler, and what it can reach meanwhile.
 pub(super) struct Stage {
     url: Url,
     http: reqwest::Client,
-    silence: Duration,
+    /// For exchanges of lines.
+    lines: Client,
+    pub(super) silence: Duration,
     pub(super) secret: Secret,
     pub(super) links: LinkServer,
 }
@@ -45,11 +52,9 @@ pub(super) enum Pace {
 
 impl Stage {
     pub(super) async fn set(options: &Options) -> Result<Self, Error> {
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| {
-            // An error says that another part of the process was first, which is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        });
+        // The handler is where the caller says, on this machine as well.
+        let lines = Client::new(Guard::dev())
+            .map_err(|e| Error::Handler(format!("no HTTP client: {e}")))?;
         let http = reqwest::Client::builder()
             .user_agent(concat!("stepwell-conformance/", env!("CARGO_PKG_VERSION")))
             .http1_only()
@@ -61,7 +66,7 @@ impl Stage {
             .map_err(|e| Error::Handler(format!("no HTTP client: {e}")))?;
         let links = LinkServer::start(options.listen, options.public_url.as_ref()).await?;
         let (url, secret) = (options.url.clone(), options.secret.clone());
-        Ok(Self { url, http, silence: options.silence, secret, links })
+        Ok(Self { url, http, lines, silence: options.silence, secret, links })
     }
 
     /// Posts a body as the gateway does, signed now.
@@ -73,16 +78,35 @@ impl Stage {
         self.send(signed(id, body, std::slice::from_ref(&self.secret)), body, pace).await
     }
 
+    /// Begins to post a body as the gateway does, and lets the handler work on it meanwhile.
+    pub(super) fn begin(
+        &self,
+        id: &str,
+        body: &Bytes,
+        pace: Pace,
+    ) -> AbortOnDropHandle<Result<Reply, Wrong>> {
+        let headers = signed(id, body, std::slice::from_ref(&self.secret));
+        AbortOnDropHandle::new(tokio::spawn(self.sending(headers, body, pace, LONGEST)))
+    }
+
     /// Posts a body with these headers.
     pub(super) async fn send(
+        &self,
+        headers: HeaderMap,
+        body: &Bytes,
+        pace: Pace,
+    ) -> Result<Reply, Wrong> {
+        self.sending(headers, body, pace, self.silence).await
+    }
+
+    fn sending(
         &self,
         mut headers: HeaderMap,
         body: &Bytes,
         pace: Pace,
-    ) -> Result<Reply, Wrong> {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert("stepwell-protocol", HeaderValue::from_static("1"));
-        headers.insert("traceparent", HeaderValue::from_static(TRACE));
+        silence: Duration,
+    ) -> impl Future<Output = Result<Reply, Wrong>> + Send + use<> {
+        common(&mut headers);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         let request = self.http.post(self.url.clone()).headers(headers);
         let request = match pace {
@@ -101,10 +125,61 @@ impl Stage {
             }
             Ok(Reply { status, body: body.into() })
         };
-        let silence = self.silence;
-        tokio::time::timeout(silence, whole)
-            .await
-            .map_err(|_| Wrong::from(format!("the handler did not answer within {silence:?}")))?
+        async move {
+            tokio::time::timeout(silence, whole).await.map_err(|_| {
+                Wrong::from(format!("the handler did not answer within {silence:?}"))
+            })?
+        }
+    }
+
+    /// Posts a body and reads the answer line by line: transport `stream`.
+    pub(super) async fn listen(&self, id: &str, body: &Bytes, pace: Pace) -> Result<Opened, Wrong> {
+        let mut headers = signed(id, body, std::slice::from_ref(&self.secret));
+        common(&mut headers);
+        headers.insert(TRANSPORT_HEADER, HeaderValue::from_static(Transport::Stream.word()));
+        let sent: reqwest::Body = match pace {
+            Pace::Whole => body.clone().into(),
+            Pace::Slow | Pace::Cut => dripping(body.clone(), pace),
+        };
+        let opened = self.lines.listen(&self.url, headers, sent, self.silence).await;
+        opened.map_err(|e| format!("the handler cannot be called: {e}").into())
+    }
+
+    /// Opens an exchange of lines both ways: transport `duplex`.
+    pub(super) async fn open(
+        &self,
+        id: &str,
+        body: &Bytes,
+        pace: Pace,
+    ) -> Result<(LineSender, Opened), Wrong> {
+        let mut headers = signed(id, body, std::slice::from_ref(&self.secret));
+        common(&mut headers);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        headers.insert(TRANSPORT_HEADER, HeaderValue::from_static(Transport::Duplex.word()));
+        let (sender, lines) = mpsc::channel(64);
+        let whole = [&body[..], b"\n"].concat();
+        let pieces = match pace {
+            Pace::Whole => 1,
+            Pace::Slow | Pace::Cut => 4,
+        };
+        let dripping = async {
+            for piece in whole.chunks(whole.len().div_ceil(pieces)).take(match pace {
+                Pace::Cut => 2,
+                Pace::Whole | Pace::Slow => pieces,
+            }) {
+                // An error says that the exchange is over, which the other half tells.
+                drop(sender.send(Bytes::copy_from_slice(piece)).await);
+                tokio::time::sleep(DRIP).await;
+            }
+            // Half a line is no reason to wait for an answer.
+            if pace == Pace::Cut { Err(Wrong::from("cut off on purpose")) } else { Ok(()) }
+        };
+        let opening = async {
+            let opened = self.lines.open_from(&self.url, headers, lines, self.silence).await;
+            opened.map_err(|e| Wrong::from(format!("the handler cannot be called: {e}")))
+        };
+        let (opened, ()) = tokio::try_join!(opening, dripping)?;
+        Ok((sender, opened))
     }
 
     /// Asks for the manifest.
@@ -149,6 +224,13 @@ pub(super) fn signed_at(at: i64, id: &str, body: &[u8], secrets: &[Secret]) -> H
     put(protocol::WEBHOOK_TIMESTAMP, &at.to_string());
     put(protocol::WEBHOOK_SIGNATURE, &signature);
     headers
+}
+
+/// The headers that every call has.
+fn common(headers: &mut HeaderMap) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(PROTOCOL_HEADER, HeaderValue::from_static("1"));
+    headers.insert("traceparent", HeaderValue::from_static(TRACE));
 }
 
 /// The true time.

@@ -99,19 +99,30 @@ impl Client {
         first: Bytes,
         patience: Duration,
     ) -> Result<(LineSender, Opened), Failure> {
+        let (sender, lines) = mpsc::channel(WAITING);
+        // There is room: it is the first.
+        let _ = sender.try_send(first);
+        let opened = self.open_from(url, headers, lines, patience).await?;
+        Ok((sender, opened))
+    }
+
+    /// The same with all that is sent coming from `lines`, its first line too: in pieces, if need be.
+    pub async fn open_from(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        lines: mpsc::Receiver<Bytes>,
+        patience: Duration,
+    ) -> Result<Opened, Failure> {
         let own = self.guard.is_own(url);
         let speaks = if url.scheme() == "https" { Speaks::Negotiated } else { Speaks::Http2 };
         let (client, place) = self
             .streams
             .client(own, speaks == Speaks::Negotiated, || self.http_client(own, speaks))
             .map_err(|e| Failure::of(&e, url.host_str().unwrap_or_default(), CONNECT_TIMEOUT))?;
-        let (sender, lines) = mpsc::channel(WAITING);
-        // There is room: it is the first.
-        let _ = sender.try_send(first);
         let body = reqwest::Body::wrap_stream(futures::stream::unfold(lines, next_lines));
         let patience = Patience::from(patience);
-        let opened = self.begin(&client, url, headers, body, &patience, Some(place)).await?;
-        Ok((sender, opened))
+        self.begin(&client, url, headers, body, &patience, Some(place)).await
     }
 
     /// Posts `body` and reads the answer line by line, if that is what it is.
@@ -119,7 +130,7 @@ impl Client {
         &self,
         url: &Url,
         headers: HeaderMap,
-        body: Bytes,
+        body: impl Into<reqwest::Body>,
         silence: impl Into<Patience>,
     ) -> Result<Opened, Failure> {
         let client = if self.guard.is_own(url) { &self.narrow } else { &self.plain };

@@ -1,4 +1,4 @@
-//! `stepwell conformance` against handlers in four languages, and against what is wrong on purpose.
+//! `stepwell conformance` against handlers in five languages, and against what is wrong on purpose.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::process::{Child, Command};
+
+#[path = "../../conformance/handler/serve.rs"]
+mod handler;
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
@@ -62,19 +65,32 @@ impl Served {
         Self { child, url: format!("http://{at}"), temp }
     }
 
-    /// The suite's exit code and its report.
     async fn tested(&self, more: &[&str]) -> (Option<i32>, Value) {
-        let ended = Command::new(env!("CARGO_BIN_EXE_stepwell"))
-            .args(["conformance", "--url", &self.url, "-o", "json", "--timeout", "10s"])
-            .args(more)
-            .env("STEPWELL_SIGNING_SECRET", SECRET)
-            .output()
-            .await
-            .expect("the suite runs");
-        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-        let report = serde_json::from_slice(&ended.stdout).unwrap_or(Value::from(said));
-        (ended.status.code(), report)
+        tested(&self.url, more).await
     }
+}
+
+/// The suite's exit code and its report.
+async fn tested(url: &str, more: &[&str]) -> (Option<i32>, Value) {
+    let ended = Command::new(env!("CARGO_BIN_EXE_stepwell"))
+        .args(["conformance", "--url", url, "-o", "json", "--timeout", "10s"])
+        .args(more)
+        .env("STEPWELL_SIGNING_SECRET", SECRET)
+        .output()
+        .await
+        .expect("the suite runs");
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let report = serde_json::from_slice(&ended.stdout).unwrap_or(Value::from(said));
+    (ended.status.code(), report)
+}
+
+/// The handler in Rust, served here; `fault` is what it does wrong.
+async fn in_rust(fault: &str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let (secret, fault) = (SECRET.to_owned(), fault.to_owned());
+    tokio::spawn(handler::serve(listener, handler::Handler { secret, fault }));
+    url
 }
 
 async fn keeps_every_rule(command: &str, file: &str) {
@@ -104,6 +120,68 @@ async fn go_keeps_every_rule() {
 #[tokio::test]
 async fn php_keeps_every_rule() {
     keeps_every_rule("php -S 127.0.0.1:PORT FILE", "handler.php").await;
+}
+
+async fn keeps_every_rule_on(transport: &str, checks: u64) {
+    let (code, report) = tested(&in_rust("").await, &["--transports", transport]).await;
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!((&report["ok"], &report["skipped"]), (&Value::from(true), &Value::from(0)));
+    assert_eq!(report["transports"][0]["transport"], transport);
+    assert!(report["transports"][0]["passed"].as_u64() > Some(checks), "{report:#}");
+}
+
+#[tokio::test]
+async fn rust_keeps_every_rule_on_respond() {
+    keeps_every_rule_on("respond", 110).await;
+}
+
+#[tokio::test]
+async fn rust_keeps_every_rule_on_checkpoint() {
+    keeps_every_rule_on("checkpoint", 160).await;
+}
+
+#[tokio::test]
+async fn rust_keeps_every_rule_on_stream() {
+    keeps_every_rule_on("stream", 110).await;
+}
+
+#[tokio::test]
+async fn rust_keeps_every_rule_on_duplex() {
+    keeps_every_rule_on("duplex", 160).await;
+}
+
+/// What goes wrong on the way of what a handler says, and not in the answer.
+#[tokio::test]
+async fn what_breaks_a_rule_of_a_transport_is_found() {
+    for (fault, on, only, rule) in [
+        ("runs-again", "checkpoint", "three steps", "P5.4"),
+        ("runs-again", "stream", "cut", "P4.5"),
+        ("runs-again", "duplex", "stale epoch", "P9.3"),
+        ("drops-await", "checkpoint", "waiting within", "P4.14"),
+        ("careless", "checkpoint", "the same number", "P4.9"),
+        ("reworded", "checkpoint", "the same number", "P4.10"),
+        ("goes-on", "checkpoint", "stale epoch", "P4.8"),
+        ("goes-on", "checkpoint", "the end of the run", "P4.8"),
+        ("hasty", "duplex", "a slow acknowledgement", "P9.1"),
+        ("not-held", "checkpoint", "held", "P3.21"),
+        ("stays", "checkpoint", "suspend", "P4.20"),
+        ("stays", "duplex", "suspend", "P4.27"),
+        ("own-outcome", "checkpoint", "another outcome", "P4.28"),
+        ("own-outcome", "duplex", "another outcome", "P4.28"),
+        ("silent", "checkpoint", "heartbeats", "P4.18"),
+        ("silent", "stream", "keep-alives", "P4.26"),
+        ("forgets-input", "respond", "continue", "P3.10"),
+        ("never-long", "checkpoint", "a long journal", "P2.30"),
+        ("answers-whole", "stream", "each step a line", "P4.4"),
+        ("answers-whole", "duplex", "each step a line", "P4.7"),
+    ] {
+        let (code, report) =
+            tested(&in_rust(fault).await, &["--transports", on, "--only", only]).await;
+        assert_eq!(code, Some(1), "{fault}, {on}: {report:#}");
+        let rules = report["rules"].as_array().unwrap_or_else(|| panic!("{fault}: {report}"));
+        let broken: Vec<_> = rules.iter().filter(|r| r["status"] == "failed").collect();
+        assert!(broken.iter().any(|r| r["rule"] == rule), "{fault}, {on}: {broken:#?}");
+    }
 }
 
 /// Each fault of a handler is found, and told by the rule that it breaks.
@@ -150,6 +228,7 @@ async fn what_breaks_a_rule_is_found() {
         ),
         ("{mode: ids}", "{'any': ids}", "three settled", "P3.7"),
         ("+ urllib.parse.quote(id))", "+ 'nothing')", "a big value", "P2.27"),
+        ("{\"left\": run.input[\"left\"] - 1, ", "{\"left\": 0, ", "continue", "P3.10"),
     ] {
         assert!(good.contains(from), "{from}");
         let folder = tempfile::tempdir().expect("a folder");
@@ -162,6 +241,14 @@ async fn what_breaks_a_rule_is_found() {
         let broken: Vec<_> = rules.iter().filter(|r| r["status"] == "failed").collect();
         assert!(broken.iter().any(|r| r["rule"] == rule), "{to}: {broken:#?}");
     }
+}
+
+#[tokio::test]
+async fn a_transport_that_the_manifest_does_not_name_is_refused() {
+    let served = Served::start("python3 FILE", &handlers().join("handler.py")).await;
+    let (code, said) = served.tested(&["--transports", "respond,duplex"]).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.as_str().is_some_and(|s| s.contains("does not name the transport `duplex`")));
 }
 
 #[tokio::test]
