@@ -41,9 +41,9 @@ impl Serialize for Payload {
 pub(super) struct WaitingForBody {
     /// The step.
     step: String,
-    /// Its op: `run`, `sleep`, `signal` or `callback`.
+    /// Its op.
     op: &'static str,
-    /// A signal's name.
+    /// The name of a signal, an event or a task; where a call goes, without its query.
     name: Option<String>,
     /// When it was asked for.
     #[schema(value_type = Option<String>, format = DateTime)]

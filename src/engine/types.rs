@@ -211,7 +211,7 @@ pub struct WaitingFor {
     pub step: String,
     /// Its op.
     pub op: OpKind,
-    /// A signal's name.
+    /// The name of a signal, an event or a task; where a call goes, without its query.
     pub name: Option<String>,
     /// When it was asked for.
     pub since: Option<Timestamp>,

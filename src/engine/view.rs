@@ -166,5 +166,13 @@ fn waiting_for(run: &Run, id: &str) -> Option<WaitingFor> {
         StepState::Begun { .. } => (None, None, None),
         StepState::Settled { .. } | StepState::Closed => return None,
     };
+    let done_here = || {
+        let terms = &run.works.get(id)?.terms;
+        terms
+            .task
+            .clone()
+            .or_else(|| terms.request.as_ref()?.url.split('?').next().map(str::to_owned))
+    };
+    let name = name.or_else(done_here);
     Some(WaitingFor { step: id.to_owned(), op: step.op, name, since, until })
 }

@@ -15,6 +15,8 @@ use super::time::Timestamp;
 /// The parts of an `asked` row's body that recovery needs.
 #[derive(serde::Deserialize)]
 struct AskBody {
+    #[serde(default)]
+    event: Option<String>,
     name: Option<String>,
     #[serde(default, with = "super::time::duration::option")]
     heartbeat: Option<Duration>,
@@ -29,7 +31,8 @@ struct AskBody {
 impl AskBody {
     /// What the run keeps of it. `of`: whom it asked.
     fn kept(self, op: OpKind, of: Option<uuid::Uuid>) -> AskKept {
-        let Self { name, heartbeat, timeout, on_parent_close, detach } = self;
+        let Self { name, event, heartbeat, timeout, on_parent_close, detach } = self;
+        let name = name.or(event);
         let attached = op == OpKind::Invoke && detach != Some(true);
         let on_close = attached.then(|| on_parent_close.unwrap_or_default());
         AskKept { name, heartbeat, timeout, of, on_close }

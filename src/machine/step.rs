@@ -6,7 +6,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::op::Ask;
 use super::outgoing::Close;
 use super::row::OpKind;
 use super::time::{Timestamp, duration};
@@ -78,7 +77,7 @@ pub enum StepState {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AskKept {
-    /// A signal's name.
+    /// The name of a signal or an event.
     pub name: Option<String>,
     /// A callback's longest silence.
     #[serde(with = "duration::option")]
@@ -90,18 +89,4 @@ pub struct AskKept {
     pub of: Option<Uuid>,
     /// What becomes of a child when its step is given up.
     pub on_close: Option<Close>,
-}
-
-impl AskKept {
-    /// What is kept of `ask`.
-    #[must_use]
-    pub fn of(ask: &Ask) -> Self {
-        match ask {
-            Ask::Sleep(_) | Ask::Other(_) | Ask::Work { .. } => Self::default(),
-            Ask::Signal { name, .. } => Self { name: Some(name.clone()), ..Self::default() },
-            Ask::Callback { heartbeat, timeout } => {
-                Self { heartbeat: *heartbeat, timeout: *timeout, ..Self::default() }
-            }
-        }
-    }
 }

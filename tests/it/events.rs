@@ -50,6 +50,8 @@ async fn an_event_settles_the_steps_that_it_matches() {
     let (one, two) = (g.run("f", json!({"input": 1})).await, g.run("f", json!({"input": 2})).await);
     g.eventually("both wait", async |g| g.db.number("select count(*) from event_waits").await == 2)
         .await;
+    let waits = g.get(&format!("/v1/runs/{one}")).await["waiting_for"][0].clone();
+    assert_eq!((&waits["op"], &waits["name"]), (&json!("event"), &json!("order.paid")), "{waits}");
     // Another name, another value, and no such field: nobody's.
     for event in [
         json!({"name": "order.sent", "data": {"order": 1}}),

@@ -2522,9 +2522,9 @@ export interface components {
         WaitingFor: {
             /** @description The step. */
             step: string;
-            /** @description Its op: `run`, `sleep`, `signal` or `callback`. */
+            /** @description Its op. */
             op: string;
-            /** @description A signal's name. */
+            /** @description The name of a signal, an event or a task; where a call goes, without its query. */
             name?: string | null;
             /**
              * Format: date-time
