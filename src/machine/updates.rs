@@ -7,7 +7,7 @@ use super::draft::Draft;
 use super::id::UpdateId;
 use super::op::StepError;
 use super::row::{Flags, Kind, OpKind};
-use super::run::{Mail, Run};
+use super::run::Run;
 
 impl Run {
     /// Answers an update. Its row names the update, so that whoever waits finds it; of two answers
@@ -25,10 +25,7 @@ impl Run {
 
     /// Whether a step has taken it.
     fn has_taken(&self, update: UpdateId) -> bool {
-        let waits = |((mail, _), queue): (&(Mail, String), &std::collections::VecDeque<_>)| {
-            let queue: &std::collections::VecDeque<super::run::Buffered> = queue;
-            *mail == Mail::Signal && queue.iter().any(|m| m.id.uuid() == update.uuid())
-        };
-        self.seen.contains(&update.uuid()) && !self.buffered.iter().any(waits)
+        let id = update.uuid();
+        self.seen.contains(&id) && !self.buffered.values().flatten().any(|m| m.id.uuid() == id)
     }
 }

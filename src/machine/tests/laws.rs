@@ -170,6 +170,8 @@ impl World {
                     assert!(!used.contains(&id), "it is untaken: {row:?}");
                 }
                 Kind::Arrived => assert!(arrived.insert(id), "arrives twice: {row:?}"),
+                // It answers an update, and takes nothing.
+                Kind::Done if row.flags.op() == Some(OpKind::Reply) => {}
                 _ => assert!(used.insert(id), "is used twice: {row:?}"),
             }
         }
