@@ -115,7 +115,7 @@ impl Engine {
         let budget = budget_of(silence);
         let invocation = InvocationId::new(now, crate::clock::chance());
         let token = self.keys().mint(id, epoch, now + silence + Duration::from_hours(1));
-        let body = self.write(
+        let body = self.invocation(
             run,
             &Frame {
                 deployment: deployment.public,

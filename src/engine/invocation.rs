@@ -22,7 +22,7 @@ pub(super) struct Frame<'a> {
 
 impl Engine {
     /// Writes an invocation of a run.
-    pub(super) fn write(&self, run: &Run, frame: &Frame<'_>) -> Vec<u8> {
+    pub(super) fn invocation(&self, run: &Run, frame: &Frame<'_>) -> Vec<u8> {
         let Frame { past, .. } = *frame;
         let pending: Vec<Pending<'_>> = run
             .pending

@@ -64,7 +64,7 @@ impl Engine {
         let now = self.clock().upper();
         let invocation = InvocationId::new(now, crate::clock::chance());
         let token = self.keys().mint(run.id, TASK_EPOCH, now + SILENCE * 2);
-        let body = self.write(
+        let body = self.invocation(
             run,
             &Frame {
                 deployment: deployment.public,

@@ -62,7 +62,10 @@ pub(super) fn attention_of(
                     next_attempt_at: Some(*due),
                     ..Attention::new(
                         "step-failing",
-                        format!("Step `{id}` failed {} times, last: {message}", step.attempts),
+                        match step.attempts {
+                            1 => format!("Step `{id}` failed once: {message}"),
+                            n => format!("Step `{id}` failed {n} times, last: {message}"),
+                        },
                     )
                 })
             })

@@ -107,7 +107,7 @@ browserTest("payloads are shown byte for byte and never run", async () => {
 
 browserTest("a run that does not move says why", async () => {
   for (const [name, words] of Object.entries({
-    retrying: /failed \d+ times, last: HttpError: 503 Service Unavailable.*The next try is in/s,
+    retrying: /failed (once|\d+ times, last): HttpError: 503 Service Unavailable.*The next try is in/s,
     paused: /The code no longer fits.*recorded\s*− run charge.*now says\s*\+ sleep charge/s,
     parked: /Its endpoint is unhealthy.*the handler answered 404.*status 404.*out of order/s,
     scheduled: /It has not begun yet.*It begins in \d+ min/s,
