@@ -251,7 +251,8 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         args.advertise.as_ref().map_or_else(|| format!("http://{}", reachable(here)), trimmed);
     let public_url = args.public_url.as_ref().map_or_else(|| address.clone(), trimmed);
     let guard = if args.allow_private_endpoints { open_guard() } else { Guard::default() };
-    let settings = settings(public_url, address);
+    let sign_publicly = args.sign_publicly;
+    let settings = Settings { sign_publicly, ..settings(public_url, address) };
     let gateway = Gateway::start(store, listener, settings, guard, false).await?;
     gateway.ready().await?;
     tracing::info!(listen = %here, "stepwell serves");
@@ -373,6 +374,7 @@ fn settings(public_url: String, address: String) -> Settings {
     Settings {
         public_url,
         address,
+        sign_publicly: false,
         limits: Limits::default(),
         retention: RETENTION,
         faults: Faults::armed(),

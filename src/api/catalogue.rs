@@ -87,7 +87,6 @@ catalogue! {
     EndpointNotFound = "endpoint-not-found", NOT_FOUND, Never, "No such endpoint";
     DeploymentNotFound = "deployment-not-found", NOT_FOUND, Never, "No such deployment";
     EventNotFound = "event-not-found", NOT_FOUND, Never, "No such event";
-    QueryFailed = "query-failed", BAD_GATEWAY, Safe, "The handler did not answer";
     UpdateNotFound = "update-not-found", NOT_FOUND, Never, "No such update";
     KeyNotFound = "key-not-found", NOT_FOUND, Never, "No such API key";
     SecretNotFound = "secret-not-found", NOT_FOUND, Never, "No such secret";
@@ -116,6 +115,7 @@ catalogue! {
     CheckpointReused = "checkpoint-reused", UNPROCESSABLE_ENTITY, Never, "Checkpoint number used with another body";
     RunFailed = "run-failed", UNPROCESSABLE_ENTITY, Never, "The run has no output";
     ProbeFailed = "probe-failed", UNPROCESSABLE_ENTITY, Never, "The handler did not answer as it should";
+    QueryFailed = "query-failed", UNPROCESSABLE_ENTITY, Safe, "The handler did not answer the query";
     TooManySignals = "too-many-signals", TOO_MANY_REQUESTS, Safe, "Too many signals are waiting";
     HeadersTooLarge = "headers-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, Never, "The headers are too large";
     Internal = "internal", INTERNAL_SERVER_ERROR, Unsafe, "Something went wrong here";

@@ -173,6 +173,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(pages::openapi_json))
         .routes(routes!(pages::openapi_yaml))
         .routes(routes!(pages::llms))
+        .routes(routes!(pages::key_set))
         .routes(routes!(pages::problems))
         .routes(routes!(pages::problem));
     (calls, open)

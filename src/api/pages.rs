@@ -167,6 +167,20 @@ pub(super) async fn llms() -> Response {
     plain("text/plain; charset=utf-8", include_str!("../../web/pages/llms.txt"))
 }
 
+/// The public keys of this installation: what verifies the `v1a` signatures of calls to handlers.
+///
+/// Calls have such signatures where the server is set so (`--sign-publicly`).
+#[utoipa::path(
+    get, path = "/.well-known/jwks.json", tag = "pages",
+    responses((status = 200, description = "A JSON Web Key Set", body = serde_json::Value)),
+    security(()),
+    extensions(("x-problems" = json!([])))
+)]
+pub(super) async fn key_set(State(state): State<ApiState>) -> Response {
+    let set = serde_json::to_string(&state.engine.key_set()).unwrap_or_default();
+    plain("application/json", set)
+}
+
 /// Every problem that this API answers with.
 #[utoipa::path(
     get, path = "/problems", tag = "pages",

@@ -57,6 +57,9 @@ pub struct ServeArgs {
     /// Base of the links in answers and invocations, as handlers and users reach the gateway.
     #[arg(long, env = "STEPWELL_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<Url>,
+    /// Sign calls to handlers with the cluster's public key too (Standard Webhooks `v1a`).
+    #[arg(long, env = "STEPWELL_SIGN_PUBLICLY")]
+    pub sign_publicly: bool,
     /// Let endpoints resolve to private, loopback and link-local addresses.
     #[arg(
         long = "dangerous-allow-private-endpoints",

@@ -216,7 +216,7 @@ impl Engine {
     ) -> Result<Reply, Failure> {
         let endpoint = &deployment.endpoint;
         let (id, now) = (id.to_string(), self.clock().upper());
-        let signature = protocol::sign(&id, now.as_secs(), &body, endpoint.signing(now));
+        let signature = self.signature(&id, now.as_secs(), &body, endpoint.signing(now));
         let (timestamp, traceparent) = (now.as_secs().to_string(), job.trace.to_string());
         let headers = request_headers(
             &endpoint.headers,

@@ -163,7 +163,7 @@ impl Engine {
         let endpoint = &ready.deployment.endpoint;
         let seconds = self.clock().upper().as_secs();
         let signature =
-            protocol::sign(&invocation, seconds, &ready.body, endpoint.signing(begun_at));
+            self.signature(&invocation, seconds, &ready.body, endpoint.signing(begun_at));
         let timestamp = seconds.to_string();
         let traceparent = ready.trace.to_string();
         let kind = match ready.transport {

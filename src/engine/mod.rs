@@ -72,7 +72,7 @@ pub use watch::Changes;
 use crate::clock::Clock;
 use crate::machine::{Attention, Limits, NodeId, Run, RunId, Timestamp};
 use crate::outbound::Client;
-use crate::protocol::{ClusterKeys, ClusterSecret};
+use crate::protocol::{self, ClusterKeys, ClusterSecret, Secret};
 use crate::store::{self, Store};
 use events::Router;
 use lanes::Lanes;
@@ -88,6 +88,8 @@ pub struct Settings {
     pub public_url: String,
     /// Where the other nodes reach this one.
     pub address: String,
+    /// Whether calls to handlers are signed with the cluster's public key too (`v1a`).
+    pub sign_publicly: bool,
     /// Limits of runs.
     pub limits: Limits,
     /// How long ended runs are kept; whole weeks are dropped when all of them is older.
@@ -208,6 +210,7 @@ impl Engine {
         let settings = Settings {
             public_url: "http://127.0.0.1:1".to_owned(),
             address: "http://127.0.0.1:1".to_owned(),
+            sign_publicly: false,
             limits: Limits::default(),
             retention: Duration::from_hours(1),
             faults: Faults::default(),
@@ -308,6 +311,30 @@ impl Engine {
     pub(super) fn answer_limits(&self) -> &Limits {
         &self.0.settings.limits
     }
+    /// The `webhook-signature` of a call to a handler.
+    pub(super) fn signature(
+        &self,
+        id: &str,
+        timestamp: i64,
+        body: &[u8],
+        secrets: &[Secret],
+    ) -> String {
+        let mut header = protocol::sign(id, timestamp, body, secrets);
+        if self.0.settings.sign_publicly {
+            if !header.is_empty() {
+                header.push(' ');
+            }
+            header.push_str(&self.keys().public().sign(id, timestamp, body));
+        }
+        header
+    }
+
+    /// The public keys with which handlers may verify `v1a` signatures.
+    #[must_use]
+    pub fn key_set(&self) -> protocol::KeySet {
+        self.keys().public().key_set()
+    }
+
     pub(super) fn public_url(&self) -> &str {
         &self.0.settings.public_url
     }

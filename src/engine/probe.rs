@@ -36,7 +36,7 @@ impl Engine {
         let now = self.clock().upper();
         let id = InvocationId::new(now, crate::clock::chance()).to_string();
         let body = protocol::write_discover();
-        let signature = protocol::sign(&id, now.as_secs(), &body, secrets);
+        let signature = self.signature(&id, now.as_secs(), &body, secrets);
         let timestamp = now.as_secs().to_string();
         let headers = request_headers(
             headers,

@@ -203,7 +203,7 @@ impl Engine {
         body: &Bytes,
     ) -> HeaderMap {
         let (id, seconds) = (id.to_string(), self.clock().upper().as_secs());
-        let signature = protocol::sign(&id, seconds, body, secrets);
+        let signature = self.signature(&id, seconds, body, secrets);
         let timestamp = seconds.to_string();
         request_headers(
             headers,

@@ -57,6 +57,7 @@ async fn node() -> Node {
         retention: std::time::Duration::from_hours(24),
         public_url: "http://127.0.0.1:1".to_owned(),
         address: "http://127.0.0.1:1".to_owned(),
+        sign_publicly: false,
         limits: Limits::default(),
         faults: Faults::default(),
     };

@@ -10,6 +10,7 @@ mod form;
 mod manifest;
 mod names;
 mod op;
+mod public_key;
 mod request;
 mod signature;
 mod subscription;
@@ -25,6 +26,7 @@ pub use call::{Call, HeaderText, SecretRef, write_call_value};
 pub use form::{MAX_DEPTH, too_deep};
 pub use manifest::{BadManifest, FunctionSpec, Manifest, Timeouts, Transport, Versioning};
 pub use names::{valid_key, valid_name, valid_step_id, valid_tag};
+pub use public_key::{KeySet, PublicSigner};
 pub use request::{
     CancelNotice, Invocation, Links, Pending, Query, RunHead, Settled, Turn, push_settled,
     write_discover, write_invocation,

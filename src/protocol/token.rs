@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use super::public_key::PublicSigner;
 use crate::machine::{KeyId, RunId, Timestamp};
 
 /// How far the clocks of two nodes may be apart, in seconds.
@@ -54,6 +55,7 @@ pub struct ClusterKeys {
     token: Hmac<Sha256>,
     callback: Hmac<Sha256>,
     node: Hmac<Sha256>,
+    public: PublicSigner,
 }
 
 impl fmt::Debug for ClusterKeys {
@@ -107,13 +109,20 @@ impl ClusterKeys {
     /// Derives the keys.
     #[must_use]
     pub fn derive(secret: &ClusterSecret) -> Self {
-        let key =
-            |purpose: &[u8]| keyed(&keyed(&secret.0).chain_update(purpose).finalize().into_bytes());
+        let seed = |purpose: &[u8]| keyed(&secret.0).chain_update(purpose).finalize().into_bytes();
+        let key = |purpose: &[u8]| keyed(&seed(purpose));
         Self {
             token: key(b"stepwell invocation token 1"),
             callback: key(b"stepwell callback secret 1"),
             node: key(b"stepwell node request 1"),
+            public: PublicSigner::of(seed(b"stepwell public signature 1").into()),
         }
+    }
+
+    /// What signs for those who have no secret, as `v1a`.
+    #[must_use]
+    pub const fn public(&self) -> &PublicSigner {
+        &self.public
     }
 
     /// A bearer token for the links of one invocation: 80 characters, URL-safe.

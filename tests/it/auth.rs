@@ -172,3 +172,42 @@ async fn what_belongs_to_another_namespace_is_not_there() {
     g.post(&format!("/v1/runs/{run}/terminate"), json!({})).await;
     g.close().await;
 }
+
+// P2.3
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_no_secret_verifies_with_the_public_key() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    let g = Gateway::closed().await;
+    let admin = key(&g, &[Scope::Admin]).await;
+    let handler = Handler::serve(|_| json!({"result": 1})).await;
+    let endpoint = json!({"name": "test", "url": handler.url, "functions": [{"name": "f"}], "discover": false});
+    let (status, made) = call(&g, &admin, "POST", "/v1/endpoints", Some(endpoint)).await;
+    assert_eq!(status, 201, "{made}");
+    let start = call(&g, &admin, "POST", "/v1/functions/f/runs?wait=20s", Some(json!({})));
+    assert_eq!(start.await.0, 200);
+    // Anybody may have the key.
+    let set = g.http.get(format!("{}/.well-known/jwks.json", g.url)).send().await.expect("sent");
+    let set: Value = serde_json::from_slice(&set.bytes().await.expect("a body")).expect("JSON");
+    let public = &set["keys"][0];
+    assert_eq!((&public["kty"], &public["crv"]), (&json!("OKP"), &json!("Ed25519")), "{set}");
+    let public = URL_SAFE_NO_PAD.decode(public["x"].as_str().expect("a key")).expect("base64");
+    let public = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, public);
+    let requests = handler.requests();
+    assert!(!requests.is_empty());
+    for (headers, body) in requests {
+        let text = |name: &str| headers[name].to_str().expect("ASCII").to_owned();
+        let signatures = text("webhook-signature");
+        let mut signatures = signatures.split(' ');
+        assert!(signatures.clone().any(|s| s.starts_with("v1,")), "the secret's is there too");
+        let signature = signatures.find_map(|s| s.strip_prefix("v1a,")).expect("a public one");
+        let signature = STANDARD.decode(signature).expect("base64");
+        let mut signed =
+            format!("{}.{}.", text("webhook-id"), text("webhook-timestamp")).into_bytes();
+        signed.extend_from_slice(&body);
+        public.verify(&signed, &signature).expect("it fits");
+        signed.push(b' ');
+        assert!(public.verify(&signed, &signature).is_err());
+    }
+    g.close().await;
+}

@@ -83,6 +83,8 @@ impl Gateway {
         let settings = Settings {
             public_url: url.clone(),
             address: url.clone(),
+            // As in operation, where nobody is let in without a key.
+            sign_publicly: !open_on_loopback,
             limits,
             retention: Duration::from_hours(30 * 24),
             faults,

@@ -238,7 +238,7 @@ async fn children_follow_on_parent_close_when_their_parent_continues() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_continues_very_often_leaves_nothing_behind() {
-    const TIMES: u64 = 1_000;
+    const TIMES: u64 = 10_000;
     let g = Gateway::start().await;
     let handler = Handler::serve(|it| {
         // A step, a sleep that nobody waits for, and on.

@@ -41,7 +41,7 @@ async fn a_live_and_an_ended_run_are_asked_and_nothing_is_recorded() {
     for (name, says) in [("acts", "`result` alone"), ("other", "UnknownQuery: nobody knows")] {
         let path = format!("/v1/runs/{run}/queries/{name}");
         let (status, code, problem) = g.refused("POST", &path, None).await;
-        assert_eq!((status, code.as_str()), (502, "query-failed"), "{problem}");
+        assert_eq!((status, code.as_str()), (422, "query-failed"), "{problem}");
         assert!(problem["detail"].as_str().is_some_and(|d| d.contains(says)), "{problem}");
     }
     assert_eq!(g.db.number(rows).await, before, "nothing was recorded");
@@ -55,7 +55,7 @@ async fn a_live_and_an_ended_run_are_asked_and_nothing_is_recorded() {
     let nowhere = json!({"url": "http://127.0.0.1:9/"});
     assert_eq!(g.call("PATCH", &format!("/v1/endpoints/{name}"), Some(nowhere)).await.0, 200);
     let (status, code, _) = g.refused("POST", &path, None).await;
-    assert_eq!((status, code.as_str()), (502, "query-failed"));
+    assert_eq!((status, code.as_str()), (422, "query-failed"));
     assert_eq!(g.get(&format!("/v1/runs/{run}")).await["status"], "completed");
     g.close().await;
 }
