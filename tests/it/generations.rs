@@ -255,7 +255,7 @@ async fn a_run_that_continues_very_often_leaves_nothing_behind() {
     let begun = std::time::Instant::now();
     let path = format!("/v1/runs/{run}");
     while g.get(&path).await["status"] != "waiting" {
-        assert!(begun.elapsed() < Duration::from_secs(240), "it takes too long");
+        assert!(begun.elapsed() < Duration::from_mins(15), "it takes too long");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     eprintln!("{TIMES} generations took {:?}", begun.elapsed());
