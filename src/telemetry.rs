@@ -2,6 +2,7 @@
 
 mod otlp;
 
+use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -49,7 +50,12 @@ static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 /// cannot be read, or if logs are written already.
 pub fn install_logs(format: LogFormat, filter: &str) -> bool {
     let Ok(filter) = EnvFilter::try_new(filter) else { return false };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people; a file or a collector gets plain text.
+    let colours = std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours && std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let installed = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
