@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Engine;
 use super::breaker::{Breaker, Health};
 use super::catalog::Deployment;
-use super::exchange::{BUDGET_MARGIN, request_headers};
+use super::exchange::BUDGET_MARGIN;
 use super::owner::{Owner, Wake};
 use crate::machine::{
     Again, AttemptDue, AttemptEnd, Cause, Env, HistoryEntry, InvocationId, OpKind, Outcome, RunId,
@@ -216,19 +216,8 @@ impl Engine {
     ) -> Result<Reply, Failure> {
         let endpoint = &deployment.endpoint;
         let (id, now) = (id.to_string(), self.clock().upper());
-        let signature = self.signature(&id, now.as_secs(), &body, endpoint.signing(now));
-        let (timestamp, traceparent) = (now.as_secs().to_string(), job.trace.to_string());
-        let headers = request_headers(
-            &endpoint.headers,
-            [
-                ("content-type", "application/json"),
-                (protocol::WEBHOOK_ID, &*id),
-                (protocol::WEBHOOK_TIMESTAMP, &*timestamp),
-                (protocol::WEBHOOK_SIGNATURE, &*signature),
-                (protocol::PROTOCOL_HEADER, "1"),
-                ("traceparent", &*traceparent),
-            ],
-        );
+        let secrets = endpoint.signing(now);
+        let headers = self.signed(&endpoint.headers, secrets, &id, &body, Some(&job.trace));
         let post =
             self.client().post(&deployment.url, headers, body, silence, protocol::MAX_ANSWER);
         match job.timeout {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-use super::acknowledgement::{acknowledgement, cancel_of, problem_line};
+use super::acknowledgement::{acknowledgement, problem_line};
 use super::exchange::Ready;
 use super::lines::Line;
 use super::owner::Entry;
@@ -26,8 +26,6 @@ use crate::protocol::{self, Acknowledgement, BadAnswer, write_acknowledgement};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a run that has just come to this node may take to be read.
 const LOADING: Duration = Duration::from_secs(5);
-/// How much of the journal an acknowledgement shows at most; the rest is in the next.
-pub(super) const INLINE: usize = 1 << 20;
 
 /// What a checkpoint is answered with.
 pub(super) type Told = Result<Bytes, Error>;
@@ -456,7 +454,7 @@ impl Engine {
         }
         if !talk.over && run.talking() != Some(talk.epoch) {
             // Somebody else has ended it: a cancel, an operator, a deadline.
-            if let Some(cancel) = cancel_of(run) {
+            if let Some(cancel) = protocol::cancel_of(run) {
                 let _ = line.sender.try_send(protocol::write_cancel_line(&cancel).into());
             }
             let error = if run.ended() { Error::RunEnded(run.id) } else { Error::StaleEpoch };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, header};
 use bytes::Bytes;
 
 use super::breaker::{Breaker, Health};
@@ -161,26 +161,13 @@ impl Engine {
         let begun_at = self.clock().upper();
         let invocation = ready.invocation.to_string();
         let endpoint = &ready.deployment.endpoint;
-        let seconds = self.clock().upper().as_secs();
-        let signature =
-            self.signature(&invocation, seconds, &ready.body, endpoint.signing(begun_at));
-        let timestamp = seconds.to_string();
-        let traceparent = ready.trace.to_string();
-        let kind = match ready.transport {
-            Transport::Duplex => "application/x-ndjson",
-            _ => "application/json",
-        };
-        let mut headers = request_headers(
-            &endpoint.headers,
-            [
-                ("content-type", kind),
-                (protocol::WEBHOOK_ID, &*invocation),
-                (protocol::WEBHOOK_TIMESTAMP, &*timestamp),
-                (protocol::WEBHOOK_SIGNATURE, &*signature),
-                (protocol::PROTOCOL_HEADER, "1"),
-                ("traceparent", &*traceparent),
-            ],
-        );
+        let secrets = endpoint.signing(begun_at);
+        let mut headers =
+            self.signed(&endpoint.headers, secrets, &invocation, &ready.body, Some(&ready.trace));
+        if ready.transport == Transport::Duplex {
+            let kind = HeaderValue::from_static("application/x-ndjson");
+            headers.insert(header::CONTENT_TYPE, kind);
+        }
         let sent = ready.body.len();
         self.faults().reach(Point::InvokeBefore);
         let word = ready.transport.word();
@@ -226,7 +213,7 @@ impl Engine {
             epoch = ready.epoch,
             duration_ms = ms,
             outcome,
-            trace = traceparent,
+            trace = %ready.trace,
             "invocation ended"
         );
         telemetry::span(|| Span {
@@ -464,19 +451,6 @@ fn unburnt(cause: Cause) -> Cause {
         }
         other => other,
     }
-}
-
-/// The endpoint's own headers, and over them those of the protocol.
-pub(super) fn request_headers<'a>(
-    own: &HeaderMap,
-    ours: impl IntoIterator<Item = (&'static str, &'a str)>,
-) -> HeaderMap {
-    let mut headers = own.clone();
-    for (name, value) in ours {
-        let value = HeaderValue::from_str(value).expect("ids, digits and base64 are ASCII");
-        headers.insert(HeaderName::from_static(name), value);
-    }
-    headers
 }
 
 /// A fault in words.

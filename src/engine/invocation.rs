@@ -1,9 +1,8 @@
 //! What a handler is sent of a run: to go on with it, or to answer a question about it.
 
 use super::Engine;
-use super::acknowledgement::{cancel_of, inbox_of};
-use crate::machine::{DeploymentId, Run, StepState, Timestamp};
-use crate::protocol::{self, Invocation, Links, Pending, Query, RunHead};
+use crate::machine::{DeploymentId, Run, Timestamp};
+use crate::protocol::{self, Invocation, Links, Query, RunHead, cancel_of, inbox_of, pending_of};
 
 /// What an invocation has beside its run.
 pub(super) struct Frame<'a> {
@@ -23,27 +22,7 @@ pub(super) struct Frame<'a> {
 impl Engine {
     /// Writes an invocation of a run.
     pub(super) fn invocation(&self, run: &Run, frame: &Frame<'_>) -> Vec<u8> {
-        let Frame { past, .. } = *frame;
-        let pending: Vec<Pending<'_>> = run
-            .pending
-            .values()
-            .filter_map(|id| {
-                let step = run.steps.get(id)?;
-                let mut shown = Pending { id, op: step.op, started: false, retry: None };
-                match &step.state {
-                    // What is due is left out, so that the handler runs it.
-                    StepState::Trying { due, .. } if *due <= past && !step.op.is_work() => {
-                        return None;
-                    }
-                    StepState::Trying { due, error, .. } => {
-                        shown.retry = Some((step.attempts, error, *due));
-                    }
-                    StepState::Begun { .. } => shown.started = true,
-                    StepState::Asked { .. } | StepState::Settled { .. } | StepState::Closed => {}
-                }
-                Some(shown)
-            })
-            .collect();
+        let pending = pending_of(run, frame.past);
         let inbox = inbox_of(run);
         let callback = self.keys().callback_secret(run.id, run.generation);
         protocol::write_invocation(&Invocation {

@@ -39,6 +39,7 @@ mod removal;
 mod replaying;
 mod secrets;
 mod shapes;
+mod signing;
 mod start;
 #[cfg(test)]
 mod surface_tests;
@@ -72,7 +73,7 @@ pub use watch::Changes;
 use crate::clock::Clock;
 use crate::machine::{Attention, Limits, NodeId, Run, RunId, Timestamp};
 use crate::outbound::Client;
-use crate::protocol::{self, ClusterKeys, ClusterSecret, Secret};
+use crate::protocol::{self, ClusterKeys, ClusterSecret};
 use crate::store::{self, Store};
 use events::Router;
 use lanes::Lanes;
@@ -311,24 +312,6 @@ impl Engine {
     pub(super) fn answer_limits(&self) -> &Limits {
         &self.0.settings.limits
     }
-    /// The `webhook-signature` of a call to a handler.
-    pub(super) fn signature(
-        &self,
-        id: &str,
-        timestamp: i64,
-        body: &[u8],
-        secrets: &[Secret],
-    ) -> String {
-        let mut header = protocol::sign(id, timestamp, body, secrets);
-        if self.0.settings.sign_publicly {
-            if !header.is_empty() {
-                header.push(' ');
-            }
-            header.push_str(&self.keys().public().sign(id, timestamp, body));
-        }
-        header
-    }
-
     /// The public keys with which handlers may verify `v1a` signatures.
     #[must_use]
     pub fn key_set(&self) -> protocol::KeySet {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use url::Url;
 
-use super::exchange::request_headers;
 use super::{Engine, ProbeStage};
 use crate::machine::InvocationId;
 use crate::outbound::{Failure, Probe};
@@ -36,18 +35,7 @@ impl Engine {
         let now = self.clock().upper();
         let id = InvocationId::new(now, crate::clock::chance()).to_string();
         let body = protocol::write_discover();
-        let signature = self.signature(&id, now.as_secs(), &body, secrets);
-        let timestamp = now.as_secs().to_string();
-        let headers = request_headers(
-            headers,
-            [
-                ("content-type", "application/json"),
-                (protocol::WEBHOOK_ID, &*id),
-                (protocol::WEBHOOK_TIMESTAMP, &*timestamp),
-                (protocol::WEBHOOK_SIGNATURE, &*signature),
-                (protocol::PROTOCOL_HEADER, "1"),
-            ],
-        );
+        let headers = self.signed(headers, secrets, &id, &body, None);
         let probe = self.client().probe(url, headers, body.into(), PATIENCE).await;
         let mut asked = Asked::of(&probe);
         let reply = probe.reply.as_ref();

@@ -36,9 +36,9 @@ impl Engine {
         let asked = self.with_run(ns, run, |run| self.question(run, Query { name, args }));
         let Question { deployment, invocation, body } = asked.await??;
         let failed = |detail: String| Error::QueryFailed(run, detail);
-        let endpoint = &deployment.endpoint;
+        let (endpoint, id) = (&deployment.endpoint, invocation.to_string());
         let headers =
-            self.signed(&endpoint.headers, endpoint.signing(self.now()), invocation, &body);
+            self.signed(&endpoint.headers, endpoint.signing(self.now()), &id, &body, None);
         let sent =
             self.client().post(&deployment.url, headers, body, SILENCE, protocol::MAX_ANSWER);
         let reply = sent.await.map_err(|failure| failed(failure.to_string()))?;

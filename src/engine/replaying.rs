@@ -8,9 +8,8 @@ use bytes::Bytes;
 use url::Url;
 
 use super::catalog::header_map;
-use super::exchange::request_headers;
 use super::{Engine, Error, Namespace, RunFilter};
-use crate::machine::{InvocationId, RunId};
+use crate::machine::RunId;
 use crate::protocol::{self, Manifest, Secret};
 use crate::replay::{End, Recorded, Replay, Report, Step};
 
@@ -177,7 +176,7 @@ impl Engine {
             }
             let now = self.clock().upper();
             let (id, body) = replay.invocation(self.public_url(), now, crate::clock::chance());
-            let headers = self.signed(headers, secrets, id, &body);
+            let headers = self.signed(headers, secrets, &id.to_string(), &body, None);
             let sent = self.client().post(url, headers, body, SILENCE, protocol::MAX_ANSWER).await;
             let answer = match sent {
                 Ok(reply) if reply.status == 200 => reply.body,
@@ -192,28 +191,5 @@ impl Engine {
                 return Ok(report);
             }
         }
-    }
-
-    /// The headers of a request to a handler: its own, and what makes it ours.
-    pub(super) fn signed(
-        &self,
-        headers: &HeaderMap,
-        secrets: &[Secret],
-        id: InvocationId,
-        body: &Bytes,
-    ) -> HeaderMap {
-        let (id, seconds) = (id.to_string(), self.clock().upper().as_secs());
-        let signature = self.signature(&id, seconds, body, secrets);
-        let timestamp = seconds.to_string();
-        request_headers(
-            headers,
-            [
-                ("content-type", "application/json"),
-                (protocol::WEBHOOK_ID, &*id),
-                (protocol::WEBHOOK_TIMESTAMP, &*timestamp),
-                (protocol::WEBHOOK_SIGNATURE, &*signature),
-                (protocol::PROTOCOL_HEADER, "1"),
-            ],
-        )
     }
 }

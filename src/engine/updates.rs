@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Engine, Error, Idempotency, Namespace, Signalled};
-use crate::machine::{MessageId, MessageKind, RunId, StepError, UpdateId, to_bytes};
+use crate::machine::{MessageId, MessageKind, Run, RunId, StepError, UpdateId, to_bytes};
 
 /// How long who waits looks at a run that changes all the time before it looks again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -73,7 +73,7 @@ impl Engine {
         let mut changes = self.changes(run);
         loop {
             // The run first: if it has ended, what is read after it is complete.
-            let ended = self.view(ns, run).await?.status.ended();
+            let ended = self.with_run(ns, run, Run::ended).await?;
             if let Some((_, recorded)) = self.store().answer(run, update).await? {
                 return Ok(told(&recorded));
             }

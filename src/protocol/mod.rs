@@ -12,6 +12,7 @@ mod names;
 mod op;
 mod public_key;
 mod request;
+mod showing;
 mod signature;
 mod subscription;
 mod task;
@@ -31,6 +32,7 @@ pub use request::{
     CancelNotice, Invocation, Links, Pending, Query, RunHead, Settled, Turn, push_settled,
     write_discover, write_invocation,
 };
+pub use showing::{acknowledge, cancel_of, inbox_of, pending_of};
 pub use signature::{BadSecret, Secret, Unverified, sign, verify};
 pub use subscription::Trigger;
 pub use task::{TaskInvocation, parse_task_answer, task_name, write_task};

@@ -8,15 +8,13 @@ use super::Play;
 use crate::clock;
 use crate::conformance::Wrong;
 use crate::conformance::stage::now;
-use crate::machine::{DeploymentId, Heard, InvocationId, Run, StepState};
+use crate::machine::{DeploymentId, Heard, InvocationId};
 use crate::protocol::{
-    self, Acknowledgement, CancelNotice, Invocation, Links, Pending, RunHead, Transport,
+    self, Invocation, Links, RunHead, Transport, cancel_of, inbox_of, pending_of,
 };
 
 /// How long the handler should work on, as an acknowledgement says.
 const BUDGET: Duration = Duration::from_secs(41);
-/// How much of the journal an acknowledgement shows at most.
-const INLINE: usize = 1 << 20;
 
 impl Play<'_> {
     /// Writes the invocation of an epoch, and has its links ready.
@@ -27,8 +25,7 @@ impl Play<'_> {
             return Err("the suite itself is wrong: a journal is no prefix of the next".into());
         }
         let token = format!("{:032x}", clock::chance());
-        let pending: Vec<Pending<'_>> =
-            run.pending.values().filter_map(|id| self.pending(id)).collect();
+        let pending = pending_of(run, self.clock);
         let inbox = inbox_of(run);
         let invocation = InvocationId::new(now(), clock::chance());
         let body = protocol::write_invocation(&Invocation {
@@ -77,89 +74,16 @@ impl Play<'_> {
         Ok((invocation.to_string(), body.into()))
     }
 
-    fn pending<'s>(&'s self, id: &'s str) -> Option<Pending<'s>> {
-        let step = self.run.steps.get(id)?;
-        let mut shown = Pending { id, op: step.op, started: false, retry: None };
-        match &step.state {
-            StepState::Trying { due, .. } if *due <= self.clock && !step.op.is_work() => {
-                return None;
-            }
-            StepState::Trying { due, error, .. } => {
-                shown.retry = Some((step.attempts, error, *due));
-            }
-            StepState::Begun { .. } => shown.started = true,
-            StepState::Asked { .. } | StepState::Settled { .. } | StepState::Closed => {}
-        }
-        Some(shown)
-    }
-
     /// What a checkpoint is answered with, or a line; without a number it is news for who waits.
     pub(super) fn acknowledgement(&mut self, n: Option<i32>, heard: &Heard) -> Bytes {
-        let past = self.clock;
         let open = self.open.as_ref().is_some_and(|o| self.run.talking() == Some(o.epoch));
-        let lines = self.transport == Transport::Duplex;
-        let run = &mut self.run;
-        let mut known = run.talk.told;
-        if lines {
-            // On lines the handler is not sent back what it sent itself.
-            for seq in &heard.own {
-                known += i32::from(*seq == known + 1);
-            }
-        }
-        let (settled, upto) = run.shown.after(known, INLINE);
-        let mut parts: Vec<&[u8]> = vec![];
-        // What it sent and was settled otherwise, longer ago than it needs to be told of.
-        for seq in heard.again.iter().filter(|seq| **seq <= run.talk.told) {
-            parts.extend(Some(run.shown.after(seq - 1, 0).0).filter(|part| !part.is_empty()));
-        }
-        parts.extend(Some(settled).filter(|part| !part.is_empty()));
-        let due: Vec<&str> = run.come_due(past).collect();
-        let tried = heard.trying.iter().filter(|id| !due.contains(&id.as_str()));
-        let pending: Vec<Pending<'_>> = tried.filter_map(|id| trying(run, id)).collect();
-        let written = protocol::write_acknowledgement(&Acknowledgement {
-            ack: n,
-            upto,
-            settled: &parts,
-            pending: &pending,
-            due: &due,
-            budget_ms: (!lines).then(|| u64::try_from(BUDGET.as_millis()).unwrap_or(u64::MAX)),
-            inbox: &inbox_of(run),
-            cancel: cancel_of(run),
-            suspend: run.talk.leaving && open && !lines,
-            long: open && run.is_long(&self.limits),
-        });
-        if open {
-            run.told(upto, past);
-        }
-        if lines { on_a_line(written) } else { written.into() }
+        let budget = (self.transport != Transport::Duplex).then_some(BUDGET);
+        let moment = (open, self.clock);
+        protocol::acknowledge(&mut self.run, n, heard, budget, moment, &self.limits).into()
     }
 
     /// The line that tells of a cancel, if there is one.
     pub(super) fn cancel_line(&self) -> Option<Bytes> {
         cancel_of(&self.run).map(|cancel| protocol::write_cancel_line(&cancel).into())
     }
-}
-
-fn on_a_line(json: Vec<u8>) -> Bytes {
-    let mut line = protocol::on_one_line(json);
-    line.push(b'\n');
-    line.into()
-}
-
-/// A step that waits for its next attempt.
-fn trying<'r>(run: &'r Run, id: &'r str) -> Option<Pending<'r>> {
-    let step = run.steps.get(id)?;
-    let StepState::Trying { due, error, .. } = &step.state else { return None };
-    let retry = Some((step.attempts, error.as_ref(), *due));
-    Some(Pending { id, op: step.op, started: false, retry })
-}
-
-/// The signals that were accepted and not taken.
-fn inbox_of(run: &Run) -> Vec<(&str, u32)> {
-    run.inbox().map(|(name, n)| (name, u32::try_from(n).unwrap_or(u32::MAX))).collect()
-}
-
-fn cancel_of(run: &Run) -> Option<CancelNotice<'_>> {
-    let cancel = run.cancel.as_ref()?;
-    Some(CancelNotice { reason: cancel.reason.as_deref(), deadline: cancel.deadline })
 }
