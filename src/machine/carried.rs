@@ -1,5 +1,6 @@
 //! What outlives the rows before it: a run that continues as new begins with an input, an empty
-//! journal and all that is not of one generation; one that is compacted with a state and what is open.
+//! journal and all that is not of one generation; one that is compacted with a state and what is
+//! open.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,8 +16,8 @@ use super::body::{Attention, Created, to_bytes};
 use super::compact::StepCarried;
 use super::draft::Draft;
 use super::id::RunId;
-use super::row::{Flags, Kind, OpKind, Row};
-use super::run::{AT_ONCE, Cancel, End, Mail, Reason, Run, Turn, Unreadable};
+use super::row::{Flags, Kind, MessageKind, OpKind, Row};
+use super::run::{AT_ONCE, Buffered, Cancel, End, Mail, Reason, Run, Turn, Unreadable};
 use super::time::{Timestamp, duration};
 use super::works::Work;
 
@@ -25,8 +26,8 @@ const RECENT: Duration = Duration::from_mins(10);
 /// So many of those that were taken last are known by their ids.
 const MOST_RECENT: usize = 1_024;
 
-/// Body of `continued` and `compacted`: all that is known of a run when the rows before this one are not read. Its
-/// `due` is the run's deadline.
+/// Body of `continued` and `compacted`: all that is known of a run when the rows before this one are
+/// not read. Its `due` is the run's deadline.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Carried {
     /// As if it had been started so: the new input, a new seed, tags and deployment as they are.
@@ -139,13 +140,7 @@ impl Run {
         // Should messages have come that it does not know of, none of this has happened.
         self.before = None;
         self.before = Some(Box::new(self.clone()));
-        let mut untaken: Vec<_> = self
-            .buffered
-            .iter()
-            .filter(|((mail, _), _)| *mail == Mail::Signal)
-            .flat_map(|((_, name), queue)| queue.iter().map(|m| (name.clone(), m.clone())))
-            .collect();
-        untaken.sort_by_key(|(_, m)| m.at);
+        let untaken = self.untaken(|mail| mail == Mail::Signal);
         let children: Vec<RunId> =
             self.pending.values().filter_map(|id| self.cancellable_child(id)).collect();
         let carried = self.carried(end.body.as_ref(), env);
@@ -162,15 +157,7 @@ impl Run {
             .ms(end.ms)
             .put(self, env.now);
         self.cancel_children(n, children, "its parent has continued as new");
-        for (name, m) in untaken {
-            // `due` has no other use here: it tells when the signal first came.
-            Draft::new(Kind::Arrived, Flags::REF)
-                .step(&name, OpKind::Signal)
-                .due(Some(m.at))
-                .body(m.body)
-                .refer(m.id.uuid())
-                .put(self, env.now);
-        }
+        self.carry_over(untaken, Flags::REF, env);
     }
 
     /// What the next generation begins with.
@@ -245,8 +232,45 @@ impl Run {
     }
 
     fn hashes_of_open(&self) -> BTreeMap<String, String> {
-        let open = |id: &str| self.pending.values().any(|p| p == id);
-        self.hashes.iter().filter(|(id, _)| open(id)).map(|(a, b)| (a.clone(), b.clone())).collect()
+        let open = self.hashes.iter().filter(|(id, _)| self.place_of(id).is_some());
+        open.map(|(id, hash)| (id.clone(), hash.clone())).collect()
+    }
+
+    /// Messages of these classes that nothing has asked for, oldest first.
+    pub(super) fn untaken(&self, which: impl Fn(Mail) -> bool) -> Vec<(Mail, String, Buffered)> {
+        let queues = self.buffered.iter().filter(|((mail, _), _)| which(*mail));
+        let mut untaken: Vec<_> = queues
+            .flat_map(|((mail, name), queue)| {
+                queue.iter().map(|m| (*mail, name.clone(), m.clone()))
+            })
+            .collect();
+        untaken.sort_by_key(|(.., m)| m.at);
+        untaken
+    }
+
+    /// What nobody has taken goes on behind the row that reading begins at.
+    pub(super) fn carry_over(
+        &mut self,
+        untaken: Vec<(Mail, String, Buffered)>,
+        flags: i16,
+        env: &Env<'_>,
+    ) {
+        for (mail, name, m) in untaken {
+            let (op, due) = match mail {
+                // `due` has no other use here: it tells when the signal first came.
+                Mail::Signal => (OpKind::Signal, Some(m.at)),
+                // An early callback that is an error is marked so.
+                Mail::Callback => {
+                    (OpKind::Callback, (m.kind == MessageKind::CallbackError).then_some(m.at))
+                }
+            };
+            Draft::new(Kind::Arrived, flags)
+                .step(&name, op)
+                .due(due)
+                .body(m.body)
+                .refer(m.id.uuid())
+                .put(self, env.now);
+        }
     }
 
     /// These messages were taken, and earlier ones will not be asked about.

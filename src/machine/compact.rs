@@ -10,7 +10,7 @@ use super::body::to_bytes;
 use super::carried::Carried;
 use super::draft::Draft;
 use super::row::{Flags, Kind, OpKind, Row};
-use super::run::{Mail, Run, Unreadable};
+use super::run::{Run, Unreadable};
 use super::step::{Step, StepState};
 use super::turn::Did;
 use super::works::Work;
@@ -30,41 +30,20 @@ pub struct StepCarried {
 impl Run {
     /// Settled steps go, and a state stands for them; what is pending or untaken stays.
     pub(super) fn compact(&mut self, state: &Bytes, did: &mut Did, env: &Env<'_>) {
-        let settled = |s: &Step| matches!(s.state, StepState::Settled { .. } | StepState::Closed);
-        if self.state.as_ref() == Some(state) && !self.steps.values().any(settled) {
+        if self.state.as_ref() == Some(state)
+            && self.steps.keys().all(|id| self.place_of(id).is_some())
+        {
             return;
         }
         did.recorded = true;
-        let mut untaken: Vec<_> = self
-            .buffered
-            .iter()
-            .flat_map(|((mail, name), queue)| {
-                queue.iter().map(|m| (*mail, name.clone(), m.clone()))
-            })
-            .collect();
-        untaken.sort_by_key(|(.., m)| m.at);
+        let untaken = self.untaken(|_| true);
         let carried = self.carried_compacted(state);
         let body = to_bytes(&carried);
         Draft::new(Kind::Compacted, Flags::HANDLER)
             .due(self.deadline)
             .body(body)
             .put(self, env.now);
-        for (mail, name, m) in untaken {
-            let (op, due) = match mail {
-                Mail::Signal => (OpKind::Signal, Some(m.at)),
-                // An early callback that is an error is marked so.
-                Mail::Callback => {
-                    let error = m.kind == super::row::MessageKind::CallbackError;
-                    (OpKind::Callback, error.then_some(m.at))
-                }
-            };
-            Draft::new(Kind::Arrived, Flags::HANDLER | Flags::REF)
-                .step(&name, op)
-                .due(due)
-                .body(m.body)
-                .refer(m.id.uuid())
-                .put(self, env.now);
-        }
+        self.carry_over(untaken, Flags::HANDLER | Flags::REF, env);
     }
 
     /// The steps that are not settled.
