@@ -8,10 +8,10 @@ use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, ApiState};
+use crate::api::{self, ApiState, Demo};
 use crate::cli::{Database, DevArgs, DoctorArgs, KeyCreate, MigrateAction, ServeArgs};
 use crate::clock::Clock;
-use crate::dev::{self, Banner, DataDir, Handler, PrivatePostgres, asked_to_end};
+use crate::dev::{self, Banner, DataDir, DemoHandler, Handler, PrivatePostgres, asked_to_end};
 use crate::engine::{
     Caller, Engine, Faults, Namespace, RegisterOutcome, Registration, Scope, Scopes, Settings,
     bootstrap_key,
@@ -42,18 +42,22 @@ impl Gateway {
         listener: TcpListener,
         settings: Settings,
         guard: Guard,
-        open_on_loopback: bool,
+        dev: Option<(Caller, Option<(Demo, DemoHandler)>)>,
     ) -> anyhow::Result<Self> {
         let client = Client::new(guard)?;
         let engine = Engine::begin(store, Clock::system(), client, settings).await?;
         let stop = CancellationToken::new();
         let mut state = ApiState::new(engine.clone(), stop.clone());
-        if open_on_loopback {
-            let namespace = Namespace { id: 1, name: "default".to_owned() };
-            let caller = Caller { namespace, by: "local".to_owned(), scopes: Scopes::ALL };
+        let mut beside = axum::Router::new();
+        if let Some((caller, demo)) = dev {
             state = state.without_keys_on_loopback(caller);
+            if let Some((demo, handler)) = demo {
+                state = state.with_demo(demo);
+                beside = handler.router();
+            }
         }
-        let served = tokio::spawn(api::serve(listener, api::router(state), stop.clone()));
+        let router = api::router(state).merge(beside);
+        let served = tokio::spawn(api::serve(listener, router, stop.clone()));
         Ok(Self { engine, served, stop })
     }
 
@@ -108,8 +112,20 @@ async fn dev_with(
     signing_secret: String,
 ) -> anyhow::Result<()> {
     store.migrate_up().await?;
+    if args.demo && !args.listen.is_loopback() {
+        bail!("--demo is for loopback alone; leave --listen out");
+    }
     let settings = settings(url.clone(), url.clone());
-    let gateway = Gateway::start(store, listener, settings, Guard::dev(), true).await?;
+    let demo = Demo {
+        function: DemoHandler::FUNCTION,
+        url: format!("{url}{}", DemoHandler::PATH),
+        secret: signing_secret.clone(),
+    };
+    let offered = args.listen.is_loopback();
+    let offered = offered.then(|| DemoHandler::new(&demo.secret)).transpose()?;
+    let offered = offered.map(|handler| (demo.clone(), handler));
+    let local = (local(), offered);
+    let gateway = Gateway::start(store, listener, settings, Guard::dev(), Some(local)).await?;
     gateway.ready().await?;
     let database = match (&private, &args.database_url) {
         (Some(postgres), _) => dev::Database::Private {
@@ -122,6 +138,9 @@ async fn dev_with(
     };
     let banner = Banner { version: env!("CARGO_PKG_VERSION"), address: &url, database };
     say(&if std::io::stderr().is_terminal() { format!("{banner:#}") } else { banner.to_string() });
+    if args.listen.is_loopback() {
+        tokio::spawn(offer(gateway.engine.clone(), demo, args.demo, url.clone()));
+    }
     let mut handler = None;
     if !args.command.is_empty() {
         let command: Vec<String> =
@@ -145,6 +164,28 @@ async fn dev_with(
         bail!("Postgres has ended; the end of its log says:\n{tail}");
     }
     stopped
+}
+
+/// Who is on this machine and sends no key.
+fn local() -> Caller {
+    let namespace = Namespace { id: 1, name: "default".to_owned() };
+    Caller { namespace, by: "local".to_owned(), scopes: Scopes::ALL }
+}
+
+/// Starts a run of the demo where that is asked for. A demo of an earlier time may have had another
+/// port or secret: it is registered anew.
+async fn offer(engine: Engine, demo: Demo, start: bool, url: String) {
+    let caller = local();
+    if start {
+        match demo.begin(&engine, &caller).await {
+            Ok(run) => say(&format!("  Demo       {url}/runs/{}", run.id)),
+            Err(problem) => tracing::warn!(?problem, "the demo does not start"),
+        }
+    } else if demo.is_registered(&engine, &caller).await.unwrap_or_default()
+        && let Err(problem) = demo.register(&engine, &caller).await
+    {
+        tracing::warn!(?problem, "the demo cannot be called");
+    }
 }
 
 /// Registers the handler at `url` once it answers discovery, and says so.
@@ -253,7 +294,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let guard = if args.allow_private_endpoints { open_guard() } else { Guard::default() };
     let sign_publicly = args.sign_publicly;
     let settings = Settings { sign_publicly, ..settings(public_url, address) };
-    let gateway = Gateway::start(store, listener, settings, guard, false).await?;
+    let gateway = Gateway::start(store, listener, settings, guard, None).await?;
     gateway.ready().await?;
     tracing::info!(listen = %here, "stepwell serves");
     let asked = asked_to_end().await?;

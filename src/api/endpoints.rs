@@ -50,7 +50,8 @@ pub(super) async fn register_endpoint(
     registered(state.engine.register_endpoint(&caller.namespace, registration).await?)
 }
 
-fn registered(outcome: RegisterOutcome) -> Result<Response, Problem> {
+/// What a registration is answered with.
+pub(super) fn registered(outcome: RegisterOutcome) -> Result<Response, Problem> {
     match outcome {
         RegisterOutcome::Registered(registered) => Ok(created(*registered)),
         RegisterOutcome::DryRun(probe, replays) => {

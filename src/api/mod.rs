@@ -4,6 +4,7 @@ mod acts;
 mod auth;
 mod catalogue;
 mod checkpoint;
+mod demo;
 mod deployments;
 mod edge;
 mod endpoint_request;
@@ -44,6 +45,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use catalogue::{Code, Retry};
+pub use demo::Demo;
 pub use problem::Problem;
 pub use serve::serve;
 
@@ -55,6 +57,7 @@ use crate::machine::RunId;
 pub struct ApiState {
     engine: Engine,
     local: Option<Caller>,
+    demo: Option<Demo>,
     open_metrics: bool,
     shutdown: CancellationToken,
     nodes: forward::Nodes,
@@ -69,6 +72,7 @@ impl ApiState {
         Self {
             engine,
             local: None,
+            demo: None,
             open_metrics: true,
             shutdown,
             nodes: forward::Nodes::new(),
@@ -80,6 +84,13 @@ impl ApiState {
     #[must_use]
     pub fn without_keys_on_loopback(mut self, caller: Caller) -> Self {
         self.local = Some(caller);
+        self
+    }
+
+    /// Offers a demo that is served beside the API.
+    #[must_use]
+    pub fn with_demo(mut self, demo: Demo) -> Self {
+        self.demo = Some(demo);
         self
     }
 
@@ -153,6 +164,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(endpoints::enable_endpoint))
         .routes(routes!(endpoints::rotate_secret))
         .routes(routes!(endpoints::probe_endpoint))
+        .routes(routes!(demo::get_demo, demo::start_demo))
         .routes(routes!(functions::list_functions))
         .routes(routes!(functions::get_function))
         .routes(routes!(events::list_events, events::publish_events))

@@ -31,6 +31,9 @@ pub struct DevArgs {
     /// Register the handler at this URL once it answers; may be repeated.
     #[arg(short = 'u', long = "endpoint", value_name = "URL")]
     pub endpoints: Vec<Url>,
+    /// Start a run of a demo function that needs no handler. On loopback alone.
+    #[arg(long)]
+    pub demo: bool,
     /// How to write logs.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,

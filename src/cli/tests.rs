@@ -26,6 +26,7 @@ fn commands_are_understood_in_full_and_by_their_beginnings() {
     for line in [
         "stepwell dev --port 0 --data-dir /tmp/x -u http://127.0.0.1:3000/ -- python3 order.py --x",
         "stepwell dev --ephemeral --listen ::1",
+        "stepwell dev --ephemeral --demo",
         "stepwell serve --database-url postgres://x/y --listen 0.0.0.0:1 --advertise http://a:1 --threads 2 --log text",
         "stepwell migrate print --from 3",
         "stepwell openapi --json",

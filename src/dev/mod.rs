@@ -1,4 +1,5 @@
-//! What `stepwell dev` brings along: a private Postgres, the user's handler as a child, a banner.
+//! What `stepwell dev` brings along: a private Postgres, the user's handler as a child,
+//! a demo function, a banner.
 //!
 //! In the order of use: [`DataDir::open`] (or [`DataDir::ephemeral`]) takes the directory and its
 //! lock, [`PrivatePostgres::start`] gives a database, [`Banner`] says what is where, [`Handler`]
@@ -8,6 +9,7 @@ mod account;
 mod banner;
 mod cluster;
 mod data_dir;
+mod demo;
 mod error;
 mod find;
 mod handler;
@@ -15,6 +17,7 @@ mod postgres;
 
 pub use banner::{Banner, Database};
 pub use data_dir::DataDir;
+pub use demo::DemoHandler;
 pub use error::Error;
 pub use find::{Installation, find_postgres};
 pub use handler::Handler;

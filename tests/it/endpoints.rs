@@ -326,3 +326,15 @@ async fn headers_of_the_endpoint_go_with_every_invocation_and_are_not_shown() {
     assert!(!String::from_utf8_lossy(&text).contains("hush"));
     g.close().await;
 }
+
+/// `stepwell dev` alone has one, tests/outside runs it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_offers_no_demo() {
+    let gw = Gateway::start().await;
+    let offer = gw.get("/v1/demo").await;
+    assert_eq!(offer, json!({"offered": false, "endpoint": null, "function": null}));
+    let (status, problem) = gw.call("POST", "/v1/demo", None).await;
+    assert_eq!((status, &problem["code"]), (404, &json!("not-found")));
+    assert!(gw.get("/v1/endpoints").await["data"].as_array().expect("a list").is_empty());
+    gw.close().await;
+}

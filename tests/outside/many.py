@@ -27,7 +27,7 @@ def fails(call):
 def waits(call):
     if call["cancel"]:
         return {"error": {"type": "Cancelled", "message": "as you wish"}}
-    print(call["run"]["id"], call["links"]["callback"], flush=True)  # for those who settle callbacks
+    print(f"{call['run']['id']} {call['links']['callback']}\n", end="", flush=True)  # for those who settle callbacks
     steps = call["steps"]
     if "value" in steps.get("go", {}):
         return {"result": steps["go"]["value"]}

@@ -37,8 +37,29 @@ after(async () => {
 const get = (run) => gw.get(`/v1/runs/${run.id}`);
 const becomes = (run, word) => eventually(`${run.function} is ${word}`, async () => (await get(run)).status === word);
 
-browserTest("from an empty install to a first run, inside the page", async () => {
+browserTest("from an empty install to the demo's end, without a handler; then on to one's own", async () => {
   const page = await open(browser, gw.url);
+  const demo = page.getByRole("region", { name: "Try it without writing code" });
+  await button(demo, "Show me the call").click();
+  await demo.getByRole("tabpanel").getByText(`curl -X POST ${gw.url}/v1/demo`).waitFor();
+  await button(demo, "Run the demo").click();
+  // It fails once, is tried again, sleeps, and then waits for somebody.
+  await page.getByRole("region", { name: "Why is it not moving?" }).getByText("approved").waitFor();
+  const id = new URL(page.url()).pathname.split("/").at(-1);
+  const dialog = await begin(page, "Signal…");
+  await button(dialog, "Send the signal").click();
+  await status(page, "Completed");
+  await page.getByRole("tab", { name: "Input & output" }).click();
+  await page.getByText('"Hello, world!"').waitFor();
+  assert.equal((await gw.get(`/v1/runs/${id}/steps/fails-once`)).failed_attempts.length, 1);
+  await page.getByRole("link", { name: "Overview" }).click();
+  await page.getByRole("link", { name: "Start with your own handler" }).click();
+  await page.getByRole("heading", { name: "Your first run" }).waitFor();
+  await close(page);
+});
+
+browserTest("a first run of one's own handler, inside the page", async () => {
+  const page = await open(browser, `${gw.url}/?begin=own`);
   await page.getByRole("heading", { name: "Your first run" }).waitFor();
   await page.getByLabel("URL").fill("http://127.0.0.1:1/");
   await button(page, "Try it").click();

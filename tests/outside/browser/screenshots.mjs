@@ -25,7 +25,7 @@ async function shoot(name, path, act) {
   }
 }
 
-await shoot("onboarding", "/");
+await shoot("onboarding", "/", (page) => page.getByRole("button", { name: "Run the demo" }).waitFor());
 await gw.post("/v1/endpoints", { name: "shop", url });
 await gw.post("/v1/endpoints", { name: "billing", url: `${url}away`, discover: false, functions: [{ name: "invoice" }] });
 for (let order = 4701; order < 4711; order++) await gw.start("checkout", { key: `order-${order}`, input: { order, amount: 1990 + order }, tags: { customer: `c${order % 7}` } });

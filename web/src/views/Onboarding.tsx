@@ -3,6 +3,7 @@ import { CircleCheck, Circle } from "lucide-react";
 import { useState, type ReactNode } from "react";
 import type { Endpoint } from "../api/types.ts";
 import { CopyButton } from "../ui/bits.tsx";
+import { Demo } from "./Demo.tsx";
 import { RegisterForm } from "./Register.tsx";
 import { StartForm } from "./StartForm.tsx";
 
@@ -33,6 +34,7 @@ export function Onboarding({ endpoints, started }: { endpoints: Endpoint[]; star
     <div className="mx-auto max-w-3xl p-6">
       <h1 className="mb-1">Your first run</h1>
       <p className="mb-5 text-dim">A function is an ordinary HTTP handler. Stepwell calls it, records each step that it reports, and calls it again after sleeps, signals, failures and crashes.</p>
+      {!registered && !started && <Demo />}
       <ol className="flex flex-col gap-4">
         <Step done={registered} title="Start a handler">
           {!registered && <>
@@ -41,7 +43,7 @@ export function Onboarding({ endpoints, started }: { endpoints: Endpoint[]; star
           </>}
         </Step>
         <Step done={registered} title={registered ? `${endpoints[0]!.name} is registered` : "Register it"}>
-          {!registered && <><p className="mb-2 text-dim">For the handler above, <code>hello</code> goes into “Functions”. A handler that says itself what it has needs nothing there.</p><RegisterForm onMade={() => setSecret(true)} onDone={() => setSecret(false)} /></>}
+          {!registered && <><p className="mb-2 text-dim">For the handler above, <code>hello</code> goes into “Functions”. A handler that says itself what it has needs nothing there.</p><RegisterForm focus={false} onMade={() => setSecret(true)} onDone={() => setSecret(false)} /></>}
         </Step>
         <Step done={started} title="Start a run">
           {registered && chosen ? <>

@@ -1,13 +1,15 @@
 // What needs a person, how the endpoints are, what ran last; on an empty install the way to a first run.
 import { useQuery } from "@tanstack/react-query";
-import { Link } from "@tanstack/react-router";
+import { Link, useSearch } from "@tanstack/react-router";
 import { CircleCheck } from "lucide-react";
 import type { ReactNode } from "react";
 import { Failed, Loading } from "../ui/bits.tsx";
+import type { Search } from "../router.tsx";
 import { usePrefs } from "../ui/prefs.ts";
 import { Status } from "../ui/Status.tsx";
 import { MEANING, type Status as Known } from "../run/status.ts";
 import { Line, useEndpoints } from "./Endpoints.tsx";
+import { DEMO } from "./Demo.tsx";
 import { Onboarding } from "./Onboarding.tsx";
 import { pageOf, Row } from "./RunList.tsx";
 
@@ -16,6 +18,7 @@ const SHOWN = 5;
 
 export function Overview() {
   const { paused } = usePrefs();
+  const search = useSearch({ strict: false }) as Search;
   const every = paused ? false : 4000;
   const runs = useQuery({ queryKey: ["runs", "last"], queryFn: ({ signal }) => pageOf({}, null, signal, 8), refetchInterval: every });
   const endpoints = useEndpoints();
@@ -27,10 +30,13 @@ export function Overview() {
       return ATTENTION.map((status, i) => ({ status, rows: pages[i]!.data.slice(0, SHOWN), more: pages[i]!.data.length > SHOWN })).filter((g) => g.rows.length);
     },
   });
+  const own = endpoints.data?.data.filter((e) => e.name !== DEMO);
+  if (own && search.begin === "own") return <Onboarding endpoints={own} started={false} />;
   if (runs.data && endpoints.data && (!runs.data.data.length || !endpoints.data.data.length)) return <Onboarding endpoints={endpoints.data.data} started={runs.data.data.length > 0} />;
   return (
     <div className="mx-auto flex max-w-6xl flex-col gap-6 p-4">
       <h1 className="sr-only">Overview</h1>
+      {own?.length === 0 && <p className="flex flex-wrap items-center gap-x-4 gap-y-2 rounded-lg border border-accent bg-accent-bg px-4 py-2.5">Only the demo is here so far.<Link to="/" search={{ begin: "own" } as never} className="btn ml-auto">Start with your own handler</Link></p>}
       <Section title="Needs a look">
         {attention.isError ? <Failed error={attention.error} again={() => attention.refetch()} /> : !attention.data ? <Loading what="what needs a look" rows={3} /> : !attention.data.length ? (
           <p className="flex items-center gap-2 rounded-lg border px-4 py-3 text-good"><CircleCheck size={17} aria-hidden />Nothing is paused, parked or retrying, and nothing has failed in the last 24 hours.</p>

@@ -22,7 +22,7 @@ export function nameOf(url: string): string {
 }
 
 /** `onMade` is told that a secret is about to be shown, which must not go away by itself. */
-export function RegisterForm({ onDone, onMade }: { onDone: () => void; onMade?: () => void }) {
+export function RegisterForm({ onDone, onMade, focus = true }: { onDone: () => void; onMade?: () => void; focus?: boolean }) {
   const [url, setUrl] = useState("http://127.0.0.1:3000/");
   const [name, setName] = useState("");
   const [functions, setFunctions] = useState("");
@@ -65,7 +65,7 @@ export function RegisterForm({ onDone, onMade }: { onDone: () => void; onMade?: 
   );
   return (
     <form onSubmit={(e) => { e.preventDefault(); void act("register"); }}>
-      <label className="block font-medium">URL<input autoFocus required type="url" className="field mt-1 block w-full font-mono font-normal" value={url} onChange={(e) => { setUrl(e.target.value); setProbe(null); }} /></label>
+      <label className="block font-medium">URL<input autoFocus={focus} required type="url" className="field mt-1 block w-full font-mono font-normal" value={url} onChange={(e) => { setUrl(e.target.value); setProbe(null); }} /></label>
       <div className="my-3 grid gap-3 sm:grid-cols-2">
         <label className="font-medium">Name<input className="field mt-1 block w-full font-normal" placeholder={nameOf(url)} value={name} onChange={(e) => setName(e.target.value)} autoComplete="off" /></label>
         <label className="font-medium">Functions<input className="field mt-1 block w-full font-normal" placeholder="empty: the handler says" value={functions} onChange={(e) => { setFunctions(e.target.value); setProbe(null); }} autoComplete="off" /></label>
