@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::fields::{Fields, plain_text};
 use super::start::{RetryRequest, TimeoutsRequest};
 use crate::engine::{EndpointPatch, FunctionSpec, Registration, Versioning};
+use crate::machine::RunKind;
 
 /// Functions of one endpoint.
 const MAX_FUNCTIONS: usize = 1_000;
@@ -69,6 +70,14 @@ pub(super) struct PatchEndpointRequest {
 pub(super) struct FunctionRequest {
     #[schema(max_length = 256, min_length = 1)]
     name: String,
+    /// `function` (the default), or `plain`: the input is posted as it is, and a 2xx body is the
+    /// result.
+    #[schema(pattern = "^(function|plain)$")]
+    kind: Option<String>,
+    /// Of a plain function: where at the endpoint its input is posted, with a slash in front; left
+    /// out: the endpoint's own URL.
+    #[schema(max_length = 2048, pattern = "^/")]
+    path: Option<String>,
     /// `latest` (the default) or `pinned`.
     #[schema(pattern = "^(latest|pinned)$")]
     versioning: Option<String>,
@@ -173,6 +182,9 @@ pub(super) fn read_patch(f: &mut Fields<'_>) -> EndpointPatch {
 fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
     let name = f.text("name", 256);
     let name = f.need("name", name);
+    let kinds = [RunKind::Function, RunKind::Plain].map(|kind| (kind.word(), kind));
+    let kind = f.word("kind", &kinds);
+    let path = f.text("path", 2_048);
     let versioning =
         f.word("versioning", &[("latest", Versioning::Latest), ("pinned", Versioning::Pinned)]);
     let (retry, invocation_retry, run_retry) =
@@ -191,6 +203,8 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
     let triggers = f.payload("triggers").map(json);
     Some(FunctionSpec {
         name: name?,
+        kind: kind.unwrap_or_default(),
+        path,
         versioning: versioning.unwrap_or_default(),
         retry: retry.unwrap_or_default(),
         invocation_retry: invocation_retry.unwrap_or_default(),

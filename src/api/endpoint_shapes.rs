@@ -373,6 +373,10 @@ pub(super) struct FunctionBody {
     /// The newest deployment that has it.
     #[schema(value_type = String)]
     deployment: DeploymentId,
+    /// `function` or `plain`.
+    kind: &'static str,
+    /// Where at the endpoint the input of a plain function is posted; null: at the endpoint's own URL.
+    path: Option<String>,
     /// Every setting in force, and where it comes from.
     settings: Vec<SettingBody>,
     /// Its tasks; null: it does not list them.
@@ -401,6 +405,8 @@ impl From<FunctionView> for FunctionBody {
             endpoint: f.endpoint,
             endpoint_name: f.endpoint_name,
             deployment: f.deployment,
+            kind: f.kind.word(),
+            path: f.path,
             settings: f.settings.into_iter().map(Into::into).collect(),
             tasks: Payload(f.tasks),
             triggers: Payload(f.triggers),

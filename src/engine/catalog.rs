@@ -10,7 +10,7 @@ use url::Url;
 use super::events::Triggers;
 use super::{Engine, Error, Namespace};
 use crate::machine::{
-    DeploymentId, EndpointId, Matching, Policy, RetryPolicy, RetrySpec, Run, Timestamp,
+    DeploymentId, EndpointId, Matching, Policy, RetryPolicy, RetrySpec, Run, RunKind, Timestamp,
 };
 use crate::protocol::{FunctionSpec, Manifest, Secret, Transport, Versioning};
 use crate::store;
@@ -96,6 +96,20 @@ impl Deployment {
         let can = |t: &Transport| self.manifest.transports.contains(t);
         let best = [Transport::Duplex, Transport::Stream].into_iter().find(can);
         best.unwrap_or(Transport::Respond)
+    }
+
+    /// What the runs of a function are here.
+    #[must_use]
+    pub fn kind_of(&self, function: &str) -> Option<RunKind> {
+        self.spec(function)?.run_kind()
+    }
+
+    /// Where the input of a plain function is posted.
+    #[must_use]
+    pub fn posted_at(&self, function: &str) -> Url {
+        let path = self.spec(function).and_then(|s| s.path.as_deref());
+        let url = path.and_then(|path| self.url.join(path).ok());
+        url.filter(|url| url.origin() == self.url.origin()).unwrap_or_else(|| self.url.clone())
     }
 
     /// Whether a function here has this task, as far as the manifest says.

@@ -489,6 +489,8 @@ fn listed(functions: &[FunctionSpec], r: &Registration) -> Result<Manifest, Erro
     let functions = functions
         .iter()
         .map(|f| protocol::FunctionSpec {
+            kind: f.kind.word().to_owned(),
+            path: f.path.clone(),
             retry: given(f.retry),
             invocation_retry: given(f.invocation_retry),
             run_retry: given(f.run_retry),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, header};
 use bytes::Bytes;
+use url::Url;
 
 use super::breaker::{Breaker, Health};
 use super::catalog::Deployment;
@@ -12,7 +13,7 @@ use super::invocation::Frame;
 use super::lines::Came;
 use super::owner::Owner;
 use super::{Engine, Point};
-use crate::machine::{Attention, Cause, Fault, InvocationId, RunId, Turn};
+use crate::machine::{Again, Attention, Cause, Fault, InvocationId, Run, RunId, RunKind, Turn};
 use crate::outbound::{Failure, Life, Patience, Reply};
 use crate::protocol::{self, Transport};
 use crate::telemetry::{self, Context, Span};
@@ -22,7 +23,7 @@ pub(super) const BUDGET_MARGIN: Duration = Duration::from_secs(5);
 /// The inline budget is never lowered under this.
 const INLINE_FLOOR: usize = 64 << 10;
 /// How much of a failed answer's body is kept.
-const KEPT_HEAD: usize = 64 << 10;
+pub(super) const KEPT_HEAD: usize = 64 << 10;
 
 /// An exchange that is ready to be sent.
 pub(super) struct Ready {
@@ -36,6 +37,8 @@ pub(super) struct Ready {
     /// The `seq` of the last settled step that it shows.
     upto: i32,
     pub(super) silence: Duration,
+    /// Where the input of a plain function is posted; none: the handler speaks the protocol.
+    pub(super) plain: Option<Url>,
     /// Signs of life that the handler gives by checkpoints.
     pub(super) life: Arc<Life>,
     /// The span of this exchange, and the run's above it.
@@ -44,13 +47,13 @@ pub(super) struct Ready {
 }
 
 /// What an exchange came to.
-struct Ended {
-    cause: Cause,
-    health: Health,
+pub(super) struct Ended {
+    pub(super) cause: Cause,
+    pub(super) health: Health,
     /// For the history, where it failed.
-    failure: Option<Bytes>,
+    pub(super) failure: Option<Bytes>,
     /// The head of an answer that seems to be well-formed.
-    head: Bytes,
+    pub(super) head: Bytes,
 }
 
 impl Engine {
@@ -93,6 +96,35 @@ impl Engine {
             return Err((epoch, Fault::Again));
         };
         let function = &run.created.function;
+        let silence = run
+            .created
+            .invocation_timeout
+            .unwrap_or_else(|| deployment.invocation_timeout(function));
+        if let Some(kind) = deployment.kind_of(function).filter(|k| *k != run.created.kind) {
+            return Err((epoch, Fault::Pause(changed_kind(run, kind))));
+        }
+        let started_in = run.created.traceparent.as_deref().and_then(Context::parse);
+        let above = Context::of_run(id, started_in.as_ref());
+        let now = self.clock().upper();
+        let invocation = InvocationId::new(now, crate::clock::chance());
+        let trace = above.child(crate::clock::chance());
+        if run.is_plain() {
+            return Ok(Ready {
+                run: id,
+                function: function.clone(),
+                epoch,
+                transport: Transport::Respond,
+                invocation,
+                plain: Some(deployment.posted_at(function)),
+                deployment,
+                body: Bytes::from(run.created.input.get().to_owned()),
+                upto: 0,
+                silence,
+                life: Arc::clone(&entry.life),
+                trace,
+                parent: above.span,
+            });
+        }
         let budget =
             owner.budgets.get(&deployment.id).copied().unwrap_or(deployment.max_inline_bytes);
         let (settled, upto) = run.shown.within(budget);
@@ -106,14 +138,8 @@ impl Engine {
             );
             return Err((epoch, Fault::Pause(Attention::new("needs-pages", detail))));
         }
-        let now = self.clock().upper();
         let past = self.clock().lower();
-        let silence = run
-            .created
-            .invocation_timeout
-            .unwrap_or_else(|| deployment.invocation_timeout(function));
         let budget = budget_of(silence);
-        let invocation = InvocationId::new(now, crate::clock::chance());
         let token = self.keys().mint(id, epoch, now + silence + Duration::from_hours(1));
         let body = self.invocation(
             run,
@@ -134,14 +160,13 @@ impl Engine {
                 query: None,
             },
         );
-        let started_in = run.created.traceparent.as_deref().and_then(Context::parse);
-        let above = Context::of_run(id, started_in.as_ref());
         Ok(Ready {
             run: id,
             function: function.clone(),
             epoch,
             transport,
             invocation,
+            plain: None,
             deployment,
             body: if transport == Transport::Respond {
                 body.into()
@@ -151,7 +176,7 @@ impl Engine {
             upto,
             silence,
             life: Arc::clone(&entry.life),
-            trace: above.child(crate::clock::chance()),
+            trace,
             parent: above.span,
         })
     }
@@ -178,6 +203,7 @@ impl Engine {
         metrics::counter!("stepwell_invocation_sent_bytes_total", "transport" => word)
             .increment(sent as u64);
         let came = match ready.transport {
+            _ if ready.plain.is_some() => self.post_plain(&ready, headers).await,
             Transport::Duplex => self.duplex(&ready, headers).await,
             Transport::Stream => self.stream(&ready, headers).await,
             Transport::Respond | Transport::Checkpoint => Came::Reply(
@@ -197,6 +223,7 @@ impl Engine {
         let ms = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
         let ended = match came {
             Came::Reply(reply) => self.read(&ready, reply, ms),
+            Came::Posted(reply) => self.read_posted(&ready, reply, ms),
             Came::Unfit(detail) => self.unfit(&ready, &detail, ms),
             Came::Spoken { fault, detail } => parted(&ready, fault, detail, ms),
         };
@@ -425,13 +452,35 @@ fn parted(ready: &Ready, fault: Option<Fault>, detail: String, ms: i32) -> Ended
     Ended { cause, health: Health::Answered, failure, head: Bytes::new() }
 }
 
+/// The deployment has made something else of the function since the run was started.
+fn changed_kind(run: &Run, kind: RunKind) -> Attention {
+    let (function, was) = (&run.created.function, run.created.kind);
+    let detail = format!(
+        "The run was started when `{function}` was of kind `{}`, and its deployment says that it is \
+         `{}`. Resume it on a deployment where it is what it was, or end it.",
+        was.word(),
+        kind.word()
+    );
+    Attention {
+        expected: Some(was.word().to_owned()),
+        got: Some(kind.word().to_owned()),
+        ..Attention::new("kind-changed", detail)
+    }
+}
+
 /// How long a handler should work on one answer, if an exchange may be silent for so long.
 pub(super) fn budget_of(silence: Duration) -> Duration {
     silence.saturating_sub(BUDGET_MARGIN).max(silence / 2)
 }
 
 /// A failed exchange for the history.
-fn told_of(ready: &Ready, status: Option<u16>, detail: &str, head: &[u8], ms: i32) -> Bytes {
+pub(super) fn told_of(
+    ready: &Ready,
+    status: Option<u16>,
+    detail: &str,
+    head: &[u8],
+    ms: i32,
+) -> Bytes {
     let data = serde_json::json!({
         "invocation": ready.invocation,
         "deployment": ready.deployment.public,
@@ -449,6 +498,11 @@ fn unburnt(cause: Cause) -> Cause {
         Cause::Faulted { epoch, fault: Fault::Retry { detail, .. } } => {
             Cause::Faulted { epoch, fault: Fault::Unhealthy { detail } }
         }
+        Cause::Faulted { epoch, fault: Fault::Post { error, .. } }
+            if error.retry == Again::Default =>
+        {
+            Cause::Faulted { epoch, fault: Fault::Unhealthy { detail: error.message } }
+        }
         other => other,
     }
 }
@@ -458,6 +512,7 @@ fn told(fault: &Fault) -> String {
     match fault {
         Fault::Retry { detail, .. } | Fault::Unhealthy { detail } => detail.clone(),
         Fault::Pause(attention) => attention.detail.clone(),
+        Fault::Post { error, .. } => error.message.clone(),
         Fault::Again => "to be repeated".to_owned(),
     }
 }

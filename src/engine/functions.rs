@@ -11,7 +11,7 @@ use super::{
     FunctionView, Namespace, Setting, Source,
 };
 use crate::machine::time::format_duration;
-use crate::machine::{EndpointId, RetryPolicy, RetrySpec};
+use crate::machine::{EndpointId, RetryPolicy, RetrySpec, RunKind};
 use crate::protocol::{FunctionSpec, Manifest, Versioning};
 use crate::store;
 
@@ -184,6 +184,8 @@ fn function_of(catalog: &Catalog, dep: i32, name: &str) -> Option<FunctionView> 
         endpoint: deployment.endpoint.public,
         endpoint_name: deployment.endpoint.name.clone(),
         deployment: deployment.public,
+        kind: spec.run_kind().unwrap_or_default(),
+        path: spec.path.clone(),
         settings: settings(spec, &deployment.manifest),
         tasks: spec.tasks.as_deref().map(text),
         triggers: spec.triggers.as_deref().map(text),
@@ -208,6 +210,9 @@ fn settings(spec: &FunctionSpec, manifest: &Manifest) -> Vec<Setting> {
         ("invocation_retry", spec.invocation_retry, RetryPolicy::INVOCATION),
         ("run_retry", spec.run_retry, RetryPolicy::RUN),
     ] {
+        if spec.run_kind() == Some(RunKind::Plain) && name != "retry" {
+            continue;
+        }
         let given: RetrySpec = given.unwrap_or_default();
         let p = given.over(&base);
         let mut part =

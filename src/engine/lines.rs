@@ -18,7 +18,7 @@ use super::exchange::Ready;
 use super::owner::Owner;
 use super::{DeploymentView, Engine, Error};
 use crate::machine::{Answer, Attention, Fault, Terminal};
-use crate::outbound::{Failure, LineReceiver, LineSender, Opened, Patience, Reply};
+use crate::outbound::{Failure, LineReceiver, LineSender, Opened, Patience, Reply, Response};
 use crate::protocol::{self, BadAnswer, Transport};
 
 /// How long a handler may take to begin its answer; a duplex handler sends its head at once.
@@ -38,6 +38,8 @@ const FALL_BACK: (Duration, Duration) = (Duration::from_mins(1), Duration::from_
 pub(super) enum Came {
     /// It was answered as a whole, or failed before its first line.
     Reply(Result<Reply, Failure>),
+    /// The same of a plain function.
+    Posted(Result<Response, Failure>),
     /// Lines do not get through to this deployment.
     Unfit(String),
     /// It has ended; what its lines say is with the run.

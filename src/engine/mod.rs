@@ -32,6 +32,7 @@ mod messages;
 mod operator;
 mod outbox;
 mod owner;
+mod plain;
 mod probe;
 mod queries;
 mod reads;

@@ -52,6 +52,10 @@ impl Engine {
 
     fn question(&self, run: &Run, query: Query<'_>) -> Result<Question, Error> {
         let function = &run.created.function;
+        if run.is_plain() {
+            let detail = "it is of a plain function, which knows nothing of runs";
+            return Err(Error::QueryFailed(run.id, detail.to_owned()));
+        }
         let catalog = self.catalog();
         let (_, deployment) =
             catalog.deployment_for(run).ok_or_else(|| Error::FunctionNotFound(function.clone()))?;

@@ -9,8 +9,8 @@ use url::Url;
 
 use super::catalog::header_map;
 use super::{Engine, Error, Namespace, RunFilter};
-use crate::machine::RunId;
-use crate::protocol::{self, Manifest, Secret};
+use crate::machine::{Run, RunId, RunKind};
+use crate::protocol::{self, FunctionSpec, Manifest, Secret};
 use crate::replay::{End, Recorded, Replay, Report, Step};
 
 /// The longest silence of one exchange of a replay.
@@ -86,7 +86,8 @@ impl Engine {
         most: usize,
     ) -> Result<Vec<Replayed>, Error> {
         let mut replayed = Vec::new();
-        for function in &manifest.functions {
+        let driven = |f: &&FunctionSpec| f.run_kind() == Some(RunKind::Function);
+        for function in manifest.functions.iter().filter(driven) {
             let filter = RunFilter {
                 functions: vec![function.name.clone()],
                 limit: most,
@@ -95,8 +96,8 @@ impl Engine {
             for listed in self.list(ns, filter).await?.runs {
                 let recorded = match self.recorded(ns, listed.id).await {
                     Ok(recorded) => recorded,
-                    // It has been purged since.
-                    Err(Error::RunNotFound(_)) => continue,
+                    // It has been purged since, or its function was another kind then.
+                    Err(Error::RunNotFound(_) | Error::InvalidState { .. }) => continue,
                     Err(error) => return Err(error),
                 };
                 let report = self.drive(url, headers, secrets, recorded).await?;
@@ -120,6 +121,15 @@ impl Engine {
 
     async fn recorded(&self, ns: &Namespace, run: RunId) -> Result<Recorded, Error> {
         let view = self.view(ns, run).await?;
+        if self.with_run(ns, run, Run::is_plain).await? {
+            let detail = "it is of a plain function, whose input is posted: there is nothing to \
+                          hold code against";
+            return Err(Error::InvalidState {
+                run,
+                status: view.status,
+                detail: detail.to_owned(),
+            });
+        }
         let Origin { seed, parent, hashes } = self.origin(ns, run).await?;
         let mut steps = Vec::new();
         let mut after = 0;

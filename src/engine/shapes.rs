@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Namespace, Status};
 use crate::machine::{
-    Attention, DeploymentId, EndpointId, KeyId, OpKind, RetrySpec, RunId, Timestamp,
+    Attention, DeploymentId, EndpointId, KeyId, OpKind, RetrySpec, RunId, RunKind, Timestamp,
 };
 
 /// What an API key may do.
@@ -329,6 +329,10 @@ pub struct FunctionView {
     pub endpoint_name: String,
     /// The newest deployment that has it.
     pub deployment: DeploymentId,
+    /// `function` or `plain`.
+    pub kind: RunKind,
+    /// Where at the endpoint the input of a plain function is posted.
+    pub path: Option<String>,
     /// Every setting in force.
     pub settings: Vec<Setting>,
     /// Its tasks, a JSON list, where it lists them.
@@ -430,6 +434,10 @@ pub enum Versioning {
 pub struct FunctionSpec {
     /// Its name.
     pub name: String,
+    /// `function` or `plain`.
+    pub kind: RunKind,
+    /// Where at the endpoint the input of a plain function is posted.
+    pub path: Option<String>,
     /// Which deployment its runs go on with.
     pub versioning: Versioning,
     /// Default policy of its steps.

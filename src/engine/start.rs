@@ -208,6 +208,7 @@ impl Engine {
         let run_timeout = start.run_timeout.or_else(|| deployment.run_timeout(&start.function));
         let created = Created {
             function: start.function.clone(),
+            kind: deployment.kind_of(&start.function).unwrap_or_default(),
             namespace: ns.name.clone(),
             key: start.key.clone(),
             input: start.input.clone(),

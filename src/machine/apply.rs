@@ -140,6 +140,16 @@ pub enum Fault {
         /// What `Retry-After` asked for, clamped.
         after: Option<Duration>,
     },
+    /// What a plain function was posted has failed: another attempt by the policy of its steps, or
+    /// the end.
+    Post {
+        /// How; its `retry` says whether another attempt makes sense.
+        error: Box<StepError>,
+        /// The HTTP status, if one came.
+        status: Option<u16>,
+        /// What `Retry-After` asked for, clamped.
+        after: Option<Duration>,
+    },
     /// Costs no attempt; the breaker of the endpoint decides when it is tried again.
     Unhealthy {
         /// What happened, in words.

@@ -11,11 +11,41 @@ use super::id::RunId;
 use super::retry::{RetryPolicy, RetrySpec};
 use super::time::{Timestamp, duration};
 
+/// What a run is to its function, for as long as it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunKind {
+    /// Its handler speaks the protocol.
+    #[default]
+    Function,
+    /// Its input is posted, and what comes back is its result.
+    Plain,
+}
+
+impl RunKind {
+    /// The word in manifests.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Function => "function",
+            Self::Plain => "plain",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+    fn is_function(&self) -> bool {
+        *self == Self::Function
+    }
+}
+
 /// Body of `created`: what a run was started with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Created {
     /// The function's name.
     pub function: String,
+    /// What its function was when it was started.
+    #[serde(default, skip_serializing_if = "RunKind::is_function")]
+    pub kind: RunKind,
     /// The namespace's name.
     pub namespace: String,
     /// The run's key.

@@ -53,7 +53,7 @@ impl Run {
         if end.holdable && self.cancel.is_some() && !knew {
             // The cancel came while the end was on its way: compensation comes first.
             self.turn = Turn::Due { reason: Reason::Cancel, not_before: env.past };
-        } else if end.holdable && signalled && self.refused < REFUSED_ENDS {
+        } else if end.holdable && signalled && self.refused < REFUSED_ENDS && !self.is_plain() {
             self.refuse_end(env);
             self.end_hold(env);
         } else {

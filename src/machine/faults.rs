@@ -23,12 +23,9 @@ impl Run {
                 self.turn = Turn::Due { reason: Reason::Manual, not_before: env.past };
                 self.pause(&attention, env, Flags::HANDLER | Flags::END);
             }
+            Fault::Post { error, status, after } => self.post_failed(*error, status, after, env),
             Fault::Retry { detail, status, after } => {
-                if self.faults == 0 {
-                    self.first_fault = env.now;
-                }
-                self.faults += 1;
-                self.last_fault = Some(detail.clone());
+                self.count_fault(&detail, env);
                 let next = env.policy.invocation.next(
                     self.faults,
                     self.first_fault,
@@ -36,7 +33,6 @@ impl Run {
                     after,
                     env.jitter,
                 );
-                self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
                 let Some(at) = next else {
                     let detail = format!(
                         "{} invocations in a row failed, the last with: {detail}. Mend the \
@@ -47,17 +43,38 @@ impl Run {
                     return;
                 };
                 let far = at > env.now + env.horizon;
-                let (at, park) = self.alarm_at(at, env);
-                if far || self.epoch + 1 > self.row_epoch + EPOCH_ROOM {
-                    let body = Faulted { status, ..self.faulted_now(&detail) };
-                    Draft::new(Kind::Fault, park)
-                        .due(Some(at))
-                        .body(to_bytes(&body))
-                        .put(self, env.now);
-                }
-                self.turn = Turn::Due { reason: Reason::Retry, not_before: at };
+                let recorded = far || self.epoch + 1 > self.row_epoch + EPOCH_ROOM;
+                self.back_off(at, &detail, status, recorded, env);
             }
         }
+    }
+
+    /// One more exchange has failed in a row.
+    pub(super) fn count_fault(&mut self, detail: &str, env: &Env<'_>) {
+        if self.faults == 0 {
+            self.first_fault = env.now;
+        }
+        self.faults += 1;
+        self.last_fault = Some(detail.to_owned());
+        self.turn = Turn::Due { reason: Reason::Retry, not_before: env.past };
+    }
+
+    /// The next exchange is due at a moment, and whoever drives the run then knows of it if that is
+    /// `recorded`.
+    pub(super) fn back_off(
+        &mut self,
+        at: Timestamp,
+        detail: &str,
+        status: Option<u16>,
+        recorded: bool,
+        env: &Env<'_>,
+    ) {
+        let (at, park) = self.alarm_at(at, env);
+        if recorded {
+            let body = Faulted { status, ..self.faulted_now(detail) };
+            Draft::new(Kind::Fault, park).due(Some(at)).body(to_bytes(&body)).put(self, env.now);
+        }
+        self.turn = Turn::Due { reason: Reason::Retry, not_before: at };
     }
 
     pub(super) fn faulted_now(&self, detail: &str) -> Faulted {

@@ -25,7 +25,7 @@ impl Run {
                 return;
             }
         }
-        if self.cancel.is_some() && !self.invoked {
+        if self.cancel.is_some() && (!self.invoked || self.is_plain()) {
             // Nobody has anything to compensate. Only now: what came with it is recorded too.
             self.end(End { kind: Kind::Cancelled, body: None, holdable: false, ms: 0 }, env);
             return;

@@ -18,6 +18,7 @@ mod matching;
 mod op;
 mod operator;
 mod outgoing;
+mod plain;
 mod retry;
 mod row;
 mod run;

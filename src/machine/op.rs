@@ -195,6 +195,13 @@ pub struct StepError {
     pub attempts: Option<u32>,
 }
 
+impl PartialEq for StepError {
+    fn eq(&self, other: &Self) -> bool {
+        let asks = |e: &Self| (e.retry, e.after_ms);
+        asks(self) == asks(other) && self.to_bytes() == other.to_bytes()
+    }
+}
+
 fn unnamed() -> String {
     "Error".to_owned()
 }

@@ -359,7 +359,7 @@ impl Run {
         };
         if let Some(end) = end {
             self.idle = 0;
-            if seen.signals || self.refused >= REFUSED_ENDS {
+            if seen.signals || self.refused >= REFUSED_ENDS || self.is_plain() {
                 self.end(end, env);
             } else {
                 self.refuse_end(env);

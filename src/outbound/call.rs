@@ -43,11 +43,12 @@ impl Client {
         max_bytes: usize,
     ) -> Result<Response, Failure> {
         let patience = within.into();
-        let call = self.exchange(request, &patience, max_bytes);
+        let call = self.ask(request, &patience, max_bytes);
         timeout(within, call).await.unwrap_or(Err(Failure::Silence(within)))
     }
 
-    async fn exchange(
+    /// The same however long it takes, as long as it is not silent.
+    pub async fn ask(
         &self,
         request: Request,
         silence: &Patience,

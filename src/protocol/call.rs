@@ -183,10 +183,31 @@ pub fn write_call_value<'a>(
             })
             .or_insert_with(|| value.clone().into_owned());
     }
-    let json = all.get("content-type").is_none_or(|kind| is_json(kind));
     let mut out = format!(r#"{{"status":{status},"headers":"#).into_bytes();
     put(&mut out, &all);
     out.extend_from_slice(br#","body":"#);
+    if !put_body(&mut out, all.get("content-type").map(String::as_str), body) {
+        out.extend_from_slice(br#","encoding":"base64""#);
+    }
+    out.push(b'}');
+    out
+}
+
+/// The result of a plain function: a body that is JSON byte for byte, another text as a string, none
+/// as null. What is not UTF-8 is `{"base64": …}`.
+#[must_use]
+pub fn write_plain_result(content_type: Option<&str>, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len() + 2);
+    if !put_body(&mut out, content_type, body) {
+        out.splice(0..0, *br#"{"base64":"#);
+        out.push(b'}');
+    }
+    out
+}
+
+/// A body as JSON; false if it is base64, because it is no text.
+fn put_body(out: &mut Vec<u8>, content_type: Option<&str>, body: &[u8]) -> bool {
+    let json = content_type.is_none_or(is_json);
     match std::str::from_utf8(body) {
         _ if body.is_empty() => out.extend_from_slice(b"null"),
         Ok(text)
@@ -196,14 +217,13 @@ pub fn write_call_value<'a>(
         {
             out.extend_from_slice(text.trim().as_bytes());
         }
-        Ok(text) => put(&mut out, &text),
+        Ok(text) => put(out, &text),
         Err(_) => {
-            put(&mut out, &STANDARD.encode(body));
-            out.extend_from_slice(br#","encoding":"base64""#);
+            put(out, &STANDARD.encode(body));
+            return false;
         }
     }
-    out.push(b'}');
-    out
+    true
 }
 
 fn put(out: &mut Vec<u8>, value: &impl serde::Serialize) {

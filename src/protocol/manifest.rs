@@ -115,9 +115,12 @@ pub enum Versioning {
 pub struct FunctionSpec {
     /// Its name.
     pub name: String,
-    /// `function`; others are refused by [`Manifest::check`].
+    /// `function` or `plain`; others are refused by [`Manifest::check`].
     #[serde(default = "function")]
     pub kind: String,
+    /// Of a plain function: where at the endpoint its input is posted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// Default of its steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
@@ -322,6 +325,7 @@ impl FunctionSpec {
         Self {
             name: name.to_owned(),
             kind: function(),
+            path: None,
             retry: None,
             invocation_retry: None,
             run_retry: None,
@@ -368,15 +372,7 @@ impl FunctionSpec {
         let place = |field: &str| format!("/functions/{index}/{field}");
         valid_name(&self.name).map_err(|e| bad(place("name"), e))?;
         let named = |detail: &str| format!("function {:?}: {detail}", self.name);
-        if self.kind != "function" {
-            let detail = match self.kind.as_str() {
-                kind @ ("object" | "plain") => {
-                    format!("kind `{kind}` is not supported by this version")
-                }
-                kind => format!("unknown kind {:?}; use `function`", clip(kind)),
-            };
-            return Err(bad(place("kind"), named(&detail)));
-        }
+        self.check_kind().map_err(|(field, e)| bad(place(field), named(&e)))?;
         for (field, retry) in [
             ("retry", &self.retry),
             ("invocation_retry", &self.invocation_retry),
@@ -506,6 +502,26 @@ mod tests {
             (r#"{"protocol":[1,1],"funcs":[]}"#.to_owned(), "", "funcs"),
             (with(r#"{"name":"f","kind":"object"}"#), "/functions/1/kind", "not supported"),
             (with(r#"{"name":"f","kind":"cron"}"#), "/functions/1/kind", "unknown kind"),
+            (with(r#"{"name":"f","path":"/x"}"#), "/functions/1/path", "plain functions alone"),
+            (with(r#"{"name":"f","kind":"plain","path":"x"}"#), "/functions/1/path", "one slash"),
+            (with(r#"{"name":"f","kind":"plain","path":"//x"}"#), "/functions/1/path", "one slash"),
+            (
+                with(r#"{"name":"f","kind":"plain","path":"/\\x"}"#),
+                "/functions/1/path",
+                "one slash",
+            ),
+            (with(r#"{"name":"f","kind":"plain","path":"/x y"}"#), "/functions/1/path", "spaces"),
+            (
+                with(r#"{"name":"f","kind":"plain","strict":true}"#),
+                "/functions/1/strict",
+                "`retry`",
+            ),
+            (
+                with(r#"{"name":"f","kind":"plain","run_retry":{}}"#),
+                "/functions/1/run_retry",
+                "`retry`",
+            ),
+            (with(r#"{"name":"f","kind":"plain","tasks":[]}"#), "/functions/1/tasks", "no meaning"),
             (with(r#"{"name":"f","versioning":"x"}"#), "/functions/1", "pinned"),
             (with(r#"{"name":"f","retry":{"max_atempts":3}}"#), "/functions/1", "max_atempts"),
             (with(r#"{"name":"f","retry":{"factor":0}}"#), "/functions/1/retry/factor", "\"f\""),

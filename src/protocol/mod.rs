@@ -7,6 +7,7 @@ mod await_tree;
 mod call;
 mod errand;
 mod form;
+mod kinds;
 mod manifest;
 mod names;
 mod op;
@@ -23,7 +24,7 @@ pub use answer::{
     BadAnswer, MAX_ANSWER, MAX_OPS, parse_answer, parse_query_answer, parse_report,
     parse_stream_line,
 };
-pub use call::{Call, HeaderText, SecretRef, write_call_value};
+pub use call::{Call, HeaderText, SecretRef, write_call_value, write_plain_result};
 pub use form::{MAX_DEPTH, too_deep};
 pub use manifest::{BadManifest, FunctionSpec, Manifest, Timeouts, Transport, Versioning};
 pub use names::{valid_key, valid_name, valid_step_id, valid_tag};

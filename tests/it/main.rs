@@ -33,6 +33,7 @@ mod metrics;
 mod oracle;
 mod outage;
 mod outputs;
+mod plain;
 mod proxy;
 mod queries;
 mod races;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use serde_json::value::RawValue;
 use stepwell::machine::{
-    Append, Created, Flags, Kind, OpKind, Row, RunId, Sealed, Shard, Timestamp, Tree, to_bytes,
+    Append, Created, Flags, Kind, OpKind, Row, RunId, RunKind, Sealed, Shard, Timestamp, Tree,
+    to_bytes,
 };
 use stepwell::store::{NewRun, Store};
 
@@ -58,6 +59,7 @@ impl Population {
         let run = RunId::on_shard(self.now, shard, u128::from(i));
         let created = Created {
             function: "waits".to_owned(),
+            kind: RunKind::Function,
             namespace: "default".to_owned(),
             key: None,
             input: RawValue::from_string(format!("{{\"n\":{i}}}")).expect("JSON"),

@@ -203,6 +203,8 @@ pub(super) struct Started {
     pub timeout: Option<u64>,
     /// Created by a node that does not own it.
     pub elsewhere: bool,
+    /// What its function is.
+    pub kind: RunKind,
 }
 
 impl World {
@@ -216,6 +218,7 @@ impl World {
         let created = Created {
             pin: None,
             function: "checkout".to_owned(),
+            kind: with.kind,
             namespace: "default".to_owned(),
             key: None,
             input: serde_json::value::to_raw_value(&1).expect("a number"),

@@ -449,6 +449,7 @@ fn starts() -> impl Strategy<Value = (Started, f64)> {
         delay,
         timeout,
         elsewhere,
+        ..Started::default()
     });
     (with, 0.0..1.0f64)
 }

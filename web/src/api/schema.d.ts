@@ -1636,6 +1636,10 @@ export interface components {
             endpoint_name: string;
             /** @description The newest deployment that has it. */
             deployment: string;
+            /** @description `function` or `plain`. */
+            kind: string;
+            /** @description Where at the endpoint the input of a plain function is posted; null: at the endpoint's own URL. */
+            path?: string | null;
             /** @description Every setting in force, and where it comes from. */
             settings: components["schemas"]["Setting"][];
             /** @description Its tasks; null: it does not list them. */
@@ -1648,6 +1652,16 @@ export interface components {
         /** @description A function of a handler. */
         FunctionRequest: {
             name: string;
+            /**
+             * @description `function` (the default), or `plain`: the input is posted as it is, and a 2xx body is the
+             *     result.
+             */
+            kind?: string | null;
+            /**
+             * @description Of a plain function: where at the endpoint its input is posted, with a slash in front; left
+             *     out: the endpoint's own URL.
+             */
+            path?: string | null;
             /** @description `latest` (the default) or `pinned`. */
             versioning?: string | null;
             retry?: null | components["schemas"]["RetryPolicy"];
@@ -1954,6 +1968,10 @@ export interface components {
                 endpoint_name: string;
                 /** @description The newest deployment that has it. */
                 deployment: string;
+                /** @description `function` or `plain`. */
+                kind: string;
+                /** @description Where at the endpoint the input of a plain function is posted; null: at the endpoint's own URL. */
+                path?: string | null;
                 /** @description Every setting in force, and where it comes from. */
                 settings: components["schemas"]["Setting"][];
                 /** @description Its tasks; null: it does not list them. */

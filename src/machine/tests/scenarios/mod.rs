@@ -9,6 +9,7 @@ mod endings;
 mod generations;
 mod messages;
 mod operator;
+mod plain;
 mod steps;
 mod waking;
 
