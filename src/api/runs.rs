@@ -26,7 +26,9 @@ const BATCH: usize = 200;
 
 /// List runs, new to old.
 ///
-/// A filter given twice means or, different filters mean and.
+/// A filter given twice means or, different filters mean and. What has no index (`q`, `deployment`, two
+/// values of one tag) is looked for in 210,000 runs at a time: such a page may have few runs or none,
+/// and a `next_cursor` with which the search goes on.
 #[utoipa::path(
     get, path = "/v1/runs", tag = "runs",
     params(
@@ -38,7 +40,7 @@ const BATCH: usize = 200;
         ("started_after" = Option<String>, Query, description = "Created at this moment or later, RFC 3339"),
         ("started_before" = Option<String>, Query, description = "Created before this moment, RFC 3339"),
         ("parent" = Option<String>, Query, description = "The run that started them"),
-        ("q" = Option<String>, Query, description = "A part of id, key, function or tag"),
+        ("q" = Option<String>, Query, description = "A part of key, function or tag; or the whole id of a run"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),

@@ -178,10 +178,11 @@ impl Engine {
             // One more tells whether there is a next page.
             limit: i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1),
         };
-        let mut rows = self.store().list_runs(&filter).await?;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let runs: Vec<ListedRun> = rows
+        let mut found = self.store().list_runs(&filter).await?;
+        let more = found.runs.len() > limit;
+        found.runs.truncate(limit);
+        let runs: Vec<ListedRun> = found
+            .runs
             .into_iter()
             .map(|row| ListedRun {
                 id: row.run,
@@ -198,7 +199,7 @@ impl Engine {
                 parent: row.parent,
             })
             .collect();
-        let next = if more { runs.last().map(|r| r.id) } else { None };
+        let next = if more { runs.last().map(|r| r.id) } else { found.looked_to };
         Ok(RunPage { runs, next })
     }
 }

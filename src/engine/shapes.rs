@@ -294,7 +294,7 @@ pub struct ListedRun {
 pub struct RunPage {
     /// The runs.
     pub runs: Vec<ListedRun>,
-    /// The last run of this page, if there are more after it.
+    /// The last run that was looked at, if there may be more after it.
     pub next: Option<RunId>,
 }
 

@@ -33,7 +33,8 @@ pub struct RunFilter {
     pub started_before: Option<Timestamp>,
     /// The run that started them.
     pub parent: Option<RunId>,
-    /// Text in key, function or tags, or a run's whole id. Case does not count.
+    /// Text in key, function or tags; case does not count. A run's whole id is that run, and those
+    /// that have it as their key.
     pub q: Option<String>,
     /// The last run of the page before.
     pub cursor: Option<RunId>,
@@ -72,17 +73,43 @@ pub struct ListedRun {
     pub parent: Option<RunId>,
 }
 
-/// Both halves walk their (ns, run id) index down from the cursor. Filters that are not given
-/// fold away, since plans are made for the values. Moments bound the run id too, which holds its
-/// time of creation.
-macro_rules! filters {
+/// What one look at the runs came to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunsFound {
+    /// Newest first.
+    pub runs: Vec<ListedRun>,
+    /// How far back was looked, where it was not to the limit or the end.
+    pub looked_to: Option<RunId>,
+}
+
+/// How many runs are looked at for what has no index, one after the other: little for what is
+/// common, and no more than a database does in half a second.
+const LOOK: [i64; 2] = [10_000, 200_000];
+
+/// The range of ids that the cursor and the moments leave: an id holds its time of creation.
+macro_rules! range {
     () => {
-        "ns = $1 and run_id < $2 and run_id >= run_floor(greatest($3::timestamptz, '1970-01-02') - interval '1 minute')
+        "ns = $1 and run_id < $2
+     and run_id >= run_floor(greatest($3::timestamptz, '1970-01-02') - interval '1 minute')
+     and run_id < run_floor(least($4::timestamptz, '9999-01-01') + interval '1 minute')"
+    };
+}
+
+/// Both halves walk their (ns, run id) index down from the cursor, or take what another index has
+/// if that is little. Filters that are not given fold away, since plans are made for the values; so
+/// does the half that has no run of the statuses asked for.
+macro_rules! filters {
+    ($half:literal) => {
+        concat!(
+            range!(),
+            " and ",
+            $half,
+            "
+     and ($16::uuid is null or run_id >= $16)
      and ($3::timestamptz is null or created_at >= $3)
      and ($4::timestamptz is null or created_at < $4)
      and ($5::int2[] is null or status = any($5))
-     and ($6::text[] is null
-          or fn in (select id from functions where ns = $1 and name = any($6)))
+     and ($6::int4[] is null or fn = any($6))
      and ($7::text[] is null or key = any($7))
      and ($8::int4[] is null or dep = any($8))
      and ($15::uuid is null or parent = $15)
@@ -91,11 +118,14 @@ macro_rules! filters {
            select from unnest($10::text[]) as w(name) where not exists (
              select from unnest($10::text[], $11::text[]) as p(name, value)
               where p.name = w.name and tags ->> p.name = p.value)))
-     and ($12::text is null or run_id = $13 or strpos(lower(key), $12) > 0
-          or fn in (select id from functions where ns = $1 and strpos(lower(name), $12) > 0)
-          or exists (select from jsonb_each_text(tags) t
-                      where strpos(lower(t.key || ':' || t.value), $12) > 0))
+     and ($13::uuid is null or run_id = $13 or key = $12)
+     and ($13::uuid is not null or $12::text is null or strpos(lower(key), $12) > 0
+          or fn = any($17::int4[])
+          or (strpos(lower(tags::text), $18) > 0 and exists (
+                select from jsonb_each_text(tags) t
+                 where strpos(lower(t.key || ':' || t.value), $12) > 0)))
    order by run_id desc limit $14"
+        )
     };
 }
 pub(super) const LIST: &str = concat!(
@@ -103,16 +133,37 @@ pub(super) const LIST: &str = concat!(
   (select run_id, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
           attention, custom_status, tags, parent
      from run_active where ",
-    filters!(),
+    filters!("($5::int2[] is null or 100 > any($5))"),
     ")
   union all
   (select run_id, fn, dep, key, generation, status, created_at, ended_at,
           null, custom_status, tags, parent
      from run_done where ",
-    filters!(),
+    filters!(
+        "($5::int2[] is null or 100 <= any($5))
+     and ($6::int4[] is null or status = any(coalesce($5, '{100,101,102,103,104}')))"
+    ),
     ")) x
   join functions f on f.id = x.fn order by x.run_id desc limit $14"
 );
+
+/// The run that is so many below the cursor, from the indexes alone.
+pub(super) const BELOW: &str = concat!(
+    "select run_id from (
+  (select run_id from run_active where ",
+    range!(),
+    " order by run_id desc limit $5)
+  union all
+  (select run_id from run_done where ",
+    range!(),
+    " order by run_id desc limit $5)) x
+  order by run_id desc offset $5 - 1 limit 1"
+);
+
+/// Functions by their names, and those that have a text in it.
+pub(super) const NAMED: &str = "select id, name = any($2::text[]) as named,
+       coalesce(strpos(lower(name), $3) > 0, false) as found from functions
+ where ns = $1 and (name = any($2::text[]) or strpos(lower(name), $3) > 0)";
 
 pub(super) const GET: &str = "select x.*, x.tags::text as tags_text, f.name as function from (
   select run_id, ns, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
@@ -158,9 +209,116 @@ fn listed(row: &PgRow) -> Result<ListedRun> {
     })
 }
 
+/// A filter with what is looked up once for it.
+struct Asked<'a> {
+    filter: &'a RunFilter,
+    /// The numbers of its functions.
+    functions: Vec<i32>,
+    /// Its text, a run's id as it is and else in small letters.
+    q: Option<String>,
+    /// The run that its text is the id of.
+    q_run: Option<RunId>,
+    /// The functions that have its text in their name.
+    q_functions: Vec<i32>,
+}
+
+impl Asked<'_> {
+    /// Whether no index helps.
+    fn looks_at_all(&self) -> bool {
+        let f = self.filter;
+        let many = f.tags.iter().any(|(n, v)| f.tags.iter().any(|(m, w)| m == n && w != v));
+        (self.q.is_some() && self.q_run.is_none()) || many || !f.deployments.is_empty()
+    }
+}
+
+/// The longest part of a text that is whole in the name or in the value of each tag that has the
+/// text in `name:value`, as JSON writes it.
+fn part_in_tags(q: &str) -> String {
+    let longest = q.split(':').max_by_key(|part| part.len()).unwrap_or_default();
+    longest.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
 impl Store {
-    /// A page of runs, newest first.
-    pub async fn list_runs(&self, filter: &RunFilter) -> Result<Vec<ListedRun>> {
+    /// A page of runs, newest first. For what no index has, it looks at so many runs only and says
+    /// how far that was.
+    pub async fn list_runs(&self, filter: &RunFilter) -> Result<RunsFound> {
+        self.list_runs_by(filter, &LOOK).await
+    }
+
+    /// The same, where it looks at `windows` runs one after the other.
+    pub(super) async fn list_runs_by(
+        &self,
+        filter: &RunFilter,
+        windows: &[i64],
+    ) -> Result<RunsFound> {
+        let asked = self.asked(filter).await?;
+        if !filter.functions.is_empty() && asked.functions.is_empty() {
+            return Ok(RunsFound::default());
+        }
+        if !asked.looks_at_all() {
+            let runs = self.runs_between(&asked, filter.cursor, None, filter.limit).await?;
+            return Ok(RunsFound { runs, looked_to: None });
+        }
+        let (mut runs, mut from) = (Vec::new(), filter.cursor);
+        for window in windows {
+            let to = self.run_below(filter, from, *window).await?;
+            let room = filter.limit - i64::try_from(runs.len()).unwrap_or(i64::MAX);
+            runs.extend(self.runs_between(&asked, from, to, room).await?);
+            let full = i64::try_from(runs.len()).is_ok_and(|found| found >= filter.limit);
+            if full || to.is_none() {
+                return Ok(RunsFound { runs, looked_to: None });
+            }
+            from = to;
+        }
+        Ok(RunsFound { runs, looked_to: from })
+    }
+
+    async fn asked<'a>(&self, filter: &'a RunFilter) -> Result<Asked<'a>> {
+        let q = filter.q.as_deref().map(str::trim).filter(|q| !q.is_empty());
+        let q_run = q.and_then(|q| q.parse::<RunId>().ok());
+        let q = q.map(|q| if q_run.is_some() { q.to_owned() } else { q.to_lowercase() });
+        let (mut functions, mut q_functions) = (Vec::new(), Vec::new());
+        if !filter.functions.is_empty() || (q.is_some() && q_run.is_none()) {
+            let named = sqlx::query(NAMED).bind(filter.ns).bind(&filter.functions);
+            for row in named.bind(q.as_deref()).fetch_all(&self.pool).await? {
+                let id = row.try_get("id")?;
+                if row.try_get("named")? {
+                    functions.push(id);
+                }
+                if row.try_get("found")? {
+                    q_functions.push(id);
+                }
+            }
+        }
+        Ok(Asked { filter, functions, q, q_run, q_functions })
+    }
+
+    async fn run_below(
+        &self,
+        filter: &RunFilter,
+        from: Option<RunId>,
+        so_many: i64,
+    ) -> Result<Option<RunId>> {
+        let row = sqlx::query(BELOW)
+            .bind(filter.ns)
+            .bind(from.map_or(uuid::Uuid::max(), RunId::uuid))
+            .bind(filter.started_after.map(Ts))
+            .bind(filter.started_before.map(Ts))
+            .bind(so_many)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(wire::run_id).transpose()
+    }
+
+    /// Runs below `from`, and not below `to`.
+    async fn runs_between(
+        &self,
+        asked: &Asked<'_>,
+        from: Option<RunId>,
+        to: Option<RunId>,
+        limit: i64,
+    ) -> Result<Vec<ListedRun>> {
+        let filter = asked.filter;
         // Tags with one value can use their index, the others are compared one by one.
         let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (name, value) in &filter.tags {
@@ -176,24 +334,25 @@ impl Store {
             .flat_map(|(n, v)| v.iter().map(|v| (*n, *v)))
             .collect();
         let names: Vec<&str> = many.iter().map(|m| m.0).collect();
-        let q = filter.q.as_deref().map(str::trim).filter(|q| !q.is_empty());
-        let q_run = q.and_then(|q| q.parse::<RunId>().ok());
         let rows = sqlx::query(LIST)
             .bind(filter.ns)
-            .bind(filter.cursor.map_or(uuid::Uuid::max(), RunId::uuid))
+            .bind(from.map_or(uuid::Uuid::max(), RunId::uuid))
             .bind(filter.started_after.map(Ts))
             .bind(filter.started_before.map(Ts))
             .bind(given(&filter.status))
-            .bind(given(&filter.functions))
+            .bind(given(&asked.functions))
             .bind(given(&filter.keys))
             .bind(given(&filter.deployments))
             .bind(one)
             .bind(given(&names))
             .bind(many.iter().map(|m| m.1).bind_iter())
-            .bind(q.map(str::to_lowercase))
-            .bind(q_run.map(RunId::uuid))
-            .bind(filter.limit)
+            .bind(asked.q.as_deref())
+            .bind(asked.q_run.map(RunId::uuid))
+            .bind(limit)
             .bind(filter.parent.map(RunId::uuid))
+            .bind(to.map(RunId::uuid))
+            .bind(&asked.q_functions)
+            .bind(asked.q.as_deref().map(part_in_tags))
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(listed).collect()

@@ -52,7 +52,7 @@ pub use history::{Happened, Place, SignalRow};
 pub use journal::{JournalEntry, StoredLog};
 pub use keys::{ApiKey, NewApiKey};
 pub use leases::{NodeBeat, Tick};
-pub use lists::{ListedRun, RunFilter};
+pub use lists::{ListedRun, RunFilter, RunsFound};
 pub use load::Loaded;
 pub use migrate::MigrationStatus;
 pub use outbox::{Delivery, Posted, Slot};

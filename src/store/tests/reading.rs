@@ -8,7 +8,7 @@ fn filter() -> RunFilter {
 }
 
 async fn list(b: &Bench, filter: RunFilter) -> Vec<RunId> {
-    b.db.store.list_runs(&filter).await.unwrap().into_iter().map(|r| r.run).collect()
+    b.db.store.list_runs(&filter).await.unwrap().runs.into_iter().map(|r| r.run).collect()
 }
 
 #[tokio::test]
@@ -34,6 +34,52 @@ async fn pages_go_down_over_live_and_ended_runs_without_gaps() {
     }
     assert_eq!(seen, all);
     assert_eq!(list(&b, RunFilter { ns: 2, ..filter() }).await, vec![]);
+}
+
+#[tokio::test]
+async fn what_has_no_index_is_looked_for_so_far_at_a_time() {
+    let mut b = Bench::new().await;
+    let mut wanted = Vec::new();
+    for i in 0..30 {
+        let name = if i % 7 == 0 { "c7" } else { "other" };
+        let tags = Some(format!(r#"{{"customer":"{name}"}}"#));
+        let new = NewRun { tags, ..b.new_run(i) };
+        let run = new.run;
+        b.lane.create(&[new]).await.unwrap();
+        b.tick(Duration::from_secs(1));
+        let at = b.now;
+        if i % 2 == 0 {
+            assert!(b.append(run, vec![end(1, 0, at)]).await);
+        }
+        if name == "c7" {
+            wanted.insert(0, run);
+        }
+    }
+    let mut seen = Vec::new();
+    let mut looks = Vec::new();
+    let mut cursor = None;
+    loop {
+        let q = Some("customer:c7".to_owned());
+        let page = RunFilter { q, cursor, limit: 2, ..filter() };
+        let found = b.db.store.list_runs_by(&page, &[2, 6]).await.unwrap();
+        looks.push(found.runs.len());
+        seen.extend(found.runs.iter().map(|r| r.run));
+        let full = found.runs.len() == 2;
+        cursor = if full { seen.last().copied() } else { found.looked_to };
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, wanted);
+    assert!(looks.len() > 3 && looks.iter().all(|found| *found <= 2), "{looks:?}");
+    // An index needs no such look, and neither does the end of all runs.
+    let tag = vec![("customer".to_owned(), "c7".to_owned())];
+    let found = b.db.store.list_runs_by(&RunFilter { tags: tag, ..filter() }, &[2]).await.unwrap();
+    assert_eq!((found.runs.len(), found.looked_to), (wanted.len(), None));
+    let q = RunFilter { q: Some("c7".to_owned()), ..filter() };
+    let found = b.db.store.list_runs_by(&q, &[100]).await.unwrap();
+    assert_eq!((found.runs.len(), found.looked_to), (wanted.len(), None));
+    b.clean().await;
 }
 
 #[tokio::test]
@@ -82,6 +128,9 @@ async fn each_filter_leaves_out_what_it_should() {
         ("q key", q("order-4"), vec![key]),
         ("q function", q("SEND"), vec![other_run]),
         ("q tag", q("customer:c7"), vec![tagged]),
+        ("q over the joint", q("MER:C"), vec![key, tagged]),
+        ("q in a part of a tag alone", q("vip"), vec![tagged]),
+        ("q with JSON's own signs", q(r#"er": "c"#), vec![]),
         ("q id", q(&tagged.to_string()), vec![tagged]),
         ("q is no pattern", q("%"), vec![]),
     ];

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 117] = [
+const ALL: [(&str, &str); 119] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -70,6 +70,8 @@ const ALL: [(&str, &str); 117] = [
     ("history", journal::HISTORY),
     ("logs", journal::LOGS),
     ("list", lists::LIST),
+    ("below", lists::BELOW),
+    ("named", lists::NAMED),
     ("get", lists::GET),
     ("live of", lists::LIVE_OF),
     ("run of key", lists::RUN_OF_KEY),

@@ -1,8 +1,9 @@
+import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { ListedRun } from "../api/types.ts";
 import { change, none, type Rows } from "./rows.ts";
 
-const run = (n: number, status = "completed"): ListedRun => ({ id: `run_${String(n).padStart(4, "0")}`, created_at: new Date(n * 1000).toISOString(), status, ended_at: null, attention: null, tags: {} }) as unknown as ListedRun;
+const run = (n: number, status = "completed"): ListedRun => ({ id: `run_${String(n).padStart(8, "0")}`, created_at: new Date(n * 1000).toISOString(), status, ended_at: null, attention: null, tags: {} }) as unknown as ListedRun;
 const page = (newest: number, count = 5, status?: string) => Array.from({ length: count }, (_, i) => run(newest - i, status));
 const ids = (rows: ListedRun[]) => rows.map((r) => Number(r.id.slice(4)));
 const head = (rows: ListedRun[], still: boolean, next: string | null = "next") => ({ type: "head", rows, next, still }) as const;
@@ -43,4 +44,35 @@ test("pages below are put on once, and stay when the head changes", () => {
 test("what no longer fits the filter leaves when the list is still", () => {
   const rows = change(first(10), head([run(10), run(8)], true, null));
   expect(ids(rows.shown)).toEqual([10, 8]);
+});
+
+test("a page that is all new is no neighbour of what is shown: the list goes on below the page", () => {
+  const still = change(first(10), head(page(100), true, "below 96"));
+  expect([ids(still.shown), still.next]).toEqual([[100, 99, 98, 97, 96], "below 96"]);
+  const held = change(change(first(10), head(page(100), false, "below 96")), head(page(102), false, "below 98"));
+  expect(ids(held.shown)).toEqual([10, 9, 8, 7, 6]);
+  const revealed = change(held, { type: "reveal" });
+  expect([ids(revealed.shown), revealed.next]).toEqual([[102, 101, 100, 99, 98, 97, 96], "below 96"]);
+});
+
+test("however fast it grows and whatever the reader does, no row is missing between two that are shown", () => {
+  const steps = fc.array(fc.record({ grown: fc.integer({ min: 0, max: 900 }), still: fc.boolean(), then: fc.constantFrom("nothing", "reveal", "more") }), { maxLength: 30 });
+  fc.assert(fc.property(steps, (all) => {
+    let newest = 1000;
+    let rows = change(none, head(page(newest, 50), true, String(newest - 49)));
+    for (const { grown, still, then } of all) {
+      newest += grown;
+      const top = rows.shown[0]!;
+      rows = change(rows, head(page(newest, 50), still, String(newest - 49)));
+      if (!still) expect(rows.shown[0]!.id).toBe(top.id);
+      if (then === "reveal") rows = change(rows, { type: "reveal" });
+      if (then === "more") rows = change(rows, { type: "more", rows: page(Number(rows.next) - 1, 50), next: String(Number(rows.next) - 50) });
+      const [shown, held] = [ids(rows.shown), ids(rows.held)];
+      const whole = (list: number[]) => list.every((n, i) => n === list[0]! - i);
+      expect(whole(shown) && whole(held)).toBe(true);
+      expect(Number(rows.next)).toBe(shown.at(-1));
+      if (held.length) expect(rows.gap === null ? shown[0] : Number(rows.gap)).toBe(rows.gap === null ? held.at(-1)! - 1 : held.at(-1));
+      expect(held.length).toBeLessThan(600);
+    }
+  }));
 });

@@ -5,6 +5,8 @@ export type Rows = {
   shown: ListedRun[];
   /** New ones, held back because the reader is busy with what is shown. Newest first. */
   held: ListedRun[];
+  /** Where what is held goes on, if there are rows between it and what is shown that nobody has read. */
+  gap: string | null;
   /** Where the list goes on below; null at its end. */
   next: string | null;
   read: boolean;
@@ -20,10 +22,13 @@ export type Change =
   /** The reader wants to see what was held back. */
   | { type: "reveal" };
 
-export const none: Rows = { shown: [], held: [], next: null, read: false };
+export const none: Rows = { shown: [], held: [], gap: null, next: null, read: false };
 
-/** Newest first, as the API orders them. */
-const older = (a: ListedRun, b: ListedRun) => a.created_at < b.created_at || (a.created_at === b.created_at && a.id < b.id);
+/** More are not held back: who comes back after an hour reads on from the newest page. */
+const MOST = 500;
+
+/** Newest first, as the API orders them: by their ids, whatever the moments within a millisecond say. */
+const older = (a: ListedRun, b: ListedRun) => a.id < b.id;
 
 const same = (a: ListedRun, b: ListedRun) =>
   a.status === b.status && a.ended_at === b.ended_at && a.attention?.detail === b.attention?.detail && a.attention?.next_attempt_at === b.attention?.next_attempt_at;
@@ -45,19 +50,29 @@ export function change(rows: Rows, what: Change): Rows {
   switch (what.type) {
     case "head": {
       const last = what.rows.at(-1);
-      if (!rows.read) return { shown: what.rows, held: [], next: what.next, read: true };
+      // A search that has found nothing new so far says nothing of what is shown.
+      if (rows.read && !last && what.next !== null) return rows;
+      const begun = { shown: what.rows, held: [], gap: null, next: what.next, read: true };
+      if (!rows.read || !rows.shown.length) return begun;
+      /** Whether the page ends before it comes to this row: then there are others in between. */
+      const apart = (row: ListedRun) => last !== undefined && what.next !== null && older(row, last);
       const known = new Set(rows.shown.map((row) => row.id));
-      const top = rows.shown[0];
+      const top = rows.shown[0]!;
+      if (what.still && apart(top)) return begun;
       if (what.still) {
         // Below the page they stay; in its range the page says which there are.
         const below = last && what.next !== null ? rows.shown.filter((row) => older(row, last)) : [];
         const shown = [...updated(rows.shown.filter((r) => what.rows.some((n) => n.id === r.id)), what.rows)];
         const kept = new Map(shown.map((row) => [row.id, row]));
-        return { ...rows, shown: [...what.rows.map((row) => kept.get(row.id) ?? row), ...below], held: [], next: below.length ? rows.next : what.next };
+        return { ...rows, shown: [...what.rows.map((row) => kept.get(row.id) ?? row), ...below], held: [], gap: null, next: below.length ? rows.next : what.next };
       }
-      const fresh = what.rows.filter((row) => !known.has(row.id) && (!top || older(top, row)));
+      const shown = updated(rows.shown, what.rows);
+      const fresh = what.rows.filter((row) => !known.has(row.id) && older(top, row));
       const ids = new Set(fresh.map((row) => row.id));
-      return { ...rows, shown: updated(rows.shown, what.rows), held: [...fresh, ...updated(rows.held, what.rows).filter((row) => !ids.has(row.id))] };
+      const held = [...fresh, ...updated(rows.held, what.rows).filter((row) => !ids.has(row.id))];
+      // A page of nothing but new ones goes on where it says, not with what is known.
+      const broken = apart(rows.held[0] ?? top) || (held.length > MOST && apart(top));
+      return broken ? { ...rows, shown, held: fresh, gap: what.next } : { ...rows, shown, held };
     }
     case "more": {
       const known = new Set(rows.shown.map((row) => row.id));
@@ -66,6 +81,7 @@ export function change(rows: Rows, what: Change): Rows {
     case "update":
       return { ...rows, shown: updated(rows.shown, what.rows) };
     case "reveal":
+      if (rows.gap !== null) return { ...rows, shown: rows.held, held: [], gap: null, next: rows.gap };
       return { ...rows, shown: [...rows.held, ...rows.shown], held: [] };
   }
 }

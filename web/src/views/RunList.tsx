@@ -37,7 +37,18 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
   const [more, setMore] = useState<{ on: boolean; error: unknown }>({ on: false, error: null });
   const navigate = useNavigate();
   const name = JSON.stringify(filters);
-  const head = useQuery({ queryKey: ["runs", "head", name], queryFn: ({ signal }) => pageOf(filters, null, signal), refetchInterval: paused ? false : 2000, structuralSharing: false });
+  const took = useRef(0);
+  const head = useQuery({
+    queryKey: ["runs", "head", name], structuralSharing: false,
+    queryFn: async ({ signal }) => {
+      const began = performance.now();
+      const page = await pageOf(filters, null, signal);
+      took.current = performance.now() - began;
+      return page;
+    },
+    // What takes the gateway long is asked for less often.
+    refetchInterval: () => (paused ? false : Math.max(2000, 10 * took.current)),
+  });
   useEffect(() => {
     if (!head.data) return;
     const box = scroll.current;
@@ -96,7 +107,7 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
           <ArrowUp size={14} aria-hidden />{rows.held.length >= PAGE ? `${PAGE}+` : rows.held.length} new run{rows.held.length === 1 ? "" : "s"}
         </button>
       )}
-      {rows.shown.length === 0 && <Nothing title={filtered ? "No run is like this." : "No runs yet."}>{filtered ? "Take a filter away, or look in another time." : <>Start one from <Link to="/functions">a function</Link>.</>}</Nothing>}
+      {rows.shown.length === 0 && rows.next === null && <Nothing title={filtered ? "No run is like this." : "No runs yet."}>{filtered ? "Take a filter away, or look in another time." : <>Start one from <Link to="/functions">a function</Link>.</>}</Nothing>}
       <div ref={scroll} className="h-full overflow-auto" data-testid="runs" onPointerEnter={() => { busy.current = true; }} onPointerLeave={() => { busy.current = false; }}>
         <ul aria-label="Runs" className="relative" style={{ height: virtual.getTotalSize() }}>
           {items.map((item) => {
@@ -105,7 +116,7 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
           })}
         </ul>
         {more.error ? <div className="p-4"><Failed error={more.error} again={load} /></div>
-          : rows.next ? <div className="p-3 text-center"><button type="button" className="btn" onClick={load} disabled={more.on}>{more.on ? "Reading more…" : "Load more"}</button></div>
+          : rows.next ? <div className="p-3 text-center"><button type="button" className="btn" onClick={load} disabled={more.on}>{!more.on ? "Load more" : rows.shown.length ? "Reading more…" : "Looking further back…"}</button></div>
           : rows.shown.length > 10 ? <p className="p-3 text-center text-dim">That is all of them.</p> : null}
       </div>
     </div>
