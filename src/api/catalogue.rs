@@ -88,6 +88,7 @@ catalogue! {
     DeploymentNotFound = "deployment-not-found", NOT_FOUND, Never, "No such deployment";
     EventNotFound = "event-not-found", NOT_FOUND, Never, "No such event";
     UpdateNotFound = "update-not-found", NOT_FOUND, Never, "No such update";
+    NotAnObject = "not-an-object", NOT_FOUND, Never, "The function has no objects";
     KeyNotFound = "key-not-found", NOT_FOUND, Never, "No such API key";
     SecretNotFound = "secret-not-found", NOT_FOUND, Never, "No such secret";
     CallbackNotFound = "callback-not-found", NOT_FOUND, Never, "No such callback address";
@@ -99,6 +100,7 @@ catalogue! {
     NotACallback = "not-a-callback", CONFLICT, Never, "The step is not a callback";
     StaleEpoch = "stale-epoch", CONFLICT, Never, "The invocation is over";
     RunPaused = "run-paused", CONFLICT, Never, "The run was paused";
+    ObjectBusy = "object-busy", CONFLICT, Safe, "A run has the object";
     EndpointDraining = "endpoint-draining", CONFLICT, Safe, "The endpoint takes no new runs";
     EndpointInUse = "endpoint-in-use", CONFLICT, Never, "The endpoint has live runs";
     FunctionInUse = "function-in-use", CONFLICT, Never, "A dropped function has live runs";
@@ -106,6 +108,7 @@ catalogue! {
     RunEnding = "run-ending", GONE, Never, "The run is ending";
     AlreadySettled = "already-settled", GONE, Never, "The step is settled already";
     PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, Never, "It has changed in the meantime";
+    PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, Never, "The request has to say what it changes";
     PayloadTooLarge = "payload-too-large", PAYLOAD_TOO_LARGE, Never, "Something is over its limit";
     UriTooLong = "uri-too-long", URI_TOO_LONG, Never, "The address is too long";
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, Never, "The body has to be JSON";

@@ -70,14 +70,19 @@ pub(super) struct PatchEndpointRequest {
 pub(super) struct FunctionRequest {
     #[schema(max_length = 256, min_length = 1)]
     name: String,
-    /// `function` (the default), or `plain`: the input is posted as it is, and a 2xx body is the
-    /// result.
-    #[schema(pattern = "^(function|plain)$")]
+    /// `function` (the default), `object`: runs with one key have it in turn, and state under it; or
+    /// `plain`: the input is posted as it is, and a 2xx body is the result.
+    #[schema(pattern = "^(function|object|plain)$")]
     kind: Option<String>,
     /// Of a plain function: where at the endpoint its input is posted, with a slash in front; left
     /// out: the endpoint's own URL.
     #[schema(max_length = 2048, pattern = "^/")]
     path: Option<String>,
+    /// Of an object: its runs read the state of another function's objects, and wait for nobody.
+    shared: Option<bool>,
+    /// Of a shared one: the function whose objects it reads.
+    #[schema(max_length = 256, min_length = 1)]
+    object: Option<String>,
     /// `latest` (the default) or `pinned`.
     #[schema(pattern = "^(latest|pinned)$")]
     versioning: Option<String>,
@@ -182,9 +187,11 @@ pub(super) fn read_patch(f: &mut Fields<'_>) -> EndpointPatch {
 fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
     let name = f.text("name", 256);
     let name = f.need("name", name);
-    let kinds = [RunKind::Function, RunKind::Plain].map(|kind| (kind.word(), kind));
+    let kinds =
+        [RunKind::Function, RunKind::Object, RunKind::Plain].map(|kind| (kind.word(), kind));
     let kind = f.word("kind", &kinds);
     let path = f.text("path", 2_048);
+    let (shared, object) = (f.value("shared").unwrap_or(false), f.text("object", 256));
     let versioning =
         f.word("versioning", &[("latest", Versioning::Latest), ("pinned", Versioning::Pinned)]);
     let (retry, invocation_retry, run_retry) =
@@ -205,6 +212,8 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
         name: name?,
         kind: kind.unwrap_or_default(),
         path,
+        shared,
+        object,
         versioning: versioning.unwrap_or_default(),
         retry: retry.unwrap_or_default(),
         invocation_retry: invocation_retry.unwrap_or_default(),

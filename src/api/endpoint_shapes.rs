@@ -373,10 +373,14 @@ pub(super) struct FunctionBody {
     /// The newest deployment that has it.
     #[schema(value_type = String)]
     deployment: DeploymentId,
-    /// `function` or `plain`.
-    kind: &'static str,
+    /// `function`, `object` or `plain`.
+    kind: String,
     /// Where at the endpoint the input of a plain function is posted; null: at the endpoint's own URL.
     path: Option<String>,
+    /// Of an object: its runs read the state of another function's objects, and wait for nobody.
+    shared: bool,
+    /// Of a shared one: the function whose objects it reads.
+    object: Option<String>,
     /// Every setting in force, and where it comes from.
     settings: Vec<SettingBody>,
     /// Its tasks; null: it does not list them.
@@ -405,8 +409,10 @@ impl From<FunctionView> for FunctionBody {
             endpoint: f.endpoint,
             endpoint_name: f.endpoint_name,
             deployment: f.deployment,
-            kind: f.kind.word(),
+            kind: f.kind,
             path: f.path,
+            shared: f.shared,
+            object: f.object,
             settings: f.settings.into_iter().map(Into::into).collect(),
             tasks: Payload(f.tasks),
             triggers: Payload(f.triggers),

@@ -17,6 +17,7 @@ mod functions;
 mod journal;
 mod keys;
 mod node;
+mod objects;
 mod openapi;
 mod operator;
 mod page;
@@ -169,6 +170,8 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(functions::get_function))
         .routes(routes!(events::list_events, events::publish_events))
         .routes(routes!(events::get_event))
+        .routes(routes!(objects::list_objects))
+        .routes(routes!(objects::get_object, objects::write_object))
         .routes(routes!(events::list_matches))
         .routes(routes!(keys::list_keys, keys::create_key))
         .routes(routes!(keys::revoke_key))

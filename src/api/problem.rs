@@ -184,6 +184,9 @@ impl From<Error> for Problem {
             Error::FunctionNotFound(_) => Self::new(Code::FunctionNotFound, detail),
             Error::DeploymentNotFound(_) => Self::new(Code::DeploymentNotFound, detail),
             Error::QueryFailed(..) => Self::new(Code::QueryFailed, detail),
+            Error::NotAnObject(_) => Self::new(Code::NotAnObject, detail),
+            Error::ObjectBusy { run, .. } => Self::new(Code::ObjectBusy, detail).with("run", run),
+            Error::ObjectChanged => Self::new(Code::PreconditionFailed, detail),
             Error::UpdateNotFound(_) => Self::new(Code::UpdateNotFound, detail),
             Error::EventNotFound(_) => Self::new(Code::EventNotFound, detail),
             Error::EndpointDraining { endpoint, .. } => {

@@ -35,6 +35,8 @@ pub(super) struct Request<'a> {
     pub(super) idempotency_key: Option<&'a str>,
     /// For a stream: the event to go on after.
     pub(super) last_event_id: Option<&'a str>,
+    /// The version that is to be changed.
+    pub(super) if_match: Option<&'a str>,
     /// How much longer than usual the answer may take.
     pub(super) extra: Duration,
 }
@@ -48,6 +50,7 @@ impl<'a> Request<'a> {
             body: None,
             idempotency_key: None,
             last_event_id: None,
+            if_match: None,
             extra: Duration::ZERO,
         }
     }
@@ -160,6 +163,9 @@ impl Client {
         let mut http = self.http.request(request.method, url).header(ACCEPT, accept);
         if let Some(key) = request.idempotency_key {
             http = http.header("idempotency-key", key);
+        }
+        if let Some(version) = request.if_match {
+            http = http.header("if-match", version);
         }
         if let Some(id) = request.last_event_id {
             http = http.header("last-event-id", id);

@@ -26,6 +26,8 @@ pub enum FunctionCommand {
 struct Function {
     name: String,
     #[serde(default)]
+    kind: String,
+    #[serde(default)]
     endpoint_name: String,
     #[serde(default)]
     deployment: String,
@@ -65,6 +67,7 @@ pub(super) async fn execute(
             }
             out.fields(&[
                 ("name", function.name),
+                ("kind", function.kind),
                 ("endpoint", function.endpoint_name),
                 ("deployment", function.deployment),
             ])?;

@@ -16,6 +16,7 @@ mod input;
 mod json_text;
 mod key;
 mod model;
+mod object;
 mod output;
 mod replay;
 mod rerun;
@@ -54,6 +55,7 @@ pub use event::EventCommand;
 pub use failure::exit;
 pub use function::FunctionCommand;
 pub use key::{KeyCommand, KeyCreate};
+pub use object::ObjectCommand;
 pub use output::{Color, Format};
 pub use replay::RunReplay;
 pub use run::RunCommand;
@@ -181,6 +183,9 @@ pub enum ClientCommand {
     /// Look at the functions that endpoints host.
     #[command(subcommand, arg_required_else_help = true)]
     Function(FunctionCommand),
+    /// Look at the state of objects, and write it by hand.
+    #[command(subcommand, arg_required_else_help = true)]
+    Object(ObjectCommand),
     /// Publish events, and see what became of them.
     #[command(subcommand, arg_required_else_help = true)]
     Event(EventCommand),
@@ -235,6 +240,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Step(command) => step::execute(command, &connect()?, out).await,
         ClientCommand::Function(command) => function::execute(command, &connect()?, out).await,
         ClientCommand::Run(command) => run::execute(command, &connect()?, out).await,
+        ClientCommand::Object(command) => object::execute(command, &connect()?, out).await,
         ClientCommand::Event(command) => event::execute(command, &connect()?, out).await,
         ClientCommand::Signal(command) => signal::execute(command, &connect()?, out).await,
         ClientCommand::Key(command) => key::execute(command, &connect()?, out).await,

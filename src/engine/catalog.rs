@@ -104,6 +104,12 @@ impl Deployment {
         self.spec(function)?.run_kind()
     }
 
+    /// The function whose objects a shared one reads.
+    #[must_use]
+    pub fn reads(&self, function: &str) -> Option<&str> {
+        self.spec(function)?.object.as_deref()
+    }
+
     /// Where the input of a plain function is posted.
     #[must_use]
     pub fn posted_at(&self, function: &str) -> Url {

@@ -491,6 +491,8 @@ fn listed(functions: &[FunctionSpec], r: &Registration) -> Result<Manifest, Erro
         .map(|f| protocol::FunctionSpec {
             kind: f.kind.word().to_owned(),
             path: f.path.clone(),
+            shared: f.shared,
+            object: f.object.clone(),
             retry: given(f.retry),
             invocation_retry: given(f.invocation_retry),
             run_retry: given(f.run_retry),

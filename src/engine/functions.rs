@@ -8,12 +8,41 @@ use super::breaker::{Circuit, Outage};
 use super::catalog::{Catalog, INVOCATION_TIMEOUT};
 use super::{
     DeploymentView, EndpointHealth, EndpointRef, EndpointState, EndpointView, Engine, Error,
-    FunctionView, Namespace, Setting, Source,
+    Namespace, Setting, Source,
 };
 use crate::machine::time::format_duration;
-use crate::machine::{EndpointId, RetryPolicy, RetrySpec, RunKind};
+use crate::machine::{DeploymentId, EndpointId, RetryPolicy, RetrySpec, RunKind};
 use crate::protocol::{FunctionSpec, Manifest, Versioning};
 use crate::store;
+
+/// A function as the newest deployment has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionView {
+    /// Its name.
+    pub name: String,
+    /// The endpoint that hosts it.
+    pub endpoint: EndpointId,
+    /// That endpoint's name.
+    pub endpoint_name: String,
+    /// The newest deployment that has it.
+    pub deployment: DeploymentId,
+    /// `function`, `object` or `plain`.
+    pub kind: String,
+    /// Where at the endpoint the input of a plain function is posted.
+    pub path: Option<String>,
+    /// Of an object: its runs only read.
+    pub shared: bool,
+    /// Of a shared one: the function whose objects it reads.
+    pub object: Option<String>,
+    /// Every setting in force.
+    pub settings: Vec<Setting>,
+    /// Its tasks, a JSON list, where it lists them.
+    pub tasks: Option<Bytes>,
+    /// The events that start it, a JSON list, as it says.
+    pub triggers: Option<Bytes>,
+    /// JSON Schema of its input, as it says.
+    pub input_schema: Option<Bytes>,
+}
 
 impl Engine {
     /// All functions that an endpoint hosts, by name.
@@ -184,8 +213,10 @@ fn function_of(catalog: &Catalog, dep: i32, name: &str) -> Option<FunctionView> 
         endpoint: deployment.endpoint.public,
         endpoint_name: deployment.endpoint.name.clone(),
         deployment: deployment.public,
-        kind: spec.run_kind().unwrap_or_default(),
+        kind: spec.kind.clone(),
         path: spec.path.clone(),
+        shared: spec.shared,
+        object: spec.object.clone(),
         settings: settings(spec, &deployment.manifest),
         tasks: spec.tasks.as_deref().map(text),
         triggers: spec.triggers.as_deref().map(text),

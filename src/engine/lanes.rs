@@ -230,9 +230,10 @@ async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>
             }
             engine.faults().reach(Point::FlushBefore);
             match append(connected, &part, repeated).await {
-                Ok(won) => {
+                Ok((won, next)) => {
                     engine.faults().reach(Point::FlushAfter);
                     engine.committed(&part, &won);
+                    engine.have_turns(next);
                 }
                 Err(error) if error.is_unavailable() => {
                     line.lost(&error).await;
@@ -260,15 +261,19 @@ async fn appends(engine: Engine, mut queue: mpsc::UnboundedReceiver<Arc<Sealed>>
 }
 
 /// Records a batch. What a repeat loses to its own rows, whose acknowledgement went with the
-/// connection, has won.
-async fn append(lane: &mut Lane, part: &[Arc<Sealed>], repeated: bool) -> store::Result<Vec<bool>> {
-    let mut won = lane.append(part).await?;
+/// connection, has won. Returns too whose turn it is now to have an object.
+async fn append(
+    lane: &mut Lane,
+    part: &[Arc<Sealed>],
+    repeated: bool,
+) -> store::Result<(Vec<bool>, Vec<RunId>)> {
+    let (mut won, next) = lane.append_and_free(part).await?;
     if repeated {
         for (sealed, won) in part.iter().zip(&mut won).filter(|(_, won)| !**won) {
             *won = lane.is_recorded(sealed).await?;
         }
     }
-    Ok(won)
+    Ok((won, next))
 }
 
 impl Engine {
@@ -311,7 +316,9 @@ async fn creates(engine: Engine, mut queue: mpsc::UnboundedReceiver<Pending<NewR
         let (batch, later): (Vec<_>, Vec<_>) =
             std::mem::take(&mut waiting).into_iter().partition(|p| {
                 let new = &p.what;
-                let run_key = new.key.as_ref().map(|k| (0, new.function_id, k.key.clone()));
+                // Of an object there may be many: they have an order.
+                let key = new.key.as_ref().filter(|_| new.object.is_none());
+                let run_key = key.map(|k| (0, new.function_id, k.key.clone()));
                 let idem = new.idem.as_ref().map(|i| (1, new.ns, i.key.clone()));
                 let fresh = run_key.iter().chain(&idem).all(|k| !keys.contains(k));
                 keys.extend(run_key.into_iter().chain(idem));

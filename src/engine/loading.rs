@@ -3,9 +3,11 @@
 use std::collections::hash_map::Entry as Slot;
 use std::time::Duration;
 
+use super::objects::equip;
 use super::owner::{Entry, Owner, Wake};
 use super::{Engine, Wrong};
 use crate::machine::{Cause, Run, RunId, Sealed, Turn};
+use crate::store::Object;
 
 impl Engine {
     /// Puts a run that was read into memory, if it is ours and not there already.
@@ -19,6 +21,11 @@ impl Engine {
         }
         if owner.runs.contains_key(&id) {
             if let Some(entry) = owner.runs.get_mut(&id) {
+                if let Some(Object::Held(state)) = loaded.object
+                    && entry.run.behind.is_some()
+                {
+                    entry.run.take_object(state);
+                }
                 entry.queue.push_back(Cause::Drained(loaded.messages));
             }
             self.pump(owner, id);
@@ -33,6 +40,7 @@ impl Engine {
                 return;
             }
         };
+        equip(&mut run, loaded.object);
         run.home = loaded.home;
         run.gate = loaded.gate;
         run.placed = Some(loaded.placement);
@@ -87,7 +95,7 @@ impl Engine {
         }
     }
 
-    async fn read_in(&self, ids: Vec<RunId>) {
+    pub(super) async fn read_in(&self, ids: Vec<RunId>) {
         let _permit = self.loads().acquire().await;
         let mut parts = vec![ids];
         while let Some(mut part) = parts.pop() {

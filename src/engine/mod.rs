@@ -29,6 +29,7 @@ mod leases;
 mod lines;
 mod loading;
 mod messages;
+mod objects;
 mod operator;
 mod outbox;
 mod owner;
@@ -58,12 +59,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-pub use crate::store::SecretRow;
+pub use crate::store::{ListedObject, SecretRow};
 pub use access::bootstrap_key;
 pub use catalog::Catalog;
 pub use deployments::{DeploymentView, Repinned, RunsOn};
 pub use events::{Event, EventFilter, EventMatch, EventRow, Published};
 pub use faults::{CRASH_AT, DO_WRONG, Faults, Point, Wrong};
+pub use functions::FunctionView;
+pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
 pub use replaying::{Candidate, Origin, Replayed};
 pub use shapes::*;
@@ -499,6 +502,7 @@ impl Engine {
         let mut run = Run::recover(id, loaded.ns, &loaded.rows, parked, loaded.closing)
             .map_err(|e| Error::corrupt(&e.to_string()))?;
         run.home = loaded.home;
+        objects::equip(&mut run, loaded.object);
         // It waits out of memory until what keeps it is gone.
         let gated = loaded.gate.is_some() && !run.ended();
         let why = if gated { self.why_parked(&self.owner(), &run) } else { None };

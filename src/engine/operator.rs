@@ -169,7 +169,8 @@ impl Engine {
         let sealed = Sealed { run, ns: loaded.ns, home: loaded.home, append };
         let taken = it.taken();
         let message = self.message(MessageKind::New, "", Bytes::new());
-        match self.store().reopen(&sealed, taken, &message).await? {
+        let object = self.part_again(&it)?;
+        match self.store().reopen(&sealed, taken, &message, object).await? {
             Reopened::Done => {}
             Reopened::Lost => {
                 let status = self.view(ns, run).await?.status;

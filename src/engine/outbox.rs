@@ -195,7 +195,7 @@ impl Engine {
     }
 
     async fn leave_alone(&self, line: &mut Line, slot: Slot) -> store::Result<()> {
-        let (mut delivery, _) = line.get().await.delivery(&[slot], &[]).await?;
+        let (mut delivery, _) = line.get().await.delivery(&[slot], &[], &[]).await?;
         delivery.put_off(&[slot], POISON).await?;
         delivery.commit().await
     }
@@ -333,7 +333,14 @@ impl Engine {
             new => new,
         };
         match new {
+            Ok(new) if new.object.is_some() && if_running != Holder::Fail => {
+                let detail = "runs of an object wait for their turn: `if_running` has no meaning";
+                Plan::Refuse(StepError::of_gateway("start-refused", detail))
+            }
             Ok(new) => Plan::Start { new: Box::new(new), detach, if_running },
+            Err(Error::Invalid(_, detail)) => {
+                Plan::Refuse(StepError::of_gateway("start-refused", detail))
+            }
             Err(error @ Error::FunctionNotFound(_)) => {
                 Plan::Refuse(StepError::of_gateway("function-not-found", error.to_string()))
             }
@@ -352,7 +359,8 @@ impl Engine {
             let waits: Vec<Wait> = jobs.iter().filter_map(waits).cloned().collect();
             // Before the transaction that looks for events: who publishes one meanwhile finds it.
             self.store().listen(&waits).await?;
-            let (mut delivery, held) = line.get().await.delivery(&slots, &runs).await?;
+            let starts: Vec<&NewRun> = jobs.iter().filter_map(started).collect();
+            let (mut delivery, held) = line.get().await.delivery(&slots, &runs, &starts).await?;
             jobs.retain(|job| held.contains(&job.slot()));
             let done = self.deliver_in(&mut delivery, jobs).await?;
             self.faults().reach(Point::DeliverBefore);
@@ -552,7 +560,8 @@ fn touched(job: &Job) -> impl Iterator<Item = RunId> + use<> {
 fn one_of_each_key(jobs: Vec<Job>) -> Vec<Job> {
     let mut keys = HashSet::new();
     let mut first = |job: &Job| {
-        let key = started(job).and_then(|n| Some((n.function_id, n.key.as_ref()?.key.clone())));
+        let new = started(job).filter(|n| n.object.is_none());
+        let key = new.and_then(|n| Some((n.function_id, n.key.as_ref()?.key.clone())));
         key.is_none_or(|key| keys.insert(key))
     };
     jobs.into_iter().filter(|job| first(job)).collect()

@@ -297,6 +297,7 @@ impl Engine {
             | Cause::Held { epoch, .. }
             | Cause::Left { epoch, .. } => Some(*epoch),
             Cause::Drained(messages) => {
+                self.hear_of_turn(&entry.run, messages);
                 self.discard_repeats(&entry.run, messages);
                 None
             }

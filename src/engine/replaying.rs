@@ -9,7 +9,7 @@ use url::Url;
 
 use super::catalog::header_map;
 use super::{Engine, Error, Namespace, RunFilter};
-use crate::machine::{Run, RunId, RunKind};
+use crate::machine::{RunId, RunKind};
 use crate::protocol::{self, FunctionSpec, Manifest, Secret};
 use crate::replay::{End, Recorded, Replay, Report, Step};
 
@@ -121,9 +121,14 @@ impl Engine {
 
     async fn recorded(&self, ns: &Namespace, run: RunId) -> Result<Recorded, Error> {
         let view = self.view(ns, run).await?;
-        if self.with_run(ns, run, Run::is_plain).await? {
-            let detail = "it is of a plain function, whose input is posted: there is nothing to \
-                          hold code against";
+        let kind = self.with_run(ns, run, |run| run.created.kind).await?;
+        if kind != RunKind::Function {
+            let detail = if kind == RunKind::Plain {
+                "it is of a plain function, whose input is posted: there is nothing to hold code \
+                 against"
+            } else {
+                "it is of an object, and what that was before the run is not recorded"
+            };
             return Err(Error::InvalidState {
                 run,
                 status: view.status,

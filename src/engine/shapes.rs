@@ -318,31 +318,6 @@ pub struct Setting {
     pub source: Source,
 }
 
-/// A function as the newest deployment has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FunctionView {
-    /// Its name.
-    pub name: String,
-    /// The endpoint that hosts it.
-    pub endpoint: EndpointId,
-    /// That endpoint's name.
-    pub endpoint_name: String,
-    /// The newest deployment that has it.
-    pub deployment: DeploymentId,
-    /// `function` or `plain`.
-    pub kind: RunKind,
-    /// Where at the endpoint the input of a plain function is posted.
-    pub path: Option<String>,
-    /// Every setting in force.
-    pub settings: Vec<Setting>,
-    /// Its tasks, a JSON list, where it lists them.
-    pub tasks: Option<Bytes>,
-    /// The events that start it, a JSON list, as it says.
-    pub triggers: Option<Bytes>,
-    /// JSON Schema of its input, as it says.
-    pub input_schema: Option<Bytes>,
-}
-
 /// How an endpoint stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndpointState {
@@ -434,10 +409,14 @@ pub enum Versioning {
 pub struct FunctionSpec {
     /// Its name.
     pub name: String,
-    /// `function` or `plain`.
+    /// `function`, `object` or `plain`.
     pub kind: RunKind,
     /// Where at the endpoint the input of a plain function is posted.
     pub path: Option<String>,
+    /// Of an object: its runs only read.
+    pub shared: bool,
+    /// Of a shared one: the function whose objects it reads.
+    pub object: Option<String>,
     /// Which deployment its runs go on with.
     pub versioning: Versioning,
     /// Default policy of its steps.

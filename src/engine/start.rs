@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::owner::{Entry, HORIZON};
+use super::owner::{Entry, HORIZON, Wake};
 use super::{Engine, Error, IfClosed, IfRunning, Start, Started, Status};
 use crate::machine::{
     Act, Created, Flags, Kind, Message, MessageId, MessageKind, Parent, Row, Run, RunId, Shard,
@@ -84,7 +84,7 @@ impl Engine {
             let run = new.run;
             self.admits(&start, &new).await?;
             match self.create(new).await? {
-                CreateOutcome::Created => {
+                CreateOutcome::Created | CreateOutcome::Queued => {
                     return Ok(Started::New(run));
                 }
                 CreateOutcome::IdemSame(run) => return Ok(Started::Replayed(run)),
@@ -197,6 +197,8 @@ impl Engine {
                 .filter(|d| d.has(&start.function))
                 .ok_or(Error::DeploymentNotFound(id))?,
         };
+        let kind = deployment.kind_of(&start.function).unwrap_or_default();
+        let object = Self::part_of(&catalog, start, &deployment, kind)?;
         let now = self.clock().upper();
         let idem_key = start.idempotency.as_ref().map(|i| i.key.as_str());
         let shard = self.shard_of(&ns.name, &start.function, start.key.as_deref(), idem_key);
@@ -208,7 +210,7 @@ impl Engine {
         let run_timeout = start.run_timeout.or_else(|| deployment.run_timeout(&start.function));
         let created = Created {
             function: start.function.clone(),
-            kind: deployment.kind_of(&start.function).unwrap_or_default(),
+            kind,
             namespace: ns.name.clone(),
             key: start.key.clone(),
             input: start.input.clone(),
@@ -227,13 +229,14 @@ impl Engine {
         };
         let hot = start_at.is_none_or(|at| at <= now + HORIZON);
         // Who starts later leaves memory until then, and must not seem to have been invoked.
-        let ours = start_at.is_none() && self.lend(run);
+        // Who has an object is read with its state.
+        let ours = start_at.is_none() && object.is_none() && self.lend(run);
         let mut messages = Vec::new();
         let mut message = |kind, name: String, body| {
             let id = MessageId::new(now, crate::clock::chance());
             messages.push(Message { pos: 0, id, kind, name, body, at: now, generation: None });
         };
-        if hot && !ours {
+        if hot && !ours && !(object.is_some() && self.drives(run)) {
             // Its owner has to hear of it.
             message(MessageKind::New, String::new(), bytes::Bytes::new());
         }
@@ -283,10 +286,17 @@ impl Engine {
                 hash: i.hash,
                 expires_at: now + IDEMPOTENCY_KEPT,
             }),
+            object,
             tags: (!start.tags.is_empty())
                 .then(|| serde_json::to_string(&start.tags).expect("strings serialise")),
             messages,
         })
+    }
+
+    /// Whether this node drives the runs of its shard.
+    fn drives(&self, run: RunId) -> bool {
+        let owner = self.owner();
+        owner.lease_until > self.clock().mono() && owner.tenure(run.shard()).is_some()
     }
 
     /// Lends the first epoch of a new run to this memory, if this node is to drive it.
@@ -304,15 +314,23 @@ impl Engine {
         let mut owner = self.owner();
         for (new, outcome) in news.iter().zip(outcomes) {
             let lent = owner.lent.remove(&new.run);
-            if *outcome != CreateOutcome::Created {
+            if !matches!(outcome, CreateOutcome::Created | CreateOutcome::Queued) {
                 continue;
             }
             metrics::counter!("stepwell_runs_started_total").increment(1);
+            if *outcome == CreateOutcome::Queued {
+                // It is woken by the end of who has its object, or by its own.
+                let soon = self.clock().upper() + HORIZON;
+                if let Some(due) = new.row.due.filter(|due| *due <= soon) {
+                    self.wake_at(&mut owner, due, Wake::Run(new.run));
+                }
+                continue;
+            }
             if new.wake_at.is_some() {
                 continue;
             }
             let Some(tenure) = owner.tenure(new.run.shard()) else {
-                if lent.is_some() {
+                if lent.is_some() || new.object.is_some() {
                     // Its group went to another node meanwhile, which may have looked for hot runs
                     // before this one was there.
                     let message = self.message(MessageKind::New, "", bytes::Bytes::new());

@@ -320,6 +320,20 @@ pub enum Error {
     /// The handler did not answer a query.
     #[error("the handler of run {0} did not answer the query: {1}")]
     QueryFailed(RunId, String),
+    /// The function is of another kind than `object`.
+    #[error("`{0}` is no object: only functions of kind `object` that are not `shared` have state")]
+    NotAnObject(String),
+    /// A run has the object, so nobody else may write to it.
+    #[error("run {run} has the object `{key}`; wait for its end, or end it")]
+    ObjectBusy {
+        /// Which.
+        run: RunId,
+        /// The object's key.
+        key: String,
+    },
+    /// The object's state is another one than the caller has seen.
+    #[error("the state of the object is not the one in `If-Match`")]
+    ObjectChanged,
     /// The run has had no such update.
     #[error("the run has had no update {0}")]
     UpdateNotFound(UpdateId),

@@ -47,6 +47,15 @@ pub(super) fn attention_of(
     match status {
         Status::Paused => run.paused.clone(),
         Status::Parked => parked,
+        Status::Queued => run.behind().map(|holder| {
+            let (function, key) = (&run.created.function, run.object().unwrap_or_default());
+            Attention::new(
+                "object-busy",
+                format!(
+                    "Run {holder} has the object `{key}` of `{function}`; this one waits its turn."
+                ),
+            )
+        }),
         Status::Retrying => {
             let next = run.next_wake(past).map(|at| at.max(past));
             if run.faults > 0 || run.failures > 0 {

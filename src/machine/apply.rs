@@ -213,6 +213,7 @@ impl Run {
     #[must_use]
     pub fn wants_exchange(&self, now: Timestamp) -> bool {
         self.paused.is_none()
+            && self.behind.is_none()
             && !self.continues()
             && matches!(self.turn, Turn::Due { not_before, .. } if not_before <= now)
     }
@@ -224,7 +225,9 @@ impl Run {
         let mut at = self.latest_end();
         let mut sooner = |t: Timestamp| at = Some(at.map_or(t, |a| a.min(t)));
         match &self.turn {
-            Turn::Due { not_before, .. } if self.paused.is_none() => sooner(*not_before),
+            Turn::Due { not_before, .. } if self.paused.is_none() && self.behind.is_none() => {
+                sooner(*not_before);
+            }
             Turn::Held { until, .. } => sooner(*until),
             Turn::Due { .. } | Turn::Open { .. } | Turn::Waiting { .. } => {}
             Turn::Ended { .. } => return at,
@@ -287,6 +290,8 @@ impl Run {
         let gated = self.ended() || self.continues();
         if self.ended() {
             self.farewell();
+            let end = self.next.rows.last().map(|r| r.kind).filter(|kind| kind.ends());
+            self.next.publication = end.and_then(|end| self.let_go_of_object(end));
         } else {
             self.unlisten();
             self.flip();

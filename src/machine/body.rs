@@ -20,16 +20,28 @@ pub enum RunKind {
     Function,
     /// Its input is posted, and what comes back is its result.
     Plain,
+    /// It has the object of its key to itself, once its turn has come.
+    Object,
+    /// It reads the object of its key, and waits for nobody.
+    Reader,
 }
 
 impl RunKind {
-    /// The word in manifests.
+    /// In words; but for readers the word in manifests.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Function => "function",
             Self::Plain => "plain",
+            Self::Object => "object",
+            Self::Reader => "object, shared",
         }
+    }
+
+    /// Whether a run of it is about the object of its key.
+    #[must_use]
+    pub const fn has_object(self) -> bool {
+        matches!(self, Self::Object | Self::Reader)
     }
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
@@ -134,6 +146,12 @@ pub struct Noted {
     /// The deployment that it is to stay on from now on; absent: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<i32>,
+    /// Fields of its object that were set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, Box<RawValue>>,
+    /// Fields of its object that were taken away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unset: Vec<String>,
     /// Input hashes of steps of a strict function that were reported first now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hashes: BTreeMap<String, String>,
@@ -265,11 +283,22 @@ pub struct Limits {
     pub steps: usize,
     /// Signals accepted and not taken.
     pub untaken: usize,
+    /// Fields of an object.
+    pub object_fields: usize,
+    /// Bytes of an object's state, names and values.
+    pub object_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { value_bytes: 4 << 20, journal_bytes: 64 << 20, steps: 20_000, untaken: 10_000 }
+        Self {
+            value_bytes: 4 << 20,
+            journal_bytes: 64 << 20,
+            steps: 20_000,
+            untaken: 10_000,
+            object_fields: 1_000,
+            object_bytes: 1 << 20,
+        }
     }
 }
 

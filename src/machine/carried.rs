@@ -77,6 +77,12 @@ pub struct Carried {
     /// Of a compacted journal: input hashes of these.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hashes: BTreeMap<String, String>,
+    /// Of a compacted journal: fields of its object that were set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, Box<RawValue>>,
+    /// Of a compacted journal: fields of its object that were taken away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unset: Vec<String>,
     /// Of a compacted journal: the invocation is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldCarried>,
@@ -140,6 +146,7 @@ impl Run {
         // Should messages have come that it does not know of, none of this has happened.
         self.before = None;
         self.before = Some(Box::new(self.clone()));
+        self.next.publication = self.publish();
         let untaken = self.untaken(|mail| mail == Mail::Signal);
         let children: Vec<RunId> =
             self.pending.values().filter_map(|id| self.cancellable_child(id)).collect();
@@ -184,7 +191,10 @@ impl Run {
             Turn::Open { unseen, .. } => unseen,
             _ => self.talk.unseen,
         };
+        let (set, unset) = self.staged_as_noted();
         Carried {
+            set,
+            unset,
             state: raw(state),
             failures: self.failures,
             steps: self.open_steps(),
@@ -226,6 +236,8 @@ impl Run {
             steps: Vec::new(),
             works: BTreeMap::new(),
             hashes: BTreeMap::new(),
+            set: BTreeMap::new(),
+            unset: Vec::new(),
             held: None,
             unseen: false,
         }
@@ -303,7 +315,9 @@ impl Run {
     /// A `continued` row: what memory knows beside the rows goes on.
     pub(super) fn continued(&mut self, row: &Row) -> Result<(), Unreadable> {
         let next = Self::carried_over(self.id, self.ns, row)?;
+        let published = self.published_next();
         let old = std::mem::replace(self, next);
+        self.published = published;
         self.home = old.home;
         self.epoch = old.epoch;
         self.fresh = old.fresh;
@@ -352,6 +366,7 @@ impl Run {
             run.state = carried.state.map(|s| Bytes::from(s.get().to_owned()));
             run.failures = carried.failures;
             run.hashes = carried.hashes;
+            run.stage(carried.set, carried.unset);
             run.take_up(row, carried.steps, carried.works)?;
             run.talk.evolve(row, row.seq);
             run.talk.unseen = carried.unseen;

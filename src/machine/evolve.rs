@@ -157,6 +157,7 @@ impl Run {
                 let noted: Noted = serde_json::from_slice(&body())
                     .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
                 self.hashes.extend(noted.hashes);
+                self.stage(noted.set, noted.unset);
                 if let Some(status) = noted.status {
                     let text = status.get();
                     self.custom_status = (text != "null").then(|| Bytes::from(text.to_owned()));

@@ -15,6 +15,7 @@ pub mod id;
 mod listening;
 mod mail;
 mod matching;
+mod objects;
 mod op;
 mod operator;
 mod outgoing;
@@ -47,6 +48,7 @@ pub use id::{
     UpdateId,
 };
 pub use matching::{Matched, Matching};
+pub use objects::{Changes, Publication, State, change, too_large, weight};
 pub use op::{Again, Answer, Ask, Moment, Op, Outcome, StepError, Terminal};
 pub use outgoing::{
     Addressee, Close, Errand, Holder, Invoke, Listen, Outgoing, OutgoingKind, Said, Told,

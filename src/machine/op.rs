@@ -89,6 +89,13 @@ pub enum Op {
     Status(Bytes),
     /// Tags to merge; none removes one.
     Tags(Vec<(String, Option<String>)>),
+    /// A field of the run's object is set, or with none taken away.
+    Set {
+        /// Which.
+        field: String,
+        /// JSON.
+        value: Option<Bytes>,
+    },
     /// A piece of an output stream.
     Chunk {
         /// Which one.
@@ -241,6 +248,7 @@ impl Op {
             Self::Compact(_)
             | Self::Status(_)
             | Self::Tags(_)
+            | Self::Set { .. }
             | Self::Chunk { .. }
             | Self::Log { .. } => None,
         }

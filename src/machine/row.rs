@@ -6,6 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::id::{MessageId, RunId};
+use super::objects::Publication;
 use super::outgoing::Outgoing;
 use super::time::Timestamp;
 
@@ -313,6 +314,8 @@ pub struct Append {
     pub history: Vec<HistoryEntry>,
     /// What is to be said to other runs because of these rows.
     pub outbox: Vec<Outgoing>,
+    /// What becomes of the run's object with these rows.
+    pub publication: Option<Publication>,
 }
 
 /// Which deployment a run needs, for those who ask whether one is needed.

@@ -3,6 +3,7 @@
 //! [`Run::evolve`] is the only way a row changes a run, live and on recovery alike.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use super::body::{Attention, Created, Limits};
 use super::carried::Recent;
 use super::id::{MessageId, RunId};
+use super::objects::{Changes, State};
 use super::row::{Append, Flags, Kind, MessageKind, Placement, Row};
 use super::shown::Shown;
 use super::step::{Step, StepState};
@@ -271,6 +273,12 @@ pub struct Run {
     pub(super) looked: Timestamp,
     /// Attempts due by then were offered to the handler by the last exchange.
     pub(super) offered: Timestamp,
+    /// The state of its object as others see it; the owner sets it when it reads the run.
+    pub published: Arc<State>,
+    /// What it has changed of that in this generation.
+    pub staged: Changes,
+    /// It is of an object that another run has: which one, when this one was read.
+    pub behind: Option<RunId>,
     /// How the database's parked flag stood when the last append was sealed.
     pub(super) was_parked: bool,
     /// How the database's closing flag stood when the last append was sealed.
@@ -389,6 +397,9 @@ impl Run {
             alarm: created.start_at.into_iter().chain(row.due).min(),
             looked: NEVER_YET,
             offered: NEVER_YET,
+            published: Arc::default(),
+            staged: Changes::new(),
+            behind: None,
             was_parked: created.start_at.is_some(),
             was_closing: false,
             created,

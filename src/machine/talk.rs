@@ -121,7 +121,7 @@ impl Run {
         }
         let next = cp == self.talk.cp + 1 || (!self.talk.whole && cp > self.talk.cp);
         let objection = self.objection(&answer, env);
-        let over_limit = objection.as_ref().is_some_and(|a| a.code != "mismatch");
+        let over_limit = objection.as_ref().is_some_and(is_limit);
         if !next || over_limit || self.malformed(&answer).is_some() {
             return Err(Refusal::NotDue);
         }
@@ -341,7 +341,7 @@ impl Run {
     /// A limit that this answer would pass, if it does: the step is named.
     #[must_use]
     pub fn over_limit(&self, answer: &Answer, env: &Env<'_>) -> Option<Attention> {
-        self.objection(answer, env).filter(|a| a.code != "mismatch")
+        self.objection(answer, env).filter(is_limit)
     }
 
     /// What the exchange of `epoch` has seen, and that it is over.
@@ -360,4 +360,9 @@ impl Run {
         self.turn = Turn::Due { reason: Reason::Retry, not_before: super::run::AT_ONCE };
         Ok(seen)
     }
+}
+
+/// Whether something is merely too large: the handler may send something smaller.
+fn is_limit(objection: &Attention) -> bool {
+    objection.code.ends_with("-limit")
 }

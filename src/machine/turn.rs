@@ -131,15 +131,16 @@ impl Run {
             ));
         }
         // A journal that signals have filled can still wait and end.
-        (bytes > env.limits.journal_bytes.max(self.shown.bytes)).then(|| {
-            Attention::new(
+        if bytes > env.limits.journal_bytes.max(self.shown.bytes) {
+            return Some(Attention::new(
                 "journal-limit",
                 format!(
                     "The journal would have {bytes} bytes, over the limit of {}.",
                     env.limits.journal_bytes
                 ),
-            )
-        })
+            ));
+        }
+        self.state_objection(answer, env)
     }
 
     pub(super) fn op(&mut self, op: Op, did: &mut Did, env: &Env<'_>) {
@@ -225,6 +226,7 @@ impl Run {
                     self.noted(&Noted { tags: Some(tags), ..Noted::default() }, env);
                 }
             }
+            Op::Set { field, value } => self.set_field(field, value.as_ref(), env),
             Op::Chunk { stream, data } => {
                 let (level, message) = ("info".to_owned(), String::new());
                 let (fields, stream) = (Some(data), Some(stream));
@@ -512,7 +514,12 @@ const fn op_kind(op: &Op) -> Option<OpKind> {
         }),
         Op::Scope { .. } => Some(OpKind::Scope),
         Op::Reply { .. } => Some(OpKind::Reply),
-        Op::Compact(_) | Op::Status(_) | Op::Tags(_) | Op::Chunk { .. } | Op::Log { .. } => None,
+        Op::Compact(_)
+        | Op::Status(_)
+        | Op::Tags(_)
+        | Op::Set { .. }
+        | Op::Chunk { .. }
+        | Op::Log { .. } => None,
     }
 }
 

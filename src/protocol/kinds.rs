@@ -2,38 +2,69 @@
 
 use super::form::clip;
 use super::manifest::FunctionSpec;
+use super::names::valid_name;
 use crate::machine::RunKind;
 
 /// The longest path of a plain function, in bytes.
 const MAX_PATH: usize = 2_048;
 
+/// What is wrong, and in which field.
+type Wrong = (&'static str, String);
+
 impl FunctionSpec {
     /// What its runs are; none: this version knows no such kind.
     #[must_use]
     pub fn run_kind(&self) -> Option<RunKind> {
-        [RunKind::Function, RunKind::Plain].into_iter().find(|k| k.word() == self.kind)
+        Some(match self.kind.as_str() {
+            "function" => RunKind::Function,
+            "plain" => RunKind::Plain,
+            "object" if self.shared => RunKind::Reader,
+            "object" => RunKind::Object,
+            _ => return None,
+        })
     }
 
-    /// What is wrong with its kind, or does not fit it, and in which field.
-    pub(super) fn check_kind(&self) -> Result<(), (&'static str, String)> {
-        match self.run_kind() {
-            Some(RunKind::Plain) => return self.check_plain(),
-            Some(RunKind::Function) => {}
-            None if self.kind == "object" => {
-                return Err(("kind", "kind `object` is not supported by this version".to_owned()));
-            }
-            None => {
-                let kind = clip(&self.kind);
-                return Err(("kind", format!("unknown kind {kind:?}; use `function` or `plain`")));
-            }
-        }
-        if self.path.is_some() {
+    /// What is wrong with its kind, or does not fit it.
+    pub(super) fn check_kind(&self) -> Result<(), Wrong> {
+        let Some(kind) = self.run_kind() else {
+            let kind = clip(&self.kind);
+            let detail = format!("unknown kind {kind:?}; use `function`, `object` or `plain`");
+            return Err(("kind", detail));
+        };
+        if kind != RunKind::Plain && self.path.is_some() {
             return Err(("path", "`path` is of plain functions alone".to_owned()));
         }
-        Ok(())
+        if !kind.has_object() && self.shared {
+            return Err(("shared", "`shared` is of kind `object` alone".to_owned()));
+        }
+        if kind != RunKind::Reader && self.object.is_some() {
+            let detail = "`object` is of shared functions alone; an object is its function's own";
+            return Err(("object", detail.to_owned()));
+        }
+        match kind {
+            RunKind::Function => Ok(()),
+            RunKind::Plain => self.check_plain(),
+            RunKind::Object | RunKind::Reader => self.check_object(),
+        }
     }
 
-    fn check_plain(&self) -> Result<(), (&'static str, String)> {
+    fn check_object(&self) -> Result<(), Wrong> {
+        if self.triggers.is_some() {
+            let detail = "a run of an object needs a key, and a trigger gives none";
+            return Err(("triggers", detail.to_owned()));
+        }
+        match &self.object {
+            None if self.shared => {
+                let detail =
+                    "a shared function needs `object`: the function whose objects it reads";
+                Err(("object", detail.to_owned()))
+            }
+            Some(name) => valid_name(name).map_err(|e| ("object", e)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_plain(&self) -> Result<(), Wrong> {
         let without = [
             ("invocation_retry", self.invocation_retry.is_some()),
             ("run_retry", self.run_retry.is_some()),

@@ -115,12 +115,18 @@ pub enum Versioning {
 pub struct FunctionSpec {
     /// Its name.
     pub name: String,
-    /// `function` or `plain`; others are refused by [`Manifest::check`].
+    /// `function`, `object` or `plain`; others are refused by [`Manifest::check`].
     #[serde(default = "function")]
     pub kind: String,
     /// Of a plain function: where at the endpoint its input is posted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Of an object: its runs read the state of another function's objects, and wait for nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+    /// Of a shared one: the function whose objects it reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
     /// Default of its steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
@@ -326,6 +332,8 @@ impl FunctionSpec {
             name: name.to_owned(),
             kind: function(),
             path: None,
+            shared: false,
+            object: None,
             retry: None,
             invocation_retry: None,
             run_retry: None,
@@ -500,7 +508,15 @@ mod tests {
                 "pigeon",
             ),
             (r#"{"protocol":[1,1],"funcs":[]}"#.to_owned(), "", "funcs"),
-            (with(r#"{"name":"f","kind":"object"}"#), "/functions/1/kind", "not supported"),
+            (with(r#"{"name":"f","shared":true}"#), "/functions/1/shared", "alone"),
+            (with(r#"{"name":"f","object":"a"}"#), "/functions/1/object", "alone"),
+            (with(r#"{"name":"f","kind":"object","object":"a"}"#), "/functions/1/object", "shared"),
+            (with(r#"{"name":"f","kind":"object","shared":true}"#), "/functions/1/object", "needs"),
+            (
+                with(r#"{"name":"f","kind":"object","triggers":[{"event":"e"}]}"#),
+                "/functions/1/triggers",
+                "key",
+            ),
             (with(r#"{"name":"f","kind":"cron"}"#), "/functions/1/kind", "unknown kind"),
             (with(r#"{"name":"f","path":"/x"}"#), "/functions/1/path", "plain functions alone"),
             (with(r#"{"name":"f","kind":"plain","path":"x"}"#), "/functions/1/path", "one slash"),

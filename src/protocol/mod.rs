@@ -31,7 +31,7 @@ pub use names::{valid_key, valid_name, valid_step_id, valid_tag};
 pub use public_key::{KeySet, PublicSigner};
 pub use request::{
     CancelNotice, Invocation, Links, Pending, Query, RunHead, Settled, Turn, push_settled,
-    write_discover, write_invocation,
+    write_discover, write_invocation, write_state,
 };
 pub use showing::{acknowledge, cancel_of, inbox_of, pending_of};
 pub use signature::{BadSecret, Secret, Unverified, sign, verify};

@@ -103,9 +103,6 @@ const LONGEST_STATE: usize = 1 << 20;
 /// Bytes of an input hash; any digest in hex is shorter.
 const LONGEST_HASH: usize = 256;
 
-/// Ops of the protocol that this version does not do yet.
-const LATER: [&str; 2] = ["set", "unset"];
-
 /// The answer's bytes, and what may be in them.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
@@ -230,9 +227,8 @@ impl Reader<'_> {
             "compact" => &[STATE],
             "chunk" => &[STREAM, DATA],
             "log" => &[LEVEL, MESSAGE, FIELDS],
-            later if LATER.contains(&later) => {
-                return Err(self.bad(format!("op `{later}` is not supported by this version")));
-            }
+            "set" => &[KEY, VALUE],
+            "unset" => &[KEY],
             other => return Err(self.bad(format!("unknown op {:?}", clip(other)))),
         };
         self.refuse_strangers(&op, known)?;
@@ -264,6 +260,8 @@ impl Reader<'_> {
             "reply" => self.reply(),
             "compact" => self.compact(),
             "chunk" => self.chunk(),
+            "set" => self.set(),
+            "unset" => Ok(Op::Set { field: self.field()?, value: None }),
             _ => self.log(),
         }
     }
@@ -314,6 +312,20 @@ impl Reader<'_> {
         parse_duration(&self.text(slot)?)
             .map(Some)
             .map_err(|e| self.bad(format!("`{}`: {}", NAMES[slot], clip(&e))))
+    }
+
+    fn set(&self) -> Result<Op, BadAnswer> {
+        let field = self.field()?;
+        let what = format!("value of `{}`", clip(&field));
+        let value = self.from.keep(self.required(VALUE)?, None, &what)?;
+        Ok(Op::Set { field, value: Some(value) })
+    }
+
+    /// The name of a field of an object.
+    fn field(&self) -> Result<String, BadAnswer> {
+        let field = self.text(KEY)?;
+        valid_name(&field).map_err(|e| self.bad(format!("`key`: {e}")))?;
+        Ok(field.into_owned())
     }
 
     fn run(&self) -> Result<Op, BadAnswer> {

@@ -20,6 +20,8 @@ pub struct Invocation<'a> {
     pub turn: Turn<'a>,
     /// The run's input, JSON.
     pub input: &'a [u8],
+    /// The object that the run has a part in: its key and its state, JSON.
+    pub object: Option<(&'a str, &'a [u8])>,
     /// What stands for the steps that a compaction has taken away, JSON.
     pub state: Option<&'a [u8]>,
     /// The settled steps as [`push_settled`] wrote them; may be empty.
@@ -183,11 +185,38 @@ pub fn write_invocation(it: &Invocation<'_>) -> Vec<u8> {
     }
     raw(&mut out, r#"},"inbox":"#);
     write_inbox(&mut out, it.inbox);
-    raw(&mut out, r#","object":null,"cancel":"#);
+    raw(&mut out, r#","object":"#);
+    match it.object {
+        None => raw(&mut out, "null"),
+        Some((key, state)) => {
+            raw(&mut out, r#"{"key":"#);
+            json(&mut out, key);
+            raw(&mut out, r#","state":"#);
+            out.extend_from_slice(state);
+            out.push(b'}');
+        }
+    }
+    raw(&mut out, r#","cancel":"#);
     write_cancel(&mut out, it.cancel.as_ref());
     write_links(&mut out, it.run.id, &it.links);
     raw(&mut out, r#","token":"#);
     json(&mut out, it.token);
+    out.push(b'}');
+    out
+}
+
+/// The JSON text of an object's state.
+#[must_use]
+pub fn write_state<'a>(fields: impl Iterator<Item = (&'a str, &'a bytes::Bytes)>) -> Vec<u8> {
+    let mut out = vec![b'{'];
+    for (i, (field, value)) in fields.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        json(&mut out, field);
+        out.push(b':');
+        out.extend_from_slice(value);
+    }
     out.push(b'}');
     out
 }
@@ -380,6 +409,7 @@ mod tests {
             settled: b"",
             pending: &[],
             upto: 0,
+            object: None,
             state: None,
             more: false,
             long: false,

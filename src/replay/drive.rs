@@ -157,6 +157,7 @@ impl Replay {
                 transport: "respond",
             },
             input: &run.input,
+            object: None,
             state: self.state.as_deref(),
             settled: &fragment,
             pending: &pending,

@@ -3,13 +3,14 @@
 use std::borrow::Borrow;
 use std::collections::HashSet;
 
+use sqlx::Connection as _;
 use sqlx::Row as _;
-use sqlx::postgres::PgBindIterExt as _;
+use sqlx::postgres::{PgBindIterExt as _, PgConnection};
 use uuid::Uuid;
 
 use super::error::Result;
 use super::wire::{Raw, Ts};
-use super::{Lane, SILENCE, heard};
+use super::{Lane, SILENCE, heard, objects};
 use crate::machine::{Flags, Row, RunId, Sealed, Timestamp};
 
 /// The journal's columns, in the order of the arrays.
@@ -287,32 +288,35 @@ impl Lane {
     /// rows, are the caller's mistake. Runs of both homes take two statements, those that change it
     /// a third.
     pub async fn append(&mut self, batch: &[impl Borrow<Sealed>]) -> Result<Vec<bool>> {
+        Ok(self.append_and_free(batch).await?.0)
+    }
+
+    /// The same. Returns too whose turn it is now, because a run has ended that had its object.
+    ///
+    /// Appends that change objects are recorded in a transaction of their own, in which the objects
+    /// are held before anything else.
+    pub async fn append_and_free(
+        &mut self,
+        batch: &[impl Borrow<Sealed>],
+    ) -> Result<(Vec<bool>, Vec<RunId>)> {
         let batch: Vec<&Sealed> = batch.iter().map(Borrow::borrow).collect();
         debug_assert!(
             batch.iter().map(|s| s.run).collect::<HashSet<_>>().len() == batch.len(),
             "two appends of one run in a batch"
         );
         let mut won = HashSet::with_capacity(batch.len());
-        for (home, over) in [(0, false), (0, true), (1, false)] {
-            let here = |s: &&Sealed| s.home == home && goes_over(s) == over;
-            let here: Vec<&Sealed> = batch.iter().copied().filter(here).collect();
-            if here.is_empty() {
-                continue;
-            }
-            let plain = here.iter().all(|s| is_plain(s));
-            let single = plain && here.iter().all(|s| s.append.rows.len() == 1);
-            let sql = match (single, plain, home) {
-                (true, _, 0) => SINGLE,
-                (true, _, _) => SINGLE_LONG,
-                (false, true, 0) => LEAN,
-                (false, true, _) => LEAN_LONG,
-                (false, false, 0) if over => FULL_OVER,
-                (false, false, 0) => FULL,
-                (false, false, _) => FULL_LONG,
-            };
-            self.append_with(sql, plain, &here, &mut won).await?;
+        let mut next = Vec::new();
+        let (changing, others): (Vec<&Sealed>, Vec<&Sealed>) =
+            batch.iter().copied().partition(|s| s.append.publication.is_some());
+        append_all(&mut self.conn, &others, &mut won).await?;
+        if !changing.is_empty() {
+            let mut tx = heard(SILENCE, self.conn.begin()).await?;
+            let held = objects::before_append(&mut tx, &changing).await?;
+            append_all(&mut tx, &changing, &mut won).await?;
+            next = objects::after_append(&mut tx, &changing, &won, &held).await?;
+            heard(SILENCE, tx.commit()).await?;
         }
-        Ok(batch.iter().map(|s| won.contains(&s.run)).collect())
+        Ok((batch.iter().map(|s| won.contains(&s.run)).collect(), next))
     }
 
     /// The same through the full statement, whatever the batch holds.
@@ -320,99 +324,125 @@ impl Lane {
     pub(super) async fn append_full(&mut self, batch: &[Sealed]) -> Result<Vec<bool>> {
         let mut won = HashSet::new();
         let here: Vec<&Sealed> = batch.iter().collect();
-        self.append_with(FULL, false, &here, &mut won).await?;
+        append_with(&mut self.conn, FULL, false, &here, &mut won).await?;
         Ok(batch.iter().map(|s| won.contains(&s.run)).collect())
     }
+}
 
-    async fn append_with(
-        &mut self,
-        sql: &'static str,
-        plain: bool,
-        batch: &[&Sealed],
-        won: &mut HashSet<RunId>,
-    ) -> Result<()> {
-        let rows = || batch.iter().flat_map(|s| s.append.rows.iter().map(move |r| (*s, r)));
-        let first = |s: &Sealed| s.append.rows.first().map_or(0, |r| r.n);
-        let mut query = sqlx::query(sql)
-            .bind(rows().map(|(s, _)| s.run.shard().column()).bind_iter())
-            .bind(rows().map(|(s, _)| s.run.uuid()).bind_iter())
-            .bind(rows().map(|(s, _)| first(s)).bind_iter())
-            .bind(rows().map(|(_, r)| r.n).bind_iter())
-            .bind(rows().map(|(_, r)| r.kind.code()).bind_iter())
-            .bind(rows().map(|(_, r)| r.flags.0).bind_iter())
-            .bind(rows().map(|(_, r)| r.seq).bind_iter())
-            .bind(rows().map(|(_, r)| r.epoch).bind_iter())
-            .bind(rows().map(|(_, r)| r.cp).bind_iter())
-            .bind(rows().map(|(_, r)| r.ms).bind_iter())
-            .bind(rows().map(|(_, r)| r.dep).bind_iter())
-            .bind(rows().map(|(s, _)| s.ns).bind_iter())
-            .bind(rows().map(|(_, r)| Ts(r.at)).bind_iter())
-            .bind(rows().map(|(_, r)| r.due.map(Ts)).bind_iter())
-            .bind(rows().map(|(_, r)| r.refer).bind_iter())
-            .bind(rows().map(|(_, r)| r.step.as_str()).bind_iter())
-            .bind(rows().map(|(_, r)| r.body.as_deref().map(Raw)).bind_iter());
-        if !plain {
-            // Attributes and placement ride on the last row, which is where an end is.
-            let last = |s: &Sealed, r: &Row| s.append.rows.last().is_some_and(|l| l.n == r.n);
-            let attributes = |(s, r)| if last(s, r) { s.append.attributes.as_ref() } else { None };
-            let placed = |(s, r): (&Sealed, &Row)| s.append.placement.filter(|_| last(s, r));
-            let logs = || {
-                let of = |s: &'_ &Sealed| s.append.logs.len();
-                batch.iter().flat_map(move |s| (0..of(s)).map(move |i| (*s, i, &s.append.logs[i])))
-            };
-            let told = || {
-                let of = |s: &'_ &Sealed| s.append.history.len();
-                batch
-                    .iter()
-                    .flat_map(move |s| (0..of(s)).map(move |i| (*s, i, &s.append.history[i])))
-            };
-            let said = || batch.iter().flat_map(|s| s.append.outbox.iter().map(move |o| (*s, o)));
-            let said_at = |s: &Sealed| s.append.rows.last().map_or(Timestamp::default(), |r| r.at);
-            query = query
-                .bind(rows().map(|(_, r)| r.pos).bind_iter())
-                .bind(rows().map(|(s, _)| s.append.drained).bind_iter())
-                .bind(rows().map(|(s, r)| r.n == first(s) && touches(s)).bind_iter())
-                .bind(rows().map(attributes).map(|a| a.map(|a| a.tags.as_str())).bind_iter())
-                .bind(
-                    rows()
-                        .map(attributes)
-                        .map(|a| a.and_then(|a| a.custom_status.as_deref()).map(Raw))
-                        .bind_iter(),
-                )
-                .bind(logs().map(|(s, ..)| s.run.shard().column()).bind_iter())
-                .bind(logs().map(|(s, ..)| s.run.uuid()).bind_iter())
-                .bind(logs().map(|(s, ..)| s.ns).bind_iter())
-                .bind(logs().map(|(.., l)| Ts(l.at)).bind_iter())
-                .bind(logs().map(|(_, i, _)| ordinal(i)).bind_iter())
-                .bind(logs().map(|(.., l)| l.level.as_str()).bind_iter())
-                .bind(logs().map(|(.., l)| l.message.as_str()).bind_iter())
-                .bind(logs().map(|(.., l)| l.fields.as_deref().map(Raw)).bind_iter())
-                .bind(told().map(|(s, ..)| s.run.shard().column()).bind_iter())
-                .bind(told().map(|(s, ..)| s.run.uuid()).bind_iter())
-                .bind(told().map(|(s, ..)| s.ns).bind_iter())
-                .bind(told().map(|(.., h)| Ts(h.at)).bind_iter())
-                .bind(told().map(|(_, i, _)| ordinal(i)).bind_iter())
-                .bind(told().map(|(.., h)| h.epoch).bind_iter())
-                .bind(told().map(|(.., h)| h.what.as_str()).bind_iter())
-                .bind(told().map(|(.., h)| h.by.as_str()).bind_iter())
-                .bind(told().map(|(.., h)| Raw(&h.data)).bind_iter())
-                .bind(rows().map(|(s, _)| s.append.gate).bind_iter())
-                .bind(said().map(|(s, _)| s.run.shard().column()).bind_iter())
-                .bind(said().map(|(s, _)| s.run.uuid()).bind_iter())
-                .bind(said().map(|(s, _)| s.ns).bind_iter())
-                .bind(said().map(|(_, o)| o.n).bind_iter())
-                .bind(said().map(|(_, o)| o.k).bind_iter())
-                .bind(said().map(|(_, o)| o.kind as i16).bind_iter())
-                .bind(said().map(|(_, o)| o.to.map(RunId::uuid)).bind_iter())
-                .bind(said().map(|(s, _)| Ts(said_at(s))).bind_iter())
-                .bind(said().map(|(_, o)| Raw(&o.body)).bind_iter())
-                .bind(rows().map(placed).map(|p| p.map(|p| p.dep)).bind_iter())
-                .bind(rows().map(placed).map(|p| p.map(|p| p.pinned)).bind_iter())
-                .bind(logs().map(|(.., l)| l.stream.as_deref()).bind_iter());
+/// Records appends of either home, in as few statements as they take.
+async fn append_all(
+    conn: &mut PgConnection,
+    batch: &[&Sealed],
+    won: &mut HashSet<RunId>,
+) -> Result<()> {
+    for (home, over) in [(0, false), (0, true), (1, false)] {
+        let here = |s: &&Sealed| s.home == home && goes_over(s) == over;
+        let here: Vec<&Sealed> = batch.iter().copied().filter(here).collect();
+        if here.is_empty() {
+            continue;
         }
-        for row in heard(SILENCE, query.fetch_all(&mut self.conn)).await? {
-            won.insert(row.try_get::<Uuid, _>(0)?.into());
-        }
-        Ok(())
+        let plain = here.iter().all(|s| is_plain(s));
+        let single = plain && here.iter().all(|s| s.append.rows.len() == 1);
+        let sql = match (single, plain, home) {
+            (true, _, 0) => SINGLE,
+            (true, _, _) => SINGLE_LONG,
+            (false, true, 0) => LEAN,
+            (false, true, _) => LEAN_LONG,
+            (false, false, 0) if over => FULL_OVER,
+            (false, false, 0) => FULL,
+            (false, false, _) => FULL_LONG,
+        };
+        append_with(conn, sql, plain, &here, won).await?;
     }
+    Ok(())
+}
+
+async fn append_with(
+    conn: &mut PgConnection,
+    sql: &'static str,
+    plain: bool,
+    batch: &[&Sealed],
+    won: &mut HashSet<RunId>,
+) -> Result<()> {
+    let rows = || batch.iter().flat_map(|s| s.append.rows.iter().map(move |r| (*s, r)));
+    let first = |s: &Sealed| s.append.rows.first().map_or(0, |r| r.n);
+    let mut query = sqlx::query(sql)
+        .bind(rows().map(|(s, _)| s.run.shard().column()).bind_iter())
+        .bind(rows().map(|(s, _)| s.run.uuid()).bind_iter())
+        .bind(rows().map(|(s, _)| first(s)).bind_iter())
+        .bind(rows().map(|(_, r)| r.n).bind_iter())
+        .bind(rows().map(|(_, r)| r.kind.code()).bind_iter())
+        .bind(rows().map(|(_, r)| r.flags.0).bind_iter())
+        .bind(rows().map(|(_, r)| r.seq).bind_iter())
+        .bind(rows().map(|(_, r)| r.epoch).bind_iter())
+        .bind(rows().map(|(_, r)| r.cp).bind_iter())
+        .bind(rows().map(|(_, r)| r.ms).bind_iter())
+        .bind(rows().map(|(_, r)| r.dep).bind_iter())
+        .bind(rows().map(|(s, _)| s.ns).bind_iter())
+        .bind(rows().map(|(_, r)| Ts(r.at)).bind_iter())
+        .bind(rows().map(|(_, r)| r.due.map(Ts)).bind_iter())
+        .bind(rows().map(|(_, r)| r.refer).bind_iter())
+        .bind(rows().map(|(_, r)| r.step.as_str()).bind_iter())
+        .bind(rows().map(|(_, r)| r.body.as_deref().map(Raw)).bind_iter());
+    if !plain {
+        // Attributes and placement ride on the last row, which is where an end is.
+        let last = |s: &Sealed, r: &Row| s.append.rows.last().is_some_and(|l| l.n == r.n);
+        let attributes = |(s, r)| if last(s, r) { s.append.attributes.as_ref() } else { None };
+        let placed = |(s, r): (&Sealed, &Row)| s.append.placement.filter(|_| last(s, r));
+        let logs = || {
+            let of = |s: &'_ &Sealed| s.append.logs.len();
+            batch.iter().flat_map(move |s| (0..of(s)).map(move |i| (*s, i, &s.append.logs[i])))
+        };
+        let told = || {
+            let of = |s: &'_ &Sealed| s.append.history.len();
+            batch.iter().flat_map(move |s| (0..of(s)).map(move |i| (*s, i, &s.append.history[i])))
+        };
+        let said = || batch.iter().flat_map(|s| s.append.outbox.iter().map(move |o| (*s, o)));
+        let said_at = |s: &Sealed| s.append.rows.last().map_or(Timestamp::default(), |r| r.at);
+        query = query
+            .bind(rows().map(|(_, r)| r.pos).bind_iter())
+            .bind(rows().map(|(s, _)| s.append.drained).bind_iter())
+            .bind(rows().map(|(s, r)| r.n == first(s) && touches(s)).bind_iter())
+            .bind(rows().map(attributes).map(|a| a.map(|a| a.tags.as_str())).bind_iter())
+            .bind(
+                rows()
+                    .map(attributes)
+                    .map(|a| a.and_then(|a| a.custom_status.as_deref()).map(Raw))
+                    .bind_iter(),
+            )
+            .bind(logs().map(|(s, ..)| s.run.shard().column()).bind_iter())
+            .bind(logs().map(|(s, ..)| s.run.uuid()).bind_iter())
+            .bind(logs().map(|(s, ..)| s.ns).bind_iter())
+            .bind(logs().map(|(.., l)| Ts(l.at)).bind_iter())
+            .bind(logs().map(|(_, i, _)| ordinal(i)).bind_iter())
+            .bind(logs().map(|(.., l)| l.level.as_str()).bind_iter())
+            .bind(logs().map(|(.., l)| l.message.as_str()).bind_iter())
+            .bind(logs().map(|(.., l)| l.fields.as_deref().map(Raw)).bind_iter())
+            .bind(told().map(|(s, ..)| s.run.shard().column()).bind_iter())
+            .bind(told().map(|(s, ..)| s.run.uuid()).bind_iter())
+            .bind(told().map(|(s, ..)| s.ns).bind_iter())
+            .bind(told().map(|(.., h)| Ts(h.at)).bind_iter())
+            .bind(told().map(|(_, i, _)| ordinal(i)).bind_iter())
+            .bind(told().map(|(.., h)| h.epoch).bind_iter())
+            .bind(told().map(|(.., h)| h.what.as_str()).bind_iter())
+            .bind(told().map(|(.., h)| h.by.as_str()).bind_iter())
+            .bind(told().map(|(.., h)| Raw(&h.data)).bind_iter())
+            .bind(rows().map(|(s, _)| s.append.gate).bind_iter())
+            .bind(said().map(|(s, _)| s.run.shard().column()).bind_iter())
+            .bind(said().map(|(s, _)| s.run.uuid()).bind_iter())
+            .bind(said().map(|(s, _)| s.ns).bind_iter())
+            .bind(said().map(|(_, o)| o.n).bind_iter())
+            .bind(said().map(|(_, o)| o.k).bind_iter())
+            .bind(said().map(|(_, o)| o.kind as i16).bind_iter())
+            .bind(said().map(|(_, o)| o.to.map(RunId::uuid)).bind_iter())
+            .bind(said().map(|(s, _)| Ts(said_at(s))).bind_iter())
+            .bind(said().map(|(_, o)| Raw(&o.body)).bind_iter())
+            .bind(rows().map(placed).map(|p| p.map(|p| p.dep)).bind_iter())
+            .bind(rows().map(placed).map(|p| p.map(|p| p.pinned)).bind_iter())
+            .bind(logs().map(|(.., l)| l.stream.as_deref()).bind_iter());
+    }
+    for row in heard(SILENCE, query.fetch_all(conn)).await? {
+        won.insert(row.try_get::<Uuid, _>(0)?.into());
+    }
+    Ok(())
 }

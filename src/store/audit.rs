@@ -31,7 +31,7 @@ macro_rules! journal_rule {
 }
 
 /// Rules that hold in every snapshot.
-pub(super) const ALWAYS: [(&str, &str); 17] = [
+pub(super) const ALWAYS: [(&str, &str); 19] = [
     (
         // Generations that are over go whole, in order.
         "the log is dense",
@@ -146,7 +146,7 @@ select run_id::text, format('step %s, %s times', step, count(*)) from g
     (
         "a live run holds its key",
         "select a.run_id::text, format('key %s', a.key) from run_active a
- where a.key is not null and not exists (
+ where a.key is not null and coalesce(a.object, 1) = 1 and not exists (
    select from run_keys k where k.shard = a.shard and k.ns = a.ns and k.fn = a.fn
       and k.key = a.key and k.run_id = a.run_id and k.status is null) limit 10",
     ),
@@ -155,6 +155,21 @@ select run_id::text, format('step %s, %s times', step, count(*)) from g
         "select k.run_id::text, format('key %s', k.key) from run_keys k
  where k.status is null and not exists (
    select from run_active a where a.shard = k.shard and a.run_id = k.run_id and a.key = k.key) limit 10",
+    ),
+    (
+        "who waits for an object is in its queue, and another has it",
+        "select a.run_id::text, format('key %s', a.key) from run_active a
+ where a.object = 2 and not exists (
+   select from object_queue q join run_keys k using (shard, ns, fn, key)
+    where q.shard = a.shard and q.run_id = a.run_id and q.key = a.key and q.fn = a.fn
+      and k.status is null and k.run_id <> a.run_id) limit 10",
+    ),
+    (
+        "who is in a queue waits",
+        "select q.run_id::text, format('key %s pos %s', q.key, q.pos) from object_queue q
+ where not exists (
+   select from run_active a
+    where a.shard = q.shard and a.run_id = q.run_id and a.object = 2) limit 10",
     ),
     (
         "an idempotency key names a run that was created",
@@ -192,7 +207,7 @@ pub(super) const IDLE: [(&str, &str); 4] = [
     (
         "a live run has a wake",
         "select a.run_id::text, 'parked for ever, and nothing was asked for' from run_active a
- where a.wake_at = 'infinity' and a.gate is null and not exists (
+ where a.wake_at = 'infinity' and a.gate is null and a.object is distinct from 2 and not exists (
    select from journal j where j.shard = a.shard and j.run_id = a.run_id and j.kind in (3, 14))
    and not exists (
    select from journal_long j where j.shard = a.shard and j.run_id = a.run_id and j.kind in (3, 14))

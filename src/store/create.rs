@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use sqlx::Row as _;
 use sqlx::postgres::{PgBindIterExt as _, PgConnection};
+use sqlx::{Connection as _, Row as _};
 use uuid::Uuid;
 
 use super::error::{Error, Result};
+use super::objects::{self, Role};
 use super::wire::{MINUS_INFINITY, Raw, Ts};
 use super::{Lane, SILENCE, heard};
 use crate::machine::{Message, MessageId, Row, RunId, Shard, Timestamp};
@@ -71,9 +72,20 @@ pub struct NewRun {
     pub idem: Option<Idem>,
     /// JSON object of strings; none: no tags.
     pub tags: Option<String>,
+    /// What it is to an object; whether it waits for its turn is decided here.
+    pub object: Option<NewPart>,
     /// Messages that are in its inbox from the start, such as `new` and a first signal. Their
     /// positions are given here, from 1.
     pub messages: Vec<Message>,
+}
+
+/// What a new run is to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewPart {
+    /// It is to have the object of its key.
+    Has,
+    /// It reads the object of its key, of this function.
+    Reads(i32),
 }
 
 /// What became of a start.
@@ -81,6 +93,8 @@ pub struct NewRun {
 pub enum CreateOutcome {
     /// The run exists (also when it did already by an earlier call with the same run id).
     Created,
+    /// It exists, and waits for its object, parked.
+    Queued,
     /// The same request started this run before.
     IdemSame(RunId),
     /// The idempotency key was used with another body.
@@ -97,27 +111,34 @@ pub enum CreateOutcome {
 /// The arrays of all starts, and the rows that every start writes if it is in `ok`.
 macro_rules! head {
     () => {
-        "with u as materialized (
+        head!(")", "")
+    };
+    ($arrays:literal, $columns:literal) => {
+        concat!("with u as materialized (
   select * from unnest($1::int2[],$2::uuid[],$3::int4[],$4::int4[],$5::int4[],$6::int2[],$7::int2[],
       $8::int4[],$9::timestamptz[],$10::timestamptz[],$11::uuid[],$12::text[],$13::bytea[],
       $14::timestamptz[],$15::text[],$16::text[],$17::int4[],$18::int2[],$19::int2[],$20::text[],
-      $21::bytea[],$22::timestamptz[],$32::bool[])
+      $21::bytea[],$22::timestamptz[],$32::bool[]", $arrays, "
     as t(shard,run_id,ns,fn,dep,status,flags,epoch,at,due,ref,step,body,wake_at,tags,key,inbox,
-         if_closed,idem_shard,idem_key,idem_hash,idem_expires,pinned)),
-"
+         if_closed,idem_shard,idem_key,idem_hash,idem_expires,pinned", $columns, ")),
+")
     };
 }
 macro_rules! write {
     () => {
-        "j as (
+        write!("")
+    };
+    ($columns:literal) => {
+        concat!("j as (
   insert into journal (shard,run_id,n,kind,flags,seq,epoch,cp,ms,dep,ns,at,due,ref,step,body)
   select shard,run_id,0,0,flags,0,epoch,0,0,dep,ns,at,due,ref,step,body from ok
    order by shard, run_id
   on conflict (shard, run_id, n) do nothing returning run_id),
 a as (
   insert into run_active (shard,run_id,ns,fn,dep,status,status_at,created_at,wake_at,tags,key,inbox,
-                          parent,pinned)
-  select shard,run_id,ns,fn,dep,status,at,at,wake_at,nullif(tags::jsonb, '{}'),key,inbox,ref,pinned
+                          parent,pinned", $columns, ")
+  select shard,run_id,ns,fn,dep,status,at,at,wake_at,nullif(tags::jsonb, '{}'),key,inbox,ref,pinned",
+            $columns, "
     from ok
    where (run_id in (select run_id from j)) is true order by shard, run_id),
 m as (
@@ -126,6 +147,37 @@ m as (
     from unnest($23::int2[],$24::uuid[],$25::int4[],$26::int4[],$27::uuid[],$28::int2[],$29::text[],
         $30::bytea[],$31::timestamptz[]) as i(shard,run_id,ns,pos,msg_id,kind,name,body,at)
    where (run_id in (select run_id from j)) is true order by shard, run_id, pos)
+")
+    };
+}
+
+/// Which requests were made before; the rows are locked and read as they are then.
+macro_rules! seen {
+    () => {
+        "seen as materialized (
+  select u.run_id, e.run_id as holder, e.hash = u.idem_hash as same,
+         e.expires_at <= u.at and not exists (
+           select from run_active r where r.shard = shard_of(e.run_id) and r.run_id = e.run_id
+         ) as expired
+    from u join idem e on e.shard = u.idem_shard and e.ns = u.ns and e.key = u.idem_key
+   order by e.shard, e.ns, e.key for update of e),
+"
+    };
+}
+/// What is kept of requests.
+macro_rules! remembered {
+    () => {
+        "renewed as (
+  update idem e set hash = o.idem_hash, run_id = o.run_id, msg_id = null, created_at = o.at,
+                    expires_at = o.idem_expires
+    from ok o
+   where e.shard = o.idem_shard and e.ns = o.ns and e.key = o.idem_key
+     and (o.run_id in (select run_id from seen)) is true),
+remembered as (
+  insert into idem (shard, ns, key, hash, run_id, created_at, expires_at)
+  select idem_shard, ns, idem_key, idem_hash, run_id, at, idem_expires from ok
+   where idem_key is not null and (run_id in (select run_id from seen)) is not true
+   order by 1, 2, 3),
 "
     };
 }
@@ -144,14 +196,8 @@ pub(super) const CREATE: &str = concat!(
 /// conflict clause. Then the start is tried again and sees it.
 pub(super) const CREATE_KEYED: &str = concat!(
     head!(),
-    "seen as materialized (
-  select u.run_id, e.run_id as holder, e.hash = u.idem_hash as same,
-         e.expires_at <= u.at and not exists (
-           select from run_active r where r.shard = shard_of(e.run_id) and r.run_id = e.run_id
-         ) as expired
-    from u join idem e on e.shard = u.idem_shard and e.ns = u.ns and e.key = u.idem_key
-   order by e.shard, e.ns, e.key for update of e),
-want as materialized (
+    seen!(),
+    "want as materialized (
   select * from u where (run_id in (select run_id from seen where not expired)) is not true),
 held as materialized (
   select w.run_id, e.run_id as holder, e.status,
@@ -175,18 +221,8 @@ ok as materialized (
   select * from want
    where key is null
       or run_id in (select run_id from retaken) or run_id in (select run_id from fresh)),
-renewed as (
-  update idem e set hash = o.idem_hash, run_id = o.run_id, msg_id = null, created_at = o.at,
-                    expires_at = o.idem_expires
-    from ok o
-   where e.shard = o.idem_shard and e.ns = o.ns and e.key = o.idem_key
-     and (o.run_id in (select run_id from seen)) is true),
-remembered as (
-  insert into idem (shard, ns, key, hash, run_id, created_at, expires_at)
-  select idem_shard, ns, idem_key, idem_hash, run_id, at, idem_expires from ok
-   where idem_key is not null and (run_id in (select run_id from seen)) is not true
-   order by 1, 2, 3),
 ",
+    remembered!(),
     write!(),
     "select run_id, 0::int2 as what, null::uuid as holder, null::int2 as status, false as same from j
 union all
@@ -195,17 +231,98 @@ union all
 select run_id, 2::int2, holder, status, false from held where not free"
 );
 
+/// Starts of runs of objects, while their rows of `run_keys` are held: each has its object if nobody
+/// has, and else is the last of who waits. Where a run of another kind has the key, as one that was
+/// started before its function became an object, it is refused: nothing says when that one ends.
+pub(super) const CREATE_OBJECT: &str = concat!(
+    head!(",$33::int2[],$34::int4[]) with ordinality", ",object,reads,ord"),
+    seen!(),
+    "want as materialized (
+  select * from u
+   where (run_id in (select run_id from seen where not expired)) is not true
+     and not exists (
+       select from journal j where j.shard = u.shard and j.run_id = u.run_id and j.n = 0)),
+line as materialized (
+  select w.run_id, k.run_id as holder, k.status is null as busy,
+         k.status is null and not exists (
+           select from run_active a
+            where a.shard = k.shard and a.run_id = k.run_id and a.object = 1) as barred,
+         row_number() over (partition by w.shard, w.ns, w.fn, w.key order by w.ord) as nth,
+         (select coalesce(max(q.pos), 0) from object_queue q
+           where q.shard = w.shard and q.ns = w.ns and q.fn = w.fn and q.key = w.key) as last
+    from want w join run_keys k
+      on k.shard = w.shard and k.ns = w.ns and k.fn = w.fn and k.key = w.key
+   where w.object = 1),
+takes as (
+  update run_keys k set run_id = w.run_id, status = null, ended_at = null
+    from want w join line l using (run_id)
+   where not l.busy and l.nth = 1
+     and k.shard = w.shard and k.ns = w.ns and k.fn = w.fn and k.key = w.key),
+waits as (
+  insert into object_queue (shard, ns, fn, key, pos, run_id)
+  select w.shard, w.ns, w.fn, w.key, l.last + l.nth, w.run_id
+    from want w join line l using (run_id)
+   where not l.barred and (l.busy or l.nth > 1) order by 1, 2, 3, 4, 5
+  returning run_id),
+ok as materialized (
+  select shard,run_id,ns,fn,dep,status,flags,epoch,at,due,ref,step,body,
+         case when w.waits then coalesce(due, 'infinity') else wake_at end as wake_at, tags,key,inbox,
+         idem_shard,idem_key,idem_hash,idem_expires,pinned,
+         case when w.waits then 2::int2 else object end as object, reads
+    from (select want.*, run_id in (select run_id from waits) as waits from want
+           where (run_id in (select run_id from line where barred)) is not true) w),
+",
+    remembered!(),
+    write!(",object,reads"),
+    "select run_id, case when run_id in (select run_id from waits) then 3::int2 else 0::int2 end as what,
+       null::uuid as holder, null::int2 as status, false as same from j
+union all
+select run_id, 1::int2, holder, null, same from seen where not expired
+union all
+select run_id, 2::int2, holder, null, false from line where barred"
+);
+
 /// How often a start that met a concurrent one is tried again.
 const TRIES: u32 = 5;
 
 impl Lane {
-    /// Starts runs, each whole or not at all, in one transaction (a second one only where a start
-    /// met a concurrent one with the same key). Outcomes are in the order of the batch.
+    /// Starts runs, each whole or not at all, in one transaction (another one for those of objects, and
+    /// where a start met a concurrent one with the same key). Outcomes are in the order of the batch.
     ///
     /// Repeating a call with the same run ids is harmless. No two starts of a batch may share a
     /// run key or an idempotency key; then the batch fails as a whole.
     pub async fn create(&mut self, batch: &[NewRun]) -> Result<Vec<CreateOutcome>> {
-        create_on(&mut self.conn, batch).await
+        if batch.iter().all(|new| new.object.is_none()) {
+            return create_on(&mut self.conn, batch).await;
+        }
+        let (of_objects, others): (Vec<NewRun>, Vec<NewRun>) =
+            batch.iter().cloned().partition(|new| new.object.is_some());
+        let mut others = create_on(&mut self.conn, &others).await?.into_iter();
+        let mut of_objects = self.create_of_objects(&of_objects).await?.into_iter();
+        let outcome = |new: &NewRun| {
+            let of_kind = if new.object.is_some() { &mut of_objects } else { &mut others };
+            of_kind.next().unwrap_or(CreateOutcome::Created)
+        };
+        Ok(batch.iter().map(outcome).collect())
+    }
+
+    /// Starts runs of objects: what is held first makes it a transaction of several statements.
+    async fn create_of_objects(&mut self, batch: &[NewRun]) -> Result<Vec<CreateOutcome>> {
+        for attempt in 1.. {
+            let mut tx = heard(SILENCE, self.conn.begin()).await?;
+            match create_on(&mut tx, batch).await {
+                Ok(outcomes) => {
+                    heard(SILENCE, tx.commit()).await?;
+                    return Ok(outcomes);
+                }
+                // A concurrent request with the same idempotency key committed first: now it can
+                // be seen.
+                Err(Error::Conflict { constraint, .. })
+                    if constraint == "idem_pkey" && attempt < TRIES => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Busy("a run key changed hands too often".to_owned()))
     }
 }
 
@@ -215,6 +332,17 @@ pub(super) async fn create_on(
     batch: &[NewRun],
 ) -> Result<Vec<CreateOutcome>> {
     let mut outcomes: Vec<Option<CreateOutcome>> = vec![None; batch.len()];
+    let of_objects: Vec<usize> = (0..batch.len()).filter(|i| batch[*i].object.is_some()).collect();
+    if !of_objects.is_empty() {
+        let runs: Vec<&NewRun> = of_objects.iter().map(|i| &batch[*i]).collect();
+        let held: Vec<_> = runs.iter().filter_map(|new| object_of(new)).collect();
+        objects::hold(conn, &held).await?;
+        let told = create_once(conn, &runs).await?;
+        for (i, new) in of_objects.into_iter().zip(runs) {
+            // What is not told was there: an earlier call of ours.
+            outcomes[i] = Some(told.get(&new.run).copied().unwrap_or(CreateOutcome::Created));
+        }
+    }
     for attempt in 1..=TRIES {
         let open: Vec<usize> = (0..batch.len()).filter(|i| outcomes[*i].is_none()).collect();
         if open.is_empty() {
@@ -247,6 +375,12 @@ pub(super) async fn create_on(
     outcomes.into_iter().map(|o| o.ok_or_else(lost)).collect()
 }
 
+/// The object that a new run is to have.
+pub(super) fn object_of(new: &NewRun) -> Option<(i16, i32, i32, String)> {
+    let key = new.key.as_ref().filter(|_| new.object == Some(NewPart::Has))?;
+    Some((new.run.shard().column(), new.ns, new.function_id, key.key.clone()))
+}
+
 async fn create_once(
     conn: &mut PgConnection,
     runs: &[&NewRun],
@@ -257,7 +391,13 @@ async fn create_once(
     let messages =
         || all().flat_map(|r| r.messages.iter().zip(1i32..).map(move |(m, pos)| (r, m, pos)));
     let inbox = |r: &NewRun| i32::try_from(r.messages.len()).unwrap_or(i32::MAX);
-    let query = sqlx::query(if keyed { CREATE_KEYED } else { CREATE })
+    let of_objects = runs.iter().any(|r| r.object.is_some());
+    let sql = match (of_objects, keyed) {
+        (true, _) => CREATE_OBJECT,
+        (false, true) => CREATE_KEYED,
+        (false, false) => CREATE,
+    };
+    let mut query = sqlx::query(sql)
         .bind(all().map(|r| r.run.shard().column()).bind_iter())
         .bind(all().map(|r| r.run.uuid()).bind_iter())
         .bind(all().map(|r| r.ns).bind_iter())
@@ -290,6 +430,19 @@ async fn create_once(
         .bind(messages().map(|(_, m, _)| Raw(&m.body)).bind_iter())
         .bind(messages().map(|(_, m, _)| Ts(m.at)).bind_iter())
         .bind(all().map(|r| r.pinned).bind_iter());
+    if of_objects {
+        let role = |part| match part {
+            NewPart::Has => Role::Holds as i16,
+            NewPart::Reads(_) => Role::Reads as i16,
+        };
+        let reads = |part| match part {
+            NewPart::Has => None,
+            NewPart::Reads(function) => Some(function),
+        };
+        query = query
+            .bind(all().map(|r| r.object.map(role)).bind_iter())
+            .bind(all().map(|r| r.object.and_then(reads)).bind_iter());
+    }
     let rows = heard(SILENCE, query.fetch_all(&mut *conn)).await?;
     let mut told = HashMap::with_capacity(rows.len());
     for row in rows {
@@ -297,6 +450,7 @@ async fn create_once(
         let holder = || row.try_get::<Uuid, _>("holder").map(RunId::from);
         let outcome = match row.try_get::<i16, _>("what")? {
             0 => CreateOutcome::Created,
+            3 => CreateOutcome::Queued,
             _ if holder()? == run => CreateOutcome::Created,
             1 if row.try_get("same")? => CreateOutcome::IdemSame(holder()?),
             1 => CreateOutcome::IdemReused,

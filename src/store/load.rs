@@ -7,6 +7,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgBindIterExt as _;
 
 use super::error::Result;
+use super::objects::{self, Object, Part};
 use super::wire::{self, MINUS_INFINITY, journal_columns};
 use super::{Lane, Store};
 use crate::machine::{Message, Placement, Row, RunId, Sealed, Timestamp};
@@ -36,6 +37,8 @@ pub struct Loaded {
     pub parked: Option<Timestamp>,
     /// What keeps it out of memory.
     pub gate: Option<i64>,
+    /// Its object, as far as that matters to it.
+    pub object: Option<Object>,
     /// How and when it ended.
     pub ended: Option<(i16, Timestamp)>,
     /// When it was started.
@@ -56,11 +59,12 @@ pub(super) const STANDING: &str =
     "with u as (select * from unnest($1::int2[], $2::uuid[]) as t(shard, run_id))
 select a.run_id, a.ns, a.fn, a.dep, a.pinned, a.home, a.generation, a.base_n, a.inbox, a.closing, a.wake_at, a.gate,
        a.created_at, a.key, a.tags::text as tags, a.custom_status,
-       null::int2 as status, null::timestamptz as ended_at
+       null::int2 as status, null::timestamptz as ended_at, a.object, coalesce(a.reads, a.fn) as object_fn
   from u join run_active a using (shard, run_id)
 union all
 select d.run_id, d.ns, d.fn, d.dep, false, d.home, d.generation, d.base_n, 0, true, '-infinity', null::int8,
-       d.created_at, d.key, d.tags::text, d.custom_status, d.status, d.ended_at
+       d.created_at, d.key, d.tags::text, d.custom_status, d.status, d.ended_at,
+       null::int2, null::int4
   from u join run_done d using (shard, run_id)";
 
 macro_rules! rows {
@@ -97,6 +101,7 @@ impl Store {
             .fetch_all(&mut *tx)
             .await?;
         let mut found: HashMap<RunId, Loaded> = HashMap::with_capacity(standing.len());
+        let mut parts = Vec::new();
         for row in &standing {
             let run = wire::run_id(row)?;
             let status: Option<i16> = row.try_get("status")?;
@@ -114,6 +119,7 @@ impl Store {
                 closing: row.try_get("closing")?,
                 parked: (wake_at > MINUS_INFINITY).then_some(wake_at),
                 gate: row.try_get("gate")?,
+                object: None,
                 ended: status.zip(ended_at),
                 created_at: wire::at(row, "created_at")?,
                 key: row.try_get("key")?,
@@ -122,7 +128,18 @@ impl Store {
                 rows: Vec::new(),
                 messages: Vec::new(),
             };
+            if let (Some(role), Some(key)) = (row.try_get("object")?, loaded.key.clone()) {
+                let (ns, function) = (loaded.ns, row.try_get("object_fn")?);
+                parts.push(Part { run, ns, function, key, role });
+            }
             found.insert(run, loaded);
+        }
+        if !parts.is_empty() {
+            for (run, object) in objects::of_runs(&mut tx, &parts).await? {
+                if let Some(loaded) = found.get_mut(&run) {
+                    loaded.object = Some(object);
+                }
+            }
         }
         for (home, sql) in [(0, ROWS), (1, ROWS_LONG)] {
             let of_home = || found.values().filter(|l| l.home == home);

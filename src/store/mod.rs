@@ -18,6 +18,7 @@ mod leases;
 mod lists;
 mod load;
 mod migrate;
+mod objects;
 mod outbox;
 mod register;
 mod reopen;
@@ -43,7 +44,7 @@ pub use audit::Finding;
 pub use catalog::{
     Address, Catalog, Deployment, Endpoint, EndpointChange, FunctionRow, NamespaceRow,
 };
-pub use create::{CreateOutcome, Idem, IfClosed, NewKey, NewRun};
+pub use create::{CreateOutcome, Idem, IfClosed, NewKey, NewPart, NewRun};
 pub use deployments::{Needing, Population, Resident};
 pub use error::{Error, Result};
 pub use events::{EventFilter, EventMatch, EventRow, NewEvent, Published, Queued, Wait};
@@ -55,6 +56,7 @@ pub use leases::{NodeBeat, Tick};
 pub use lists::{ListedRun, RunFilter, RunsFound};
 pub use load::Loaded;
 pub use migrate::MigrationStatus;
+pub use objects::{ListedObject, Object, ObjectRow, Role, Written, version_of};
 pub use outbox::{Delivery, Posted, Slot};
 pub use register::{Registered, Registration};
 pub use reopen::Reopened;

@@ -9,11 +9,11 @@ use sqlx::{Connection as _, Postgres, Row as _, Transaction};
 use uuid::Uuid;
 
 use super::accept::{Accept, Accepted, accept_on};
-use super::create::{CreateOutcome, NewRun, create_on};
+use super::create::{CreateOutcome, NewRun, create_on, object_of};
 use super::error::{Error, Result};
 use super::journal::TELL;
 use super::wire::{self, Raw, Ts};
-use super::{Lane, SILENCE, Store, heard};
+use super::{Lane, SILENCE, Store, heard, objects};
 use crate::machine::{HistoryEntry, OutgoingKind, RunId};
 
 /// The identity of an outbox row: the run, its row, and which one of that row.
@@ -110,16 +110,22 @@ pub struct Delivery<'a> {
 }
 
 impl Lane {
-    /// Begins to deliver: holds these rows, and locks the runs that may hear of it. Returns the
-    /// rows that are still to be delivered.
+    /// Begins to deliver: holds these rows, and locks the objects of `news` and the runs
+    /// that may hear of it. Returns the rows that are still to be delivered.
     pub async fn delivery(
         &mut self,
         slots: &[Slot],
         runs: &[RunId],
+        news: &[&NewRun],
     ) -> Result<(Delivery<'_>, HashSet<Slot>)> {
         let mut tx = heard(SILENCE, self.conn.begin()).await?;
         let rows = heard(SILENCE, of_slots(HOLD, slots).fetch_all(&mut *tx)).await?;
         let held = rows.iter().map(slot).collect::<Result<HashSet<Slot>>>()?;
+        let objects: Vec<_> = news.iter().filter_map(|new| object_of(new)).collect();
+        if !objects.is_empty() {
+            // Objects before runs, as everywhere.
+            objects::hold(&mut tx, &objects).await?;
+        }
         let lock = sqlx::query(LOCK_RUNS)
             .bind(runs.iter().map(|r| r.shard().column()).bind_iter())
             .bind(runs.iter().map(|r| r.uuid()).bind_iter());

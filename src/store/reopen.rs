@@ -3,7 +3,9 @@
 use sqlx::Row as _;
 
 use super::Store;
+use super::create::NewPart;
 use super::error::Result;
+use super::objects::Role;
 use super::wire::{Raw, Ts};
 use crate::machine::{Message, RunId, Sealed};
 
@@ -52,9 +54,9 @@ pub(super) const ROW_LONG: &str = row!("journal_long");
 pub(super) const LIVE: &str =
     "insert into run_active (run_id, created_at, wake_at, ns, fn, dep, inbox,
     base_n, gen_n, generation, shard, home, status, status_at, key, parent, schedule, tags, custom_status,
-    pinned)
+    pinned, object, reads)
 select run_id, created_at, '-infinity', ns, fn, dep, $3, base_n, gen_n, generation, shard, home, 1, $4,
-       key, parent, schedule, tags, custom_status, $5
+       key, parent, schedule, tags, custom_status, $5, $6, $7
   from run_done where shard = $1 and run_id = $2";
 
 pub(super) const GONE: &str = "delete from run_done where shard = $1 and run_id = $2";
@@ -66,8 +68,14 @@ values ($1, $2, $3, $4, $5, $6, '', $7, $8)";
 impl Store {
     /// Makes an ended run live again: its rows are recorded behind its end, its key is its own, it
     /// is hot, and `message` is in its inbox so that its owner hears of it. `taken`: how many
-    /// messages its journal has.
-    pub async fn reopen(&self, sealed: &Sealed, taken: i32, message: &Message) -> Result<Reopened> {
+    /// messages its journal has. One that has an `object` gets it if nobody has it.
+    pub async fn reopen(
+        &self,
+        sealed: &Sealed,
+        taken: i32,
+        message: &Message,
+        object: Option<NewPart>,
+    ) -> Result<Reopened> {
         let (run, ns) = (sealed.run, sealed.ns);
         let (shard, id) = (run.shard().column(), run.uuid());
         let mut tx = self.begin("begin").await?;
@@ -78,7 +86,14 @@ impl Store {
             return Ok(Reopened::Lost);
         }
         let function: i32 = done.try_get("fn")?;
-        if let Some(key) = done.try_get::<Option<String>, _>("key")? {
+        let key: Option<String> = done.try_get("key")?;
+        let (role, reads) = match object {
+            None => (None, None),
+            Some(NewPart::Has) => (Some(Role::Holds as i16), None),
+            Some(NewPart::Reads(function)) => (Some(Role::Reads as i16), Some(function)),
+        };
+        // Who only reads has no key to itself.
+        if let Some(key) = key.filter(|_| reads.is_none()) {
             let holder: Option<uuid::Uuid> = sqlx::query_scalar(KEY)
                 .bind(shard)
                 .bind(ns)
@@ -124,6 +139,8 @@ impl Store {
             .bind(inbox)
             .bind(at)
             .bind(pinned)
+            .bind(role)
+            .bind(reads)
             .execute(&mut *tx)
             .await?;
         sqlx::query(GONE).bind(shard).bind(id).execute(&mut *tx).await?;

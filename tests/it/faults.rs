@@ -464,7 +464,13 @@ async fn a_big_value_is_a_ref_that_the_handler_fetches() {
 // P3.29, P3.31
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_over_a_limit_records_nothing_and_pauses_with_the_step_named() {
-    let limits = Limits { value_bytes: 10_000, journal_bytes: 25_000, steps: 12, untaken: 10 };
+    let limits = Limits {
+        value_bytes: 10_000,
+        journal_bytes: 25_000,
+        steps: 12,
+        untaken: 10,
+        ..Limits::default()
+    };
     let g = Gateway::with_limits(limits).await;
     let handler = Handler::serve(|it| {
         let value = |len: usize| json!("v".repeat(len));

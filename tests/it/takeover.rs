@@ -86,6 +86,7 @@ impl Population {
             wake_at: None,
             key: None,
             idem: None,
+            object: None,
             tags: None,
             messages: Vec::new(),
         }

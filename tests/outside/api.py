@@ -35,6 +35,9 @@ def stock(gateway, handler, dead):
         call("POST", "/v1/secrets", {"name": f"spare-{n}", "value": f"value {n}"})
     events = [call("POST", "/v1/events", {"name": "spare", "data": n})["id"] for n in range(MANY)]
     called = [run("waits", {}) for n in range(MANY)]
+    objects = ["c/1 ü", *(f"c{n}" for n in range(1, MANY))]
+    for key in objects:
+        run("counts", {"key": key})
     wanted = {  # by status: how to start one, and what to do to it then
         "completed": ("echo", {"input": {"n": 3544790567247868102, "text": "ü"}, "key": "order/42 ü"}, None),
         "failed": ("fails", {"tags": {"customer": "c7"}}, None),
@@ -80,6 +83,7 @@ def stock(gateway, handler, dead):
         "waiting": runs["waiting"],
         "callback": callbacks(handler, called),
         "event": events,
+        "object": objects,
         "update": updates,
         "deployment": old,
         "called": called,

@@ -49,7 +49,12 @@ def breaks(call):
     return {"ops": [{"op": "no-such-op", "id": "x"}]}
 
 
-FUNCTIONS = {function.__name__: function for function in (echo, fails, waits, retries, pauses, breaks)}
+def counts(call):
+    return {"ops": [{"op": "set", "key": "n", "value": call["object"]["state"].get("n", 0) + 1}], "result": None}
+
+
+FUNCTIONS = {function.__name__: function for function in (echo, fails, waits, retries, pauses, breaks, counts)}
+KINDS = {"counts": "object"}
 
 
 class Server(BaseHTTPRequestHandler):
@@ -59,7 +64,7 @@ class Server(BaseHTTPRequestHandler):
     def do_POST(self):
         call = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if call["type"] == "discover":
-            answer = {"protocol": [1, 1], "pages": True, "functions": [{"name": name} for name in FUNCTIONS]}
+            answer = {"protocol": [1, 1], "pages": True, "functions": [{"name": name, "kind": KINDS.get(name, "function")} for name in FUNCTIONS]}
         elif call["type"] == "query":
             answer = {"result": call["query"]}
         else:

@@ -54,6 +54,7 @@ impl Play<'_> {
                 budget_ms: 55_000,
             },
             input: run.created.input.get().as_bytes(),
+            object: None,
             state: run.state.as_deref(),
             settled,
             pending: &pending,

@@ -70,6 +70,7 @@ impl Bench {
             wake_at: None,
             key: None,
             idem: None,
+            object: None,
             tags: None,
             messages: Vec::new(),
         }

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 119] = [
+const ALL: [(&str, &str); 132] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -26,6 +26,19 @@ const ALL: [(&str, &str); 119] = [
     ("append full over", append::FULL_OVER),
     ("create", create::CREATE),
     ("create keyed", create::CREATE_KEYED),
+    ("create of objects", create::CREATE_OBJECT),
+    ("ensure objects", objects::ENSURE),
+    ("lock objects", objects::LOCK),
+    ("objects of runs", objects::OBJECTS_OF),
+    ("lock runs of objects", objects::LOCK_RUNS),
+    ("set fields", objects::SET),
+    ("unset fields", objects::UNSET),
+    ("release objects", objects::RELEASE),
+    ("states", objects::STATE),
+    ("holders", objects::HOLDERS),
+    ("waiting for an object", objects::WAITING),
+    ("clear object", objects::CLEAR),
+    ("list objects", objects::LIST),
     ("standing", load::STANDING),
     ("rows", load::ROWS),
     ("rows long", load::ROWS_LONG),

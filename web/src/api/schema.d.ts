@@ -680,6 +680,48 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/objects/{function}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the objects of a function that have a state, by key. */
+        get: operations["list_objects"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/objects/{function}/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read an object: its state, the run that has it, and how many wait.
+         * @description A key that nobody has written to has an empty state.
+         */
+        get: operations["get_object"];
+        /**
+         * Replace the state of an object.
+         * @description For operators who mend what a run has left behind. Refused while a run has the object, for that run
+         *     works with the state that it was given.
+         */
+        put: operations["write_object"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/runs": {
         parameters: {
             query?: never;
@@ -689,7 +731,9 @@ export interface paths {
         };
         /**
          * List runs, new to old.
-         * @description A filter given twice means or, different filters mean and.
+         * @description A filter given twice means or, different filters mean and. What has no index (`q`, `deployment`, two
+         *     values of one tag) is looked for in 210,000 runs at a time: such a page may have few runs or none,
+         *     and a `next_cursor` with which the search goes on.
          */
         get: operations["list_runs"];
         put?: never;
@@ -1636,10 +1680,14 @@ export interface components {
             endpoint_name: string;
             /** @description The newest deployment that has it. */
             deployment: string;
-            /** @description `function` or `plain`. */
+            /** @description `function`, `object` or `plain`. */
             kind: string;
             /** @description Where at the endpoint the input of a plain function is posted; null: at the endpoint's own URL. */
             path?: string | null;
+            /** @description Of an object: its runs read the state of another function's objects, and wait for nobody. */
+            shared: boolean;
+            /** @description Of a shared one: the function whose objects it reads. */
+            object?: string | null;
             /** @description Every setting in force, and where it comes from. */
             settings: components["schemas"]["Setting"][];
             /** @description Its tasks; null: it does not list them. */
@@ -1653,8 +1701,8 @@ export interface components {
         FunctionRequest: {
             name: string;
             /**
-             * @description `function` (the default), or `plain`: the input is posted as it is, and a 2xx body is the
-             *     result.
+             * @description `function` (the default), `object`: runs with one key have it in turn, and state under it; or
+             *     `plain`: the input is posted as it is, and a 2xx body is the result.
              */
             kind?: string | null;
             /**
@@ -1662,6 +1710,10 @@ export interface components {
              *     out: the endpoint's own URL.
              */
             path?: string | null;
+            /** @description Of an object: its runs read the state of another function's objects, and wait for nobody. */
+            shared?: boolean | null;
+            /** @description Of a shared one: the function whose objects it reads. */
+            object?: string | null;
             /** @description `latest` (the default) or `pinned`. */
             versioning?: string | null;
             retry?: null | components["schemas"]["RetryPolicy"];
@@ -1798,6 +1850,20 @@ export interface components {
             /** @description Everybody has it who is to have it. */
             routed: boolean;
         };
+        /** @description An object in a list. */
+        ListedObject: {
+            key: string;
+            /**
+             * Format: int64
+             * @description How many fields it has.
+             */
+            fields: number;
+            /**
+             * Format: int64
+             * @description What names and values weigh.
+             */
+            bytes: number;
+        };
         /** @description A run in a list: without its payloads. `status` may trail by a second. */
         ListedRun: {
             id: string;
@@ -1837,6 +1903,24 @@ export interface components {
         NewApiKey: components["schemas"]["ApiKey"] & {
             /** @description For `Authorization: Bearer`. It is not shown again. */
             secret: string;
+        };
+        /** @description An object. */
+        Object: {
+            function: string;
+            key: string;
+            /** @description Its fields as everybody sees them: what a run has changed and not published is not there. */
+            state: {
+                [key: string]: unknown;
+            };
+            /** @description Identifies this state; the `ETag` without its quotes. */
+            version: string;
+            /** @description The run that has it; null: none has. */
+            holder?: string | null;
+            /**
+             * Format: int64
+             * @description How many runs wait for it.
+             */
+            waiting: number;
         };
         /** @description A page of a list. */
         Page_ApiKey: {
@@ -1968,10 +2052,14 @@ export interface components {
                 endpoint_name: string;
                 /** @description The newest deployment that has it. */
                 deployment: string;
-                /** @description `function` or `plain`. */
+                /** @description `function`, `object` or `plain`. */
                 kind: string;
                 /** @description Where at the endpoint the input of a plain function is posted; null: at the endpoint's own URL. */
                 path?: string | null;
+                /** @description Of an object: its runs read the state of another function's objects, and wait for nobody. */
+                shared: boolean;
+                /** @description Of a shared one: the function whose objects it reads. */
+                object?: string | null;
                 /** @description Every setting in force, and where it comes from. */
                 settings: components["schemas"]["Setting"][];
                 /** @description Its tasks; null: it does not list them. */
@@ -2028,6 +2116,25 @@ export interface components {
                 published_at: string;
                 /** @description Everybody has it who is to have it. */
                 routed: boolean;
+            }[];
+            /** @description For `?cursor=` of the next page; null on the last. */
+            next_cursor?: string | null;
+        };
+        /** @description A page of a list. */
+        Page_ListedObject: {
+            /** @description In the order of the list. */
+            data: {
+                key: string;
+                /**
+                 * Format: int64
+                 * @description How many fields it has.
+                 */
+                fields: number;
+                /**
+                 * Format: int64
+                 * @description What names and values weigh.
+                 */
+                bytes: number;
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;
@@ -2605,6 +2712,13 @@ export interface components {
              * @description When it settles by itself.
              */
             until?: string | null;
+        };
+        /** @description A new state of an object. */
+        WriteObjectRequest: {
+            /** @description All its fields; what is left out is gone. At most 1,000, and 1 MiB with their names. */
+            state: {
+                [key: string]: unknown;
+            };
         };
     };
     responses: never;
@@ -7083,6 +7197,400 @@ export interface operations {
             };
         };
     };
+    list_objects: {
+        parameters: {
+            query?: {
+                /** @description By default 50 */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The function */
+                function: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of objects */
+            200: {
+                headers: {
+                    /** @description The next page, with `rel="next"` */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ListedObject"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `function-not-found`, `not-an-object` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_object: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Answered with 304 where the state is this one (`ETag`) */
+                "If-None-Match"?: string | null;
+            };
+            path: {
+                /** @description The function that it is of */
+                function: string;
+                /** @description Its key */
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The object */
+            200: {
+                headers: {
+                    /** @description The version of its state */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Object"];
+                };
+            };
+            /** @description Its state is the one in `If-None-Match` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `function-not-found`, `not-an-object` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    write_object: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description Only this version of its state (`ETag`), or `*` */
+                "If-Match": string;
+            };
+            path: {
+                /** @description The function that it is of */
+                function: string;
+                /** @description Its key */
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WriteObjectRequest"];
+            };
+        };
+        responses: {
+            /** @description The object as it is now */
+            200: {
+                headers: {
+                    /** @description The version of its state */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Object"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `function-not-found`, `not-an-object` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `object-busy` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition-failed` */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition-required` */
+            428: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_runs: {
         parameters: {
             query?: {
@@ -7102,7 +7610,7 @@ export interface operations {
                 started_before?: string;
                 /** @description The run that started them */
                 parent?: string;
-                /** @description A part of id, key, function or tag */
+                /** @description A part of key, function or tag; or the whole id of a run */
                 q?: string;
                 /** @description By default 50 */
                 limit?: number;

@@ -8,6 +8,7 @@ mod compaction;
 mod endings;
 mod generations;
 mod messages;
+mod objects;
 mod operator;
 mod plain;
 mod steps;
