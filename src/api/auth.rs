@@ -144,6 +144,8 @@ callers! {
     Sender = SignalsWrite;
     /// A caller who may change endpoints.
     Deployer = EndpointsWrite;
+    /// A caller who may change schedules.
+    Scheduler = SchedulesWrite;
     /// A caller who may do everything.
     Admin = Admin;
 }

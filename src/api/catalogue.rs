@@ -87,6 +87,7 @@ catalogue! {
     EndpointNotFound = "endpoint-not-found", NOT_FOUND, Never, "No such endpoint";
     DeploymentNotFound = "deployment-not-found", NOT_FOUND, Never, "No such deployment";
     EventNotFound = "event-not-found", NOT_FOUND, Never, "No such event";
+    ScheduleNotFound = "schedule-not-found", NOT_FOUND, Never, "No such schedule";
     UpdateNotFound = "update-not-found", NOT_FOUND, Never, "No such update";
     NotAnObject = "not-an-object", NOT_FOUND, Never, "The function has no objects";
     KeyNotFound = "key-not-found", NOT_FOUND, Never, "No such API key";
@@ -95,6 +96,8 @@ catalogue! {
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, Never, "The method does not fit the address";
     RequestTimeout = "request-timeout", REQUEST_TIMEOUT, Safe, "The body did not arrive in time";
     RunExists = "run-exists", CONFLICT, Never, "A run with this key exists";
+    ScheduleExists = "schedule-exists", CONFLICT, Never, "Another schedule has this name";
+    ScheduleOwned = "schedule-owned", CONFLICT, Never, "The schedule is part of a registration";
     IdempotencyInProgress = "idempotency-in-progress", CONFLICT, Safe, "The same request is under way";
     InvalidState = "invalid-state", CONFLICT, Never, "The run's state does not allow this";
     NotACallback = "not-a-callback", CONFLICT, Never, "The step is not a callback";

@@ -82,6 +82,7 @@ impl Demo {
             idempotency: None,
             by: caller.by.clone(),
             traceparent: None,
+            schedule: None,
         };
         let run = engine.start(start).await?.run();
         Ok(engine.view(&caller.namespace, run).await?)

@@ -182,6 +182,21 @@ impl<'a> Fields<'a> {
         value
     }
 
+    /// Whether a field is there and null.
+    pub(super) fn is_null(&mut self, name: &'static str) -> bool {
+        let null = self.members.iter().any(|(n, raw)| n == name && raw.get() == "null");
+        if null {
+            self.known.push(name);
+        }
+        null
+    }
+
+    /// Whether nothing is wrong with a field so far.
+    pub(super) fn is_sound(&self, name: &str) -> bool {
+        let at = pointer(&self.at, name);
+        self.faults.iter().all(|f| f.pointer != at)
+    }
+
     /// A payload: any JSON, null included, as it came.
     pub(super) fn payload(&mut self, name: &'static str) -> Option<&'a RawValue> {
         self.known.push(name);

@@ -26,6 +26,9 @@ mod problem;
 mod queries;
 mod request;
 mod runs;
+mod schedule_request;
+mod schedule_shapes;
+mod schedules;
 mod secrets;
 mod serve;
 mod shapes;
@@ -173,6 +176,18 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(objects::list_objects))
         .routes(routes!(objects::get_object, objects::write_object))
         .routes(routes!(events::list_matches))
+        .routes(routes!(schedules::list_schedules, schedules::create_schedule))
+        .routes(routes!(
+            schedules::get_schedule,
+            schedules::put_schedule,
+            schedules::patch_schedule,
+            schedules::delete_schedule
+        ))
+        .routes(routes!(schedules::pause_schedule))
+        .routes(routes!(schedules::resume_schedule))
+        .routes(routes!(schedules::trigger_schedule))
+        .routes(routes!(schedules::backfill_schedule))
+        .routes(routes!(schedules::coming_moments))
         .routes(routes!(keys::list_keys, keys::create_key))
         .routes(routes!(keys::revoke_key))
         .routes(routes!(secrets::list_secrets, secrets::set_secret))

@@ -51,6 +51,7 @@ pub(super) fn finish(mut doc: OpenApi) -> OpenApi {
             ("journal", "Steps, values, what happened"),
             ("signals", "What reaches runs from outside"),
             ("events", "What is published to everybody who subscribed"),
+            ("schedules", "What starts runs by itself"),
             ("endpoints", "Where functions are"),
             ("keys", "API keys"),
             ("secrets", "What calls are made with"),
@@ -125,7 +126,8 @@ fn complete(path: &str, operation: &mut Operation) {
         codes.extend([Code::NotFound, Code::MalformedRequest]);
     }
     // Acts without a described body may carry an empty object all the same.
-    if operation.request_body.is_some() || codes.contains(&Code::EndpointNotFound) {
+    let acts = [Code::EndpointNotFound, Code::ScheduleNotFound];
+    if operation.request_body.is_some() || acts.iter().any(|code| codes.contains(code)) {
         codes.extend([
             Code::MalformedJson,
             Code::RequestTimeout,

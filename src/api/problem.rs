@@ -188,6 +188,14 @@ impl From<Error> for Problem {
             Error::ObjectBusy { run, .. } => Self::new(Code::ObjectBusy, detail).with("run", run),
             Error::ObjectChanged => Self::new(Code::PreconditionFailed, detail),
             Error::UpdateNotFound(_) => Self::new(Code::UpdateNotFound, detail),
+            Error::ScheduleNotFound(_) => Self::new(Code::ScheduleNotFound, detail),
+            Error::ScheduleExists { id, name: _ } => {
+                Self::new(Code::ScheduleExists, detail).with("schedule", id)
+            }
+            Error::ScheduleOwned { function } => {
+                Self::new(Code::ScheduleOwned, detail).with("function", function)
+            }
+            Error::ScheduleStale => Self::new(Code::PreconditionFailed, detail),
             Error::EventNotFound(_) => Self::new(Code::EventNotFound, detail),
             Error::EndpointDraining { endpoint, .. } => {
                 Self::new(Code::EndpointDraining, detail).with("endpoint", endpoint)

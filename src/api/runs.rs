@@ -40,6 +40,7 @@ const BATCH: usize = 200;
         ("started_after" = Option<String>, Query, description = "Created at this moment or later, RFC 3339"),
         ("started_before" = Option<String>, Query, description = "Created before this moment, RFC 3339"),
         ("parent" = Option<String>, Query, description = "The run that started them"),
+        ("schedule" = Option<String>, Query, description = "The schedule that started them"),
         ("q" = Option<String>, Query, description = "A part of key, function or tag; or the whole id of a run"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
@@ -82,6 +83,8 @@ fn filter(params: &mut Params) -> RunFilter {
         started_before: params.moment("started_before"),
         parent: params
             .one("parent", |id| id.parse().map_err(|e: crate::machine::BadId| e.to_string())),
+        schedule: params
+            .one("schedule", |id| id.parse().map_err(|e: crate::machine::BadId| e.to_string())),
         q: params.one("q", text),
         limit: params.limit(),
         after: page::cursor(params),
@@ -364,6 +367,7 @@ mod tests {
             invocations: 5,
             rerun_of: None,
             parent: None,
+            schedule: None,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::engine::{
     Attempt, HistoryItem, JournalEntry, ListedRun, LogItem, RunView, SignalItem, SignalState,
     StepView, WaitingFor,
 };
-use crate::machine::{Attention, DeploymentId, RunId, Timestamp};
+use crate::machine::{Attention, DeploymentId, Fired, RunId, ScheduleId, Timestamp};
 
 /// The largest value that a journal page shows; a larger one is a `ref`.
 const MAX_INLINE: usize = 32 << 10;
@@ -167,6 +167,10 @@ pub(super) struct RunBody {
     /// The run that started this one.
     #[schema(value_type = Option<String>)]
     parent: Option<RunId>,
+    /// The firing of a schedule that it comes of: `id`, `name`, `time`, `by`, and `last`, the run of
+    /// the schedule that had completed last.
+    #[schema(value_type = Value)]
+    schedule: Option<Box<Fired>>,
     /// The run that this one does again.
     #[schema(value_type = Option<String>)]
     rerun_of: Option<RunId>,
@@ -196,6 +200,7 @@ impl From<RunView> for RunBody {
             steps: StepCounts { settled: run.settled, pending: run.pending },
             invocations: run.invocations,
             parent: run.parent,
+            schedule: run.schedule,
             rerun_of: run.rerun_of,
             links: Links::of(run.id),
         }
@@ -225,6 +230,9 @@ pub(super) struct ListedRunBody {
     /// The run that started this one.
     #[schema(value_type = Option<String>)]
     parent: Option<RunId>,
+    /// The schedule that started it.
+    #[schema(value_type = Option<String>)]
+    schedule: Option<ScheduleId>,
     links: Links,
 }
 
@@ -243,6 +251,7 @@ impl From<ListedRun> for ListedRunBody {
             ended_at: run.ended_at,
             tags: run.tags,
             parent: run.parent,
+            schedule: run.schedule,
             links: Links::of(run.id),
         }
     }

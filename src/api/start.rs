@@ -186,7 +186,12 @@ fn signal(f: &mut Fields<'_>) -> Option<(String, Bytes)> {
 }
 
 fn tags(f: &mut Fields<'_>) -> BTreeMap<String, String> {
-    let tags: BTreeMap<String, String> = f.value("tags").unwrap_or_default();
+    some_tags(f).unwrap_or_default()
+}
+
+/// Tags, if there are any.
+pub(super) fn some_tags(f: &mut Fields<'_>) -> Option<BTreeMap<String, String>> {
+    let tags: BTreeMap<String, String> = f.value("tags")?;
     if tags.len() > MAX_TAGS {
         f.fault("tags", format!("has {} tags; the limit is {MAX_TAGS}", tags.len()));
     }
@@ -198,7 +203,7 @@ fn tags(f: &mut Fields<'_>) -> BTreeMap<String, String> {
             f.fault("tags", "the value of a tag has at most 256 bytes and no control characters");
         }
     }
-    tags
+    Some(tags)
 }
 
 /// Start a run.
@@ -278,6 +283,7 @@ pub(super) async fn start_run(
         idempotency,
         by: caller.by.clone(),
         traceparent: traceparent(&parts.headers),
+        schedule: None,
     };
     answer(&state, &caller, start, input, wait).await
 }
@@ -348,5 +354,6 @@ fn accepted(
         invocations: 0,
         rerun_of: None,
         parent: None,
+        schedule: None,
     }
 }

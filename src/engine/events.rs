@@ -349,6 +349,7 @@ impl Engine {
                 idempotency: None,
                 by: format!("event {}", event.id),
                 traceparent: None,
+                schedule: None,
             };
             let run = RunId::of_event(event.id, function, event.published_at);
             match self.new_run_of(&start, None, Some((run, None))) {

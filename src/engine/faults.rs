@@ -39,11 +39,15 @@ pub enum Point {
     RouteBefore,
     /// An event has reached them, and nobody was told.
     RouteAfter,
+    /// Schedules are about to be fired.
+    FireBefore,
+    /// Schedules were fired, and nobody was told.
+    FireAfter,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::CreateBefore,
         Self::CreateAfter,
         Self::AcceptBefore,
@@ -60,6 +64,8 @@ impl Point {
         Self::DeliverAfter,
         Self::RouteBefore,
         Self::RouteAfter,
+        Self::FireBefore,
+        Self::FireAfter,
     ];
 
     /// As [`CRASH_AT`] names it.
@@ -82,6 +88,8 @@ impl Point {
             Self::DeliverAfter => "deliver.after",
             Self::RouteBefore => "route.before",
             Self::RouteAfter => "route.after",
+            Self::FireBefore => "fire.before",
+            Self::FireAfter => "fire.after",
         }
     }
 }

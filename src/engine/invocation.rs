@@ -39,6 +39,7 @@ impl Engine {
                 seed: &run.created.seed,
                 tags: &run.tags,
                 parent: run.created.parent.as_ref().map(|p| (p.run, p.step.as_str())),
+                schedule: run.created.schedule.as_deref(),
             },
             turn: frame.turn,
             input: run.created.input.get().as_bytes(),

@@ -20,6 +20,7 @@ mod endpoints;
 mod events;
 mod exchange;
 mod faults;
+mod firing;
 mod functions;
 mod gates;
 mod history;
@@ -39,6 +40,7 @@ mod queries;
 mod reads;
 mod removal;
 mod replaying;
+mod schedules;
 mod secrets;
 mod shapes;
 mod signing;
@@ -69,6 +71,10 @@ pub use functions::FunctionView;
 pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
 pub use replaying::{Candidate, Origin, Replayed};
+pub use schedules::{
+    NewSchedule, ScheduleCreated, SchedulePage, SchedulePatch, ScheduleRef, ScheduleSearch,
+    ScheduleView, Triggered,
+};
 pub use shapes::*;
 pub use types::*;
 pub use updates::Answer;
@@ -80,6 +86,7 @@ use crate::outbound::Client;
 use crate::protocol::{self, ClusterKeys, ClusterSecret};
 use crate::store::{self, Store};
 use events::Router;
+use firing::Schedules;
 use lanes::Lanes;
 use leases::Cluster;
 use outbox::Outbox;
@@ -120,6 +127,7 @@ struct Inner {
     lanes: Lanes,
     outbox: Outbox,
     router: Router,
+    schedules: Schedules,
     watchers: Watchers,
     api_keys: access::Keys,
     timer_nudge: Notify,
@@ -172,6 +180,8 @@ impl Engine {
         engine.spawn(async move { e.keep_outbox().await });
         let e = engine.clone();
         engine.spawn(async move { e.keep_events().await });
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_schedules().await });
         Ok(engine)
     }
 
@@ -198,6 +208,7 @@ impl Engine {
             lanes,
             outbox: Outbox::default(),
             router: Router::default(),
+            schedules: Schedules::default(),
             watchers: Watchers::default(),
             api_keys: access::Keys::default(),
             timer_nudge: Notify::new(),
@@ -303,6 +314,9 @@ impl Engine {
     }
     fn router(&self) -> &Router {
         &self.0.router
+    }
+    fn schedules_known(&self) -> &Schedules {
+        &self.0.schedules
     }
     fn watchers(&self) -> &Watchers {
         &self.0.watchers

@@ -218,6 +218,7 @@ impl Engine {
             idempotency: how.idempotency,
             by: how.by,
             traceparent: how.traceparent,
+            schedule: None,
         };
         let seed = copies.then(|| created.seed.clone());
         self.start_with(start, Some(&DoneAgain { of: run, seed, mail })).await

@@ -157,13 +157,13 @@ impl Engine {
     }
 
     async fn deliver_all(&self, line: &mut Line, posted: Vec<Posted>) {
-        let mut parts = vec![posted];
+        // In a transaction of their own, which locks schedules and no runs.
+        let (ran, posted): (Vec<Posted>, Vec<Posted>) =
+            posted.into_iter().partition(|p| p.kind == OutgoingKind::Ran);
+        let mut parts: Vec<Vec<Posted>> =
+            [posted, ran].into_iter().filter(|part| !part.is_empty()).collect();
         while let Some(mut part) = parts.pop() {
-            let mut jobs = Vec::with_capacity(part.len());
-            for posted in part.clone() {
-                jobs.push(self.job(posted).await);
-            }
-            match self.deliver_jobs(line, jobs).await {
+            match self.deliver_part(line, &part).await {
                 Ok(()) => {}
                 Err(error) if error.is_unavailable() => {
                     line.lost(&error).await;
@@ -192,6 +192,17 @@ impl Engine {
                 }
             }
         }
+    }
+
+    async fn deliver_part(&self, line: &mut Line, part: &[Posted]) -> store::Result<()> {
+        if part.iter().all(|p| p.kind == OutgoingKind::Ran) {
+            return self.tell_schedules(line, part).await;
+        }
+        let mut jobs = Vec::with_capacity(part.len());
+        for posted in part {
+            jobs.push(self.job(posted.clone()).await);
+        }
+        self.deliver_jobs(line, jobs).await
     }
 
     async fn leave_alone(&self, line: &mut Line, slot: Slot) -> store::Result<()> {
@@ -251,6 +262,7 @@ impl Engine {
                 (None, Plan::Listen(Wait { run, step, ns, event, matching, since, taken }))
             }
             Said::Unlisten { steps } => (None, Plan::Unlisten(steps)),
+            Said::Ran { .. } => (None, Plan::Drop),
             Said::Ended { step, told } => {
                 let Some(run) = posted.to else { return drop(posted) };
                 (None, accept(MessageKind::Outcome, &step, to_bytes(&told), run))
@@ -323,6 +335,7 @@ impl Engine {
             idempotency: None,
             by: format!("run {parent_run}"),
             traceparent: Some(Context::of_run(parent_run, None).to_string()),
+            schedule: None,
         };
         let parent = Parent { run: parent_run, step, detached: detach };
         let new = match self.new_run_of(&start, None, Some((child, Some(parent.clone())))) {

@@ -173,6 +173,7 @@ impl Engine {
             started_after: filter.started_after,
             started_before: filter.started_before,
             parent: filter.parent,
+            schedule: filter.schedule,
             q: filter.q,
             cursor: filter.after,
             // One more tells whether there is a next page.
@@ -197,6 +198,7 @@ impl Engine {
                 ended_at: row.ended_at,
                 tags: row.tags,
                 parent: row.parent,
+                schedule: row.schedule,
             })
             .collect();
         let next = if more { runs.last().map(|r| r.id) } else { found.looked_to };

@@ -166,6 +166,7 @@ impl Engine {
             created_at: view.created_at,
             seed,
             parent,
+            schedule: view.schedule,
             hashes,
             tags: view.tags,
             input: view.input.unwrap_or_else(|| Bytes::from_static(b"null")),

@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::{Namespace, Status};
 use crate::machine::{
-    Attention, DeploymentId, EndpointId, KeyId, OpKind, RetrySpec, RunId, RunKind, Timestamp,
+    Attention, DeploymentId, EndpointId, KeyId, OpKind, RetrySpec, RunId, RunKind, ScheduleId,
+    Timestamp,
 };
 
 /// What an API key may do.
@@ -22,7 +23,7 @@ pub enum Scope {
     SignalsWrite = 4,
     /// Register and change endpoints; includes reading them.
     EndpointsWrite = 8,
-    /// Change schedules.
+    /// Change schedules; includes reading them, and runs.
     SchedulesWrite = 16,
     /// Everything, API keys included.
     Admin = 32,
@@ -67,13 +68,12 @@ impl Scopes {
     /// Everything.
     pub const ALL: Self = Self(Scope::Admin as u8);
 
-    /// Whether what needs `scope` may be done: `admin` may do all, and who may write may read.
+    /// Whether what needs `scope` may be done: `admin` may do all, and who may write more than signals
+    /// may read.
     #[must_use]
     pub const fn allow(self, scope: Scope) -> bool {
         let by = match scope {
-            Scope::RunsRead => {
-                Scope::RunsRead as u8 | Scope::RunsWrite as u8 | Scope::EndpointsWrite as u8
-            }
+            Scope::RunsRead => !(Scope::SignalsWrite as u8),
             other => other as u8,
         };
         self.0 & (by | Scope::Admin as u8) != 0
@@ -252,6 +252,8 @@ pub struct RunFilter {
     pub started_before: Option<Timestamp>,
     /// The run that started them.
     pub parent: Option<RunId>,
+    /// The schedule that started them.
+    pub schedule: Option<ScheduleId>,
     /// A part of id, key, function or tag value.
     pub q: Option<String>,
     /// How many, 1 to 200.
@@ -287,6 +289,8 @@ pub struct ListedRun {
     pub tags: BTreeMap<String, String>,
     /// The run that started it.
     pub parent: Option<RunId>,
+    /// The schedule that started it.
+    pub schedule: Option<ScheduleId>,
 }
 
 /// A page of runs, new to old.

@@ -226,6 +226,7 @@ impl Engine {
             rerun_of: again.map(|a| a.of),
             by: start.by.clone(),
             parent,
+            schedule: start.schedule.clone(),
         };
         let hot = start_at.is_none_or(|at| at <= now + HORIZON);
         // Who starts later leaves memory until then, and must not seem to have been invoked.
@@ -289,6 +290,7 @@ impl Engine {
             object,
             tags: (!start.tags.is_empty())
                 .then(|| serde_json::to_string(&start.tags).expect("strings serialise")),
+            schedule: start.schedule.as_ref().map(|fired| fired.id),
             messages,
         })
     }

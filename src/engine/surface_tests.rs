@@ -108,6 +108,7 @@ fn start(ns: &Namespace, function: &str) -> Start {
         idempotency: None,
         by: "ann".to_owned(),
         traceparent: None,
+        schedule: None,
     }
 }
 

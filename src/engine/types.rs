@@ -7,7 +7,8 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::machine::{
-    Attention, DeploymentId, EndpointId, EventId, OpKind, RetrySpec, RunId, Timestamp, UpdateId,
+    Attention, DeploymentId, EndpointId, EventId, Fired, OpKind, RetrySpec, RunId, ScheduleId,
+    Timestamp, UpdateId,
 };
 
 /// A namespace, as a caller's credential names it.
@@ -90,6 +91,8 @@ pub struct Start {
     pub by: String,
     /// W3C trace context of the request.
     pub traceparent: Option<String>,
+    /// The firing of a schedule that it comes of.
+    pub schedule: Option<Box<Fired>>,
 }
 
 /// What a start led to.
@@ -266,6 +269,8 @@ pub struct RunView {
     pub rerun_of: Option<RunId>,
     /// The run that started it.
     pub parent: Option<RunId>,
+    /// The firing of a schedule that it comes of.
+    pub schedule: Option<Box<Fired>>,
 }
 
 /// How a callback is settled.
@@ -314,6 +319,26 @@ pub enum Error {
     /// No such deployment of this function.
     #[error("there is no deployment {0} that has this function")]
     DeploymentNotFound(DeploymentId),
+    /// No such schedule in this namespace.
+    #[error("there is no schedule `{0}`")]
+    ScheduleNotFound(String),
+    /// Another schedule has the name.
+    #[error("there is a schedule named `{name}`, and it is another one")]
+    ScheduleExists {
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: ScheduleId,
+    },
+    /// The schedule belongs to the registration of a function.
+    #[error("this schedule is part of the registration of `{function}`; change it there")]
+    ScheduleOwned {
+        /// The function.
+        function: String,
+    },
+    /// The schedule is at another version.
+    #[error("the schedule is not at the version in `If-Match`")]
+    ScheduleStale,
     /// No such event in this namespace.
     #[error("there is no event {0}")]
     EventNotFound(EventId),

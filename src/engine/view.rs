@@ -128,6 +128,7 @@ impl Engine {
             invocations: run.invocations,
             rerun_of: run.created.rerun_of,
             parent: run.created.parent.as_ref().map(|p| p.run),
+            schedule: run.created.schedule.clone(),
         }
     }
 

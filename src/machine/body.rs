@@ -7,8 +7,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::id::RunId;
+use super::id::{RunId, ScheduleId};
 use super::retry::{RetryPolicy, RetrySpec};
+use super::schedule::By;
 use super::time::{Timestamp, duration};
 
 /// What a run is to its function, for as long as it lives.
@@ -93,7 +94,39 @@ pub struct Created {
     /// The run that started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// The firing of a schedule that it comes of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Box<Fired>>,
 }
+
+/// The firing of a schedule that a run comes of, as its handler and people are shown it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Fired {
+    /// The schedule.
+    pub id: ScheduleId,
+    /// Its name at the time.
+    pub name: String,
+    /// The moment that the run is for.
+    pub time: Timestamp,
+    /// What the firing comes of.
+    pub by: By,
+    /// The last run of the schedule that had completed.
+    #[serde(default)]
+    pub last: Option<PassedOn>,
+}
+
+/// What a run of a schedule came to, for the runs after it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PassedOn {
+    /// The run.
+    pub run: RunId,
+    /// Its output; left out where it is too big to be passed on.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub output: Option<Box<RawValue>>,
+}
+
+/// The biggest output that is passed on to the next run of a schedule.
+pub const PASSED_ON: usize = 256 << 10;
 
 /// The run that started another, and the step that did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

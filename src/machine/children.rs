@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::apply::Env;
-use super::body::to_bytes;
+use super::body::{PASSED_ON, error_in_words, to_bytes};
 use super::draft::Draft;
 use super::id::{MessageId, RunId, Shard};
 use super::op::StepError;
@@ -13,6 +13,9 @@ use super::outgoing::{Close, Errand, Outgoing, OutgoingKind, Said, Told};
 use super::row::{Flags, Kind, Message};
 use super::run::Run;
 use super::step::StepState;
+
+/// Which one of the outgoing messages of a run's end is for its schedule.
+const TO_SCHEDULE: i16 = -1;
 
 impl Run {
     /// Asks something of another run: the row that says so, and what goes into the outbox with it.
@@ -110,6 +113,18 @@ impl Run {
                 to: Some(parent.run),
                 body: to_bytes(&said),
             });
+        }
+        if let Some(fired) = &self.created.schedule {
+            let output = body.as_ref().filter(|b| kind == Kind::Completed && b.len() <= PASSED_ON);
+            let error = body.as_ref().filter(|_| kind == Kind::EndFailed);
+            let said = Said::Ran {
+                schedule: fired.id,
+                ended: kind.code(),
+                output: output.map(raw_of),
+                error: error.map(|body| error_in_words(body).chars().take(300).collect()),
+            };
+            let (k, kind) = (TO_SCHEDULE, OutgoingKind::Ran);
+            self.next.outbox.push(Outgoing { n, k, kind, to: None, body: to_bytes(&said) });
         }
         self.let_go(n, "its parent has ended");
         self.listens_no_more(n);

@@ -155,6 +155,10 @@ typed_id!(
     EventId, "evt"
 );
 typed_id!(
+    /// A schedule. Carries its shard.
+    ScheduleId, "sch"
+);
+typed_id!(
     /// An update: a signal whose sender waits for an answer. As a message it has the same UUID.
     UpdateId, "upd"
 );
@@ -223,6 +227,21 @@ impl EventId {
     }
 
     /// The shard that this event is kept on.
+    #[must_use]
+    pub fn shard(self) -> Shard {
+        RunId(self.0).shard()
+    }
+}
+
+impl ScheduleId {
+    /// A new id on any shard.
+    #[must_use]
+    pub fn anywhere(at: Timestamp, chance: u128) -> Self {
+        let shard = Shard(((chance >> 100) & 0xfff) as u16);
+        Self(RunId::on_shard(at, shard, chance).0)
+    }
+
+    /// The shard that this schedule is kept on.
     #[must_use]
     pub fn shard(self) -> Shard {
         RunId(self.0).shard()

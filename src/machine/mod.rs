@@ -23,6 +23,7 @@ mod plain;
 mod retry;
 mod row;
 mod run;
+pub mod schedule;
 mod scope;
 mod shown;
 mod step;
@@ -44,8 +45,8 @@ pub use carried::{CancelCarried, Carried};
 pub use compact::StepCarried;
 pub use gate::AtGate;
 pub use id::{
-    BadId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId, NodeId, RunId, Shard,
-    UpdateId,
+    BadId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId, NodeId, RunId,
+    ScheduleId, Shard, UpdateId,
 };
 pub use matching::{Matched, Matching};
 pub use objects::{Changes, Publication, State, change, too_large, weight};

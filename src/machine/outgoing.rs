@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::id::RunId;
+use super::id::{RunId, ScheduleId};
 use super::matching::Matching;
 use super::row::OpKind;
 use super::time::Timestamp;
@@ -152,6 +152,8 @@ pub enum OutgoingKind {
     Listen = 6,
     /// Steps that waited for events do so no more. Body: [`Said::Unlisten`].
     Unlisten = 7,
+    /// Tell the schedule that started it of the end. Body: [`Said::Ran`].
+    Ran = 40,
 }
 
 impl OutgoingKind {
@@ -166,6 +168,7 @@ impl OutgoingKind {
             5 => Self::Publish,
             6 => Self::Listen,
             7 => Self::Unlisten,
+            40 => Self::Ran,
             _ => return None,
         })
     }
@@ -254,6 +257,19 @@ pub enum Said {
         event: String,
         /// Its data.
         data: Box<RawValue>,
+    },
+    /// A run of a schedule has ended.
+    Ran {
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The kind of the run's last row.
+        ended: i16,
+        /// Its output, if it has one that is not too big to be passed on.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+        output: Option<Box<RawValue>>,
+        /// Its error in words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
     },
     /// A step waits for an event.
     Listen {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::machine::{DeploymentId, InvocationId, OpKind, RunId, Timestamp};
+use crate::machine::{DeploymentId, Fired, InvocationId, OpKind, RunId, Timestamp};
 
 /// One invocation of a run. All that it holds is borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +74,8 @@ pub struct RunHead<'a> {
     pub tags: &'a BTreeMap<String, String>,
     /// The run that started it, and the step that did.
     pub parent: Option<(RunId, &'a str)>,
+    /// The firing of a schedule that it comes of.
+    pub schedule: Option<&'a Fired>,
 }
 
 /// What is new in every invocation.
@@ -290,6 +292,10 @@ fn write_run(out: &mut Vec<u8>, run: &RunHead<'_>) {
             out.push(b'}');
         }
     }
+    if let Some(fired) = run.schedule {
+        raw(out, r#","schedule":"#);
+        json(out, fired);
+    }
     raw(out, r#","tags":"#);
     json(out, run.tags);
     out.push(b'}');
@@ -396,6 +402,7 @@ mod tests {
                 seed: "9f3c",
                 tags,
                 parent: None,
+                schedule: None,
             },
             turn: Turn {
                 id: InvocationId::new(AT, 3),

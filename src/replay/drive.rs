@@ -147,6 +147,7 @@ impl Replay {
                 seed: &run.seed,
                 tags: &run.tags,
                 parent: run.parent.as_ref().map(|(parent, step)| (*parent, step.as_str())),
+                schedule: run.schedule.as_deref(),
             },
             turn: Turn {
                 id,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::machine::{DeploymentId, OpKind, RunId, Timestamp};
+use crate::machine::{DeploymentId, Fired, OpKind, RunId, Timestamp};
 
 /// A recorded run.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Recorded {
     pub seed: String,
     /// The run that started it, and the step that did.
     pub parent: Option<(RunId, String)>,
+    /// The firing of a schedule that it comes of.
+    pub schedule: Option<Box<Fired>>,
     /// The input hashes of the steps of a strict function.
     pub hashes: BTreeMap<String, String>,
     /// Its tags.
@@ -115,6 +117,8 @@ struct Head {
     output: Box<RawValue>,
     error: Box<RawValue>,
     #[serde(default)]
+    schedule: Option<Box<Fired>>,
+    #[serde(default)]
     tags: BTreeMap<String, String>,
 }
 
@@ -163,6 +167,7 @@ impl Recorded {
             created_at: run.created_at,
             seed: document.seed,
             parent: document.parent.map(|p| (p.run, p.step)),
+            schedule: run.schedule,
             hashes: document.input_hashes,
             tags: run.tags,
             input: bytes(&run.input),

@@ -10,7 +10,7 @@ use super::error::{Error, Result};
 use super::objects::{self, Role};
 use super::wire::{MINUS_INFINITY, Raw, Ts};
 use super::{Lane, SILENCE, heard};
-use crate::machine::{Message, MessageId, Row, RunId, Shard, Timestamp};
+use crate::machine::{Message, MessageId, Row, RunId, ScheduleId, Shard, Timestamp};
 
 /// What may happen to a run key whose run has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,6 +74,8 @@ pub struct NewRun {
     pub tags: Option<String>,
     /// What it is to an object; whether it waits for its turn is decided here.
     pub object: Option<NewPart>,
+    /// The schedule that starts it.
+    pub schedule: Option<ScheduleId>,
     /// Messages that are in its inbox from the start, such as `new` and a first signal. Their
     /// positions are given here, from 1.
     pub messages: Vec<Message>,
@@ -118,9 +120,9 @@ macro_rules! head {
   select * from unnest($1::int2[],$2::uuid[],$3::int4[],$4::int4[],$5::int4[],$6::int2[],$7::int2[],
       $8::int4[],$9::timestamptz[],$10::timestamptz[],$11::uuid[],$12::text[],$13::bytea[],
       $14::timestamptz[],$15::text[],$16::text[],$17::int4[],$18::int2[],$19::int2[],$20::text[],
-      $21::bytea[],$22::timestamptz[],$32::bool[]", $arrays, "
+      $21::bytea[],$22::timestamptz[],$32::bool[],$33::uuid[]", $arrays, "
     as t(shard,run_id,ns,fn,dep,status,flags,epoch,at,due,ref,step,body,wake_at,tags,key,inbox,
-         if_closed,idem_shard,idem_key,idem_hash,idem_expires,pinned", $columns, ")),
+         if_closed,idem_shard,idem_key,idem_hash,idem_expires,pinned,schedule", $columns, ")),
 ")
     };
 }
@@ -136,8 +138,9 @@ macro_rules! write {
   on conflict (shard, run_id, n) do nothing returning run_id),
 a as (
   insert into run_active (shard,run_id,ns,fn,dep,status,status_at,created_at,wake_at,tags,key,inbox,
-                          parent,pinned", $columns, ")
-  select shard,run_id,ns,fn,dep,status,at,at,wake_at,nullif(tags::jsonb, '{}'),key,inbox,ref,pinned",
+                          parent,pinned,schedule", $columns, ")
+  select shard,run_id,ns,fn,dep,status,at,at,wake_at,nullif(tags::jsonb, '{}'),key,inbox,ref,pinned,
+         schedule",
             $columns, "
     from ok
    where (run_id in (select run_id from j)) is true order by shard, run_id),
@@ -235,7 +238,7 @@ select run_id, 2::int2, holder, status, false from held where not free"
 /// has, and else is the last of who waits. Where a run of another kind has the key, as one that was
 /// started before its function became an object, it is refused: nothing says when that one ends.
 pub(super) const CREATE_OBJECT: &str = concat!(
-    head!(",$33::int2[],$34::int4[]) with ordinality", ",object,reads,ord"),
+    head!(",$34::int2[],$35::int4[]) with ordinality", ",object,reads,ord"),
     seen!(),
     "want as materialized (
   select * from u
@@ -267,7 +270,7 @@ waits as (
 ok as materialized (
   select shard,run_id,ns,fn,dep,status,flags,epoch,at,due,ref,step,body,
          case when w.waits then coalesce(due, 'infinity') else wake_at end as wake_at, tags,key,inbox,
-         idem_shard,idem_key,idem_hash,idem_expires,pinned,
+         idem_shard,idem_key,idem_hash,idem_expires,pinned,schedule,
          case when w.waits then 2::int2 else object end as object, reads
     from (select want.*, run_id in (select run_id from waits) as waits from want
            where (run_id in (select run_id from line where barred)) is not true) w),
@@ -429,7 +432,8 @@ async fn create_once(
         .bind(messages().map(|(_, m, _)| m.name.as_str()).bind_iter())
         .bind(messages().map(|(_, m, _)| Raw(&m.body)).bind_iter())
         .bind(messages().map(|(_, m, _)| Ts(m.at)).bind_iter())
-        .bind(all().map(|r| r.pinned).bind_iter());
+        .bind(all().map(|r| r.pinned).bind_iter())
+        .bind(all().map(|r| r.schedule.map(ScheduleId::uuid)).bind_iter());
     if of_objects {
         let role = |part| match part {
             NewPart::Has => Role::Holds as i16,

@@ -10,7 +10,7 @@ use sqlx::postgres::PgRow;
 use super::Store;
 use super::error::{Error, Result};
 use super::wire::{self, Ts};
-use crate::machine::{RunId, Timestamp};
+use crate::machine::{RunId, ScheduleId, Timestamp};
 
 /// Which runs: a run must match every field that is not empty, and one of its values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct RunFilter {
     pub started_before: Option<Timestamp>,
     /// The run that started them.
     pub parent: Option<RunId>,
+    /// The schedule that started them.
+    pub schedule: Option<ScheduleId>,
     /// Text in key, function or tags; case does not count. A run's whole id is that run, and those
     /// that have it as their key.
     pub q: Option<String>,
@@ -71,6 +73,8 @@ pub struct ListedRun {
     pub tags: BTreeMap<String, String>,
     /// The run that started it.
     pub parent: Option<RunId>,
+    /// The schedule that started it.
+    pub schedule: Option<ScheduleId>,
 }
 
 /// What one look at the runs came to.
@@ -113,6 +117,7 @@ macro_rules! filters {
      and ($7::text[] is null or key = any($7))
      and ($8::int4[] is null or dep = any($8))
      and ($15::uuid is null or parent = $15)
+     and ($19::uuid is null or schedule = $19)
      and ($9::text is null or tags @> $9::jsonb)
      and ($10::text[] is null or not exists (
            select from unnest($10::text[]) as w(name) where not exists (
@@ -131,13 +136,13 @@ macro_rules! filters {
 pub(super) const LIST: &str = concat!(
     "select x.*, x.tags::text as tags_text, f.name as function from (
   (select run_id, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
-          attention, custom_status, tags, parent
+          attention, custom_status, tags, parent, schedule
      from run_active where ",
     filters!("($5::int2[] is null or 100 > any($5))"),
     ")
   union all
   (select run_id, fn, dep, key, generation, status, created_at, ended_at,
-          null, custom_status, tags, parent
+          null, custom_status, tags, parent, schedule
      from run_done where ",
     filters!(
         "($5::int2[] is null or 100 <= any($5))
@@ -167,11 +172,11 @@ pub(super) const NAMED: &str = "select id, name = any($2::text[]) as named,
 
 pub(super) const GET: &str = "select x.*, x.tags::text as tags_text, f.name as function from (
   select run_id, ns, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
-         attention, custom_status, tags, parent
+         attention, custom_status, tags, parent, schedule
     from run_active where shard = $1 and run_id = $2
   union all
   select run_id, ns, fn, dep, key, generation, status, created_at, ended_at,
-         null, custom_status, tags, parent
+         null, custom_status, tags, parent, schedule
     from run_done where shard = $1 and run_id = $2) x
   join functions f on f.id = x.fn where x.ns = $3";
 
@@ -205,6 +210,7 @@ fn listed(row: &PgRow) -> Result<ListedRun> {
         attention: wire::body(row, "attention")?,
         custom_status: wire::body(row, "custom_status")?,
         parent: row.try_get::<Option<uuid::Uuid>, _>("parent")?.map(RunId::from),
+        schedule: row.try_get::<Option<uuid::Uuid>, _>("schedule")?.map(ScheduleId::from),
         tags: tags.map_err(|e| Error::corrupt(format!("tags: {e}")))?.unwrap_or_default(),
     })
 }
@@ -353,6 +359,7 @@ impl Store {
             .bind(to.map(RunId::uuid))
             .bind(&asked.q_functions)
             .bind(asked.q.as_deref().map(part_in_tags))
+            .bind(filter.schedule.map(ScheduleId::uuid))
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(listed).collect()

@@ -8,7 +8,7 @@ use super::{SCHEMA, Store, wire};
 use crate::machine::Timestamp;
 
 /// Version, what it is about, and the text of every migration.
-const MIGRATIONS: [(i64, &str, &str); 17] = [
+const MIGRATIONS: [(i64, &str, &str); 18] = [
     (1, "cluster", include_str!("../../migrations/0001_cluster.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "journal", include_str!("../../migrations/0003_journal.sql")),
@@ -25,6 +25,7 @@ const MIGRATIONS: [(i64, &str, &str); 17] = [
     (14, "generations", include_str!("../../migrations/0014_generations.sql")),
     (15, "versions", include_str!("../../migrations/0015_versions.sql")),
     (16, "objects", include_str!("../../migrations/0016_objects.sql")),
+    (17, "schedules", include_str!("../../migrations/0017_schedules.sql")),
     (20, "run lists", include_str!("../../migrations/0020_run_lists.sql")),
 ];
 

@@ -23,6 +23,7 @@ mod outbox;
 mod register;
 mod reopen;
 mod retention;
+mod schedules;
 mod secrets;
 mod takeover;
 #[doc(hidden)]
@@ -61,6 +62,7 @@ pub use outbox::{Delivery, Posted, Slot};
 pub use register::{Registered, Registration};
 pub use reopen::Reopened;
 pub use retention::Dropped;
+pub use schedules::{LockedSchedule, ScheduleChange, ScheduleFilter, ScheduleRow, TurnedSchedule};
 pub use secrets::SecretRow;
 pub use takeover::Projection;
 

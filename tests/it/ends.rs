@@ -34,6 +34,7 @@ fn start() -> Start {
         idempotency: None,
         by: "test".to_owned(),
         traceparent: None,
+        schedule: None,
     }
 }
 

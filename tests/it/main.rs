@@ -41,6 +41,7 @@ mod queries;
 mod races;
 mod replay;
 mod runs;
+mod schedules;
 mod signals;
 mod steps;
 mod strict;

@@ -73,6 +73,7 @@ impl Population {
             rerun_of: None,
             by: "test".to_owned(),
             parent: None,
+            schedule: None,
         };
         let body = Some(to_bytes(&created));
         NewRun {
@@ -88,6 +89,7 @@ impl Population {
             idem: None,
             object: None,
             tags: None,
+            schedule: None,
             messages: Vec::new(),
         }
     }

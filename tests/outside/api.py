@@ -34,6 +34,8 @@ def stock(gateway, handler, dead):
     for n in range(MANY):
         call("POST", "/v1/secrets", {"name": f"spare-{n}", "value": f"value {n}"})
     events = [call("POST", "/v1/events", {"name": "spare", "data": n})["id"] for n in range(MANY)]
+    for n in range(MANY):
+        call("POST", "/v1/schedules", {"name": f"spare-{n}", "function": "echo", "cron": "0 9 * * *"})
     called = [run("waits", {}) for n in range(MANY)]
     objects = ["c/1 ü", *(f"c{n}" for n in range(1, MANY))]
     for key in objects:
@@ -84,6 +86,7 @@ def stock(gateway, handler, dead):
         "callback": callbacks(handler, called),
         "event": events,
         "object": objects,
+        "schedule": [f"spare-{n}" for n in range(MANY)],
         "update": updates,
         "deployment": old,
         "called": called,

@@ -70,6 +70,8 @@ def real_path(path, name, given):
         return {"id": pick(THERE[ids], name), "name": pick(["go", "other"], name + "name")}
     if path.startswith("/v1/events/"):
         return {"id": pick(THERE["event"], name)}
+    if path.startswith("/v1/schedules/"):
+        return {"schedule": pick(THERE["schedule"], name)}
     if "{deployment}" in path:
         return {"endpoint": "many", "deployment": THERE["deployment"]}
     if path.startswith("/v1/endpoints/"):
@@ -97,6 +99,13 @@ def make_sense(body):
     """What no schema says: the form of durations, ids and secrets, the words there are."""
     for field in ("delay", "start_at", "grace", "timeouts", "retry", "version", "deployment", "secret", "transports"):
         body.pop(field, None)
+    if "catchup_window" in body:
+        # A schedule.
+        for field in ("time_zone", "every", "anchor", "jitter", "catchup_window", "end_at", "max_running", "note"):
+            body.pop(field, None)
+        body.update(cron="0 9 * * *", function="echo")
+    if "start" in body and "end" in body:
+        body.update(start="2026-01-01T00:00:00Z", end="2026-01-02T00:00:00Z")
     if "scopes" in body:
         body["scopes"] = ["runs:read"]
 

@@ -41,6 +41,7 @@ impl Play<'_> {
                 seed: &run.created.seed,
                 tags: &run.tags,
                 parent: None,
+                schedule: None,
             },
             turn: protocol::Turn {
                 id: invocation,

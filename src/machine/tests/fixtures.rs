@@ -231,6 +231,7 @@ impl World {
             rerun_of: None,
             by: "local".to_owned(),
             parent: None,
+            schedule: None,
         };
         let lends = start_at.is_none() && !with.elsewhere;
         let row = Row {
@@ -414,7 +415,7 @@ impl World {
                 let found = || self.message(MessageKind::EventMatched, &step, EVENT);
                 return error.is_none().then(found);
             }
-            Said::Unlisten { .. } | Said::Ended { .. } => (None, Uuid::nil()),
+            Said::Unlisten { .. } | Said::Ended { .. } | Said::Ran { .. } => (None, Uuid::nil()),
         };
         let raw = |json: &str| serde_json::value::RawValue::from_string(json.to_owned()).ok();
         let (value, error) = (raw("1").filter(|_| error.is_none()), error.and_then(raw));

@@ -72,6 +72,7 @@ impl Bench {
             idem: None,
             object: None,
             tags: None,
+            schedule: None,
             messages: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 132] = [
+const ALL: [(&str, &str); 143] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -138,6 +138,17 @@ const ALL: [(&str, &str); 132] = [
     ("event", events::ONE),
     ("matches", events::MATCHES),
     ("events", events::EVENTS),
+    ("create schedule", schedules::CREATE),
+    ("schedule", schedules::GET),
+    ("schedules", schedules::LIST),
+    ("schedules due", schedules::DUE),
+    ("hold free schedules", schedules::HOLD_FREE),
+    ("hold schedules", schedules::HOLD),
+    ("live of schedules", schedules::LIVE),
+    ("turned schedules", schedules::TURNED),
+    ("change schedule", schedules::CHANGE),
+    ("touch schedule", schedules::TOUCH),
+    ("delete schedule", schedules::DELETE),
 ];
 
 const RETENTION: [(&str, &str); 11] = [
@@ -225,5 +236,5 @@ async fn every_table_and_column_has_a_comment_and_few_indexes() {
           where c.relnamespace = 'stepwell'::regnamespace group by indrelid) x",
     )
     .await;
-    assert!(most <= 6, "{most} indexes on one table");
+    assert!(most <= 7, "{most} indexes on one table");
 }

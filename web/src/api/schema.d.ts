@@ -1283,6 +1283,145 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/schedules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List schedules, by id: in the order in which they were created. */
+        get: operations["list_schedules"];
+        put?: never;
+        /**
+         * Create a schedule.
+         * @description Repeating it changes nothing: a schedule that is just the same is answered with 200.
+         */
+        post: operations["create_schedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/schedules/{schedule}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a schedule. */
+        get: operations["get_schedule"];
+        /**
+         * Create a schedule of this name, or put another in its place.
+         * @description It goes on where it was: what has come of it stays, and what is left out has its default.
+         */
+        put: operations["put_schedule"];
+        post?: never;
+        /** Delete a schedule. Its live runs go on. */
+        delete: operations["delete_schedule"];
+        options?: never;
+        head?: never;
+        /**
+         * Change a schedule.
+         * @description What is left out stays; what is null has its default. A moment that has come and is put off by
+         *     jitter is fired before times are changed.
+         */
+        patch: operations["patch_schedule"];
+        trace?: never;
+    };
+    "/v1/schedules/{schedule}/backfill": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Fire moments of the past, from `start` to `end`, also while paused.
+         * @description A moment that has had a run is left out, unless `again`.
+         */
+        post: operations["backfill_schedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/schedules/{schedule}/next": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The moments that are to come, as if the schedule were not paused. */
+        get: operations["coming_moments"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/schedules/{schedule}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Pause a schedule: it starts nothing by itself, and moments go by. Its live runs go on. */
+        post: operations["pause_schedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/schedules/{schedule}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let a paused schedule go on. Moments that have gone by meanwhile stay without a run; a backfill
+         *     fires them.
+         */
+        post: operations["resume_schedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/schedules/{schedule}/trigger": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Start a run now, also while paused. It does not count against `limited_actions`. */
+        post: operations["trigger_schedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/secrets": {
         parameters: {
             query?: never;
@@ -1404,6 +1543,23 @@ export interface components {
             expected?: string | null;
             /** @description For a mismatch: what the handler said. */
             got?: string | null;
+        };
+        /** @description A backfill. */
+        BackfillScheduleRequest: {
+            /**
+             * Format: date-time
+             * @description The first moment that may be fired.
+             */
+            start: string;
+            /**
+             * Format: date-time
+             * @description The last moment that may be fired; not in the future.
+             */
+            end: string;
+            /** @description `buffer_all` (the default): one after another, as `max_running` says. `allow_all`: at once. */
+            overlap?: string | null;
+            /** @description Also moments that have had a run. */
+            again?: boolean | null;
         };
         /** @description A cancel. */
         CancelRequest: {
@@ -1884,6 +2040,8 @@ export interface components {
             };
             /** @description The run that started this one. */
             parent?: string | null;
+            /** @description The schedule that started it. */
+            schedule?: string | null;
             links: components["schemas"]["Links"];
         };
         /** @description A line of a run's log. */
@@ -2161,6 +2319,8 @@ export interface components {
                 };
                 /** @description The run that started this one. */
                 parent?: string | null;
+                /** @description The schedule that started it. */
+                schedule?: string | null;
                 links: components["schemas"]["Links"];
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
@@ -2180,6 +2340,81 @@ export interface components {
                 level: string;
                 message: string;
                 fields: unknown;
+            }[];
+            /** @description For `?cursor=` of the next page; null on the last. */
+            next_cursor?: string | null;
+        };
+        /** @description A page of a list. */
+        Page_Schedule: {
+            /** @description In the order of the list. */
+            data: {
+                /** @example sch_01k9c3v5h2e8x8p0m4s6t7w9yz */
+                id: string;
+                name: string;
+                function: string;
+                /** @description The input of its runs, byte for byte; left out of lists. */
+                input?: unknown;
+                /** @description It is a trigger in the registration of its function, and is changed there. */
+                owned: boolean;
+                /** @description `active`, `paused` or `finished`: no moment is to come. */
+                state: string;
+                /** @description Its rule, if it is an expression. */
+                cron?: string | null;
+                /** @description Whose clocks it is about. */
+                time_zone?: string | null;
+                /** @description Its rule, if it is an interval. */
+                every?: string | null;
+                /**
+                 * Format: date-time
+                 * @description What the moments of an interval are counted from.
+                 */
+                anchor?: string | null;
+                jitter: string;
+                /** @description `skip`, `buffer_one`, `buffer_all`, `cancel_other`, `terminate_other` or `allow_all`. */
+                overlap: string;
+                /** Format: int32 */
+                max_running: number;
+                catchup_window: string;
+                /** Format: date-time */
+                start_at?: string | null;
+                /** Format: date-time */
+                end_at?: string | null;
+                /** Format: int32 */
+                limited_actions?: number | null;
+                /**
+                 * Format: int32
+                 * @description How many runs it may still start by itself; null: no limit.
+                 */
+                remaining_actions?: number | null;
+                pause_on_failure: boolean;
+                /** @description Tags of its runs. */
+                tags: {
+                    [key: string]: string;
+                };
+                timeouts: components["schemas"]["ScheduleTimeouts"];
+                /** @description Default policy of its runs' steps, over the function's. */
+                retry?: unknown;
+                /** @description The deployment that its runs start on, instead of the newest. */
+                version?: string | null;
+                paused?: null | components["schemas"]["SchedulePaused"];
+                /** @description The next five moments, as if it were not paused. */
+                next: components["schemas"]["ScheduleMoment"][];
+                /** @description What became of the last moments, the newest first. */
+                recent: components["schemas"]["ScheduleRecent"][];
+                /** @description Its live runs, the oldest first, at most a thousand; left out of lists. */
+                running?: string[] | null;
+                /** @description How many starts wait for a run to end. */
+                waiting: number;
+                backfills: components["schemas"]["ScheduleBackfill"][];
+                counts: components["schemas"]["ScheduleCounts"];
+                last?: null | components["schemas"]["ScheduleLastRun"];
+                /** Format: date-time */
+                created_at: string;
+                /** Format: date-time */
+                updated_at: string;
+                /** @description Who created it. */
+                created_by: string;
+                links: components["schemas"]["ScheduleLinks"];
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;
@@ -2232,6 +2467,40 @@ export interface components {
             headers?: {
                 [key: string]: string | null;
             } | null;
+        };
+        /** @description A change of a schedule: what is left out stays, what is null has its default. */
+        PatchScheduleRequest: {
+            name?: string | null;
+            function?: string | null;
+            input?: unknown;
+            cron?: string | null;
+            time_zone?: string | null;
+            every?: string | null;
+            /** Format: date-time */
+            anchor?: string | null;
+            jitter?: string | null;
+            overlap?: string | null;
+            /** Format: int32 */
+            max_running?: number | null;
+            catchup_window?: string | null;
+            /** Format: date-time */
+            start_at?: string | null;
+            /** Format: date-time */
+            end_at?: string | null;
+            /** Format: int32 */
+            limited_actions?: number | null;
+            pause_on_failure?: boolean | null;
+            tags?: {
+                [key: string]: string;
+            } | null;
+            timeouts?: null | components["schemas"]["Timeouts"];
+            retry?: null | components["schemas"]["RetryPolicy"];
+            version?: string | null;
+        };
+        /** @description A pause. */
+        PauseScheduleRequest: {
+            /** @description Why. */
+            note?: string | null;
         };
         /** @description How a handler answered. */
         Probe: {
@@ -2299,6 +2568,84 @@ export interface components {
         PublishedEvents: {
             /** @description In the order of the request. */
             data: components["schemas"]["PublishedEvent"][];
+        };
+        /** @description The whole of a schedule but its name. */
+        PutScheduleRequest: {
+            /** @description The function whose runs it starts. */
+            function: string;
+            /** @description Any JSON up to 1 MiB: the input of its runs, passed on byte for byte. Left out: null. */
+            input?: unknown;
+            /**
+             * @description Minute, hour, day of month, month, day of week; or `@daily` and the like. May begin with
+             *     `TZ=Europe/Paris `.
+             * @example 0 9 * * 1-5
+             */
+            cron?: string | null;
+            /**
+             * @description Whose clocks `cron` is about: an IANA name. `UTC` if left out.
+             * @example Europe/Paris
+             */
+            time_zone?: string | null;
+            /**
+             * @description In place of `cron`: so long after one another, at least a second.
+             * @example 15m
+             */
+            every?: string | null;
+            /**
+             * Format: date-time
+             * @description What the moments of `every` are counted from; when the schedule was created, if left out.
+             */
+            anchor?: string | null;
+            /**
+             * @description Each firing is later than its moment by up to this, always the same for a moment, and before
+             *     the next one.
+             * @example 5m
+             */
+            jitter?: string | null;
+            /**
+             * @description What happens at a moment while `max_running` runs are live: `skip` (the default),
+             *     `buffer_one`, `buffer_all`, `cancel_other`, `terminate_other`, `allow_all`.
+             */
+            overlap?: string | null;
+            /**
+             * Format: int32
+             * @description How many of its runs may be live at once; 1 if left out.
+             */
+            max_running?: number | null;
+            /**
+             * @description A firing that is later than this is missed; a day if left out, at least 10 s.
+             * @example 1h
+             */
+            catchup_window?: string | null;
+            /**
+             * Format: date-time
+             * @description No moment is before this.
+             */
+            start_at?: string | null;
+            /**
+             * Format: date-time
+             * @description No moment is after this.
+             */
+            end_at?: string | null;
+            /**
+             * Format: int32
+             * @description How many runs it starts by itself in all.
+             */
+            limited_actions?: number | null;
+            /** @description It is paused when one of its runs fails or times out. */
+            pause_on_failure?: boolean | null;
+            /** @description Up to 32 searchable tags of its runs. */
+            tags?: {
+                [key: string]: string;
+            } | null;
+            timeouts?: null | components["schemas"]["Timeouts"];
+            retry?: null | components["schemas"]["RetryPolicy"];
+            /** @description The deployment to run on (`dep_…`), instead of the newest. */
+            version?: string | null;
+            /** @description It begins paused. */
+            paused?: boolean | null;
+            /** @description Why it is paused. */
+            note?: string | null;
         };
         /** @description What a query was answered. */
         QueryAnswer: {
@@ -2511,6 +2858,11 @@ export interface components {
             invocations: number;
             /** @description The run that started this one. */
             parent?: string | null;
+            /**
+             * @description The firing of a schedule that it comes of: `id`, `name`, `time`, `by`, and `last`, the run of
+             *     the schedule that had completed last.
+             */
+            schedule: unknown;
             /** @description The run that this one does again. */
             rerun_of?: string | null;
             links: components["schemas"]["Links"];
@@ -2532,6 +2884,270 @@ export interface components {
              * @description Of these, those with an exchange that is open there; may trail by a second.
              */
             running: number;
+        };
+        /** @description A schedule. */
+        Schedule: {
+            /** @example sch_01k9c3v5h2e8x8p0m4s6t7w9yz */
+            id: string;
+            name: string;
+            function: string;
+            /** @description The input of its runs, byte for byte; left out of lists. */
+            input?: unknown;
+            /** @description It is a trigger in the registration of its function, and is changed there. */
+            owned: boolean;
+            /** @description `active`, `paused` or `finished`: no moment is to come. */
+            state: string;
+            /** @description Its rule, if it is an expression. */
+            cron?: string | null;
+            /** @description Whose clocks it is about. */
+            time_zone?: string | null;
+            /** @description Its rule, if it is an interval. */
+            every?: string | null;
+            /**
+             * Format: date-time
+             * @description What the moments of an interval are counted from.
+             */
+            anchor?: string | null;
+            jitter: string;
+            /** @description `skip`, `buffer_one`, `buffer_all`, `cancel_other`, `terminate_other` or `allow_all`. */
+            overlap: string;
+            /** Format: int32 */
+            max_running: number;
+            catchup_window: string;
+            /** Format: date-time */
+            start_at?: string | null;
+            /** Format: date-time */
+            end_at?: string | null;
+            /** Format: int32 */
+            limited_actions?: number | null;
+            /**
+             * Format: int32
+             * @description How many runs it may still start by itself; null: no limit.
+             */
+            remaining_actions?: number | null;
+            pause_on_failure: boolean;
+            /** @description Tags of its runs. */
+            tags: {
+                [key: string]: string;
+            };
+            timeouts: components["schemas"]["ScheduleTimeouts"];
+            /** @description Default policy of its runs' steps, over the function's. */
+            retry?: unknown;
+            /** @description The deployment that its runs start on, instead of the newest. */
+            version?: string | null;
+            paused?: null | components["schemas"]["SchedulePaused"];
+            /** @description The next five moments, as if it were not paused. */
+            next: components["schemas"]["ScheduleMoment"][];
+            /** @description What became of the last moments, the newest first. */
+            recent: components["schemas"]["ScheduleRecent"][];
+            /** @description Its live runs, the oldest first, at most a thousand; left out of lists. */
+            running?: string[] | null;
+            /** @description How many starts wait for a run to end. */
+            waiting: number;
+            backfills: components["schemas"]["ScheduleBackfill"][];
+            counts: components["schemas"]["ScheduleCounts"];
+            last?: null | components["schemas"]["ScheduleLastRun"];
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            updated_at: string;
+            /** @description Who created it. */
+            created_by: string;
+            links: components["schemas"]["ScheduleLinks"];
+        };
+        /** @description A backfill that is under way. */
+        ScheduleBackfill: {
+            /**
+             * Format: date-time
+             * @description All moments up to here are decided.
+             */
+            upto: string;
+            /** Format: date-time */
+            until: string;
+            /** @description `buffer_all` or `allow_all`. */
+            overlap: string;
+        };
+        /** @description What has come of a schedule in all. */
+        ScheduleCounts: {
+            /**
+             * Format: int64
+             * @description Runs that it has started.
+             */
+            started: number;
+            /**
+             * Format: int64
+             * @description Moments that were too late.
+             */
+            missed: number;
+            /** @description Moments that came to no run for another reason, by the reason. */
+            skipped: {
+                [key: string]: number;
+            };
+        };
+        /** @description The last run of a schedule that ended. */
+        ScheduleLastRun: {
+            run: string;
+            status: string;
+            /** Format: date-time */
+            ended_at: string;
+        };
+        /** @description Where more is. */
+        ScheduleLinks: {
+            self: string;
+            /** @description Its runs. */
+            runs: string;
+            next: string;
+        };
+        /** @description A coming moment. */
+        ScheduleMoment: {
+            /**
+             * Format: date-time
+             * @description The moment that the run is for.
+             */
+            time: string;
+            /**
+             * Format: date-time
+             * @description When it starts: later by the jitter.
+             */
+            fires_at: string;
+        };
+        /** @description Coming moments. */
+        ScheduleMoments: {
+            /** @description In order. */
+            data: components["schemas"]["ScheduleMoment"][];
+        };
+        /** @description What a moment came to. */
+        ScheduleOutcome: {
+            /** @description `started`, `waiting`, `skipped` or `missed`. */
+            outcome: string;
+            /**
+             * @description Why it was skipped: `overlap`, `buffer-full`, `replaced`, `already` (its moment has had a
+             *     run), `function-not-found`, `endpoint-draining`, `deployment-not-found`.
+             */
+            reason?: string | null;
+            /** @description The run that was started. */
+            run?: string | null;
+            /** @description How that run has ended; null: it has not. */
+            run_status?: string | null;
+        };
+        /** @description That a schedule is paused. */
+        SchedulePaused: {
+            /** Format: date-time */
+            at: string;
+            /** @description The name of an API key, or `gateway` after a failure. */
+            by: string;
+            note?: string | null;
+        };
+        /** @description What became of a moment. */
+        ScheduleRecent: components["schemas"]["ScheduleOutcome"] & {
+            /**
+             * Format: date-time
+             * @description The moment.
+             */
+            time: string;
+            /**
+             * Format: date-time
+             * @description When it was decided.
+             */
+            at: string;
+            /** @description `schedule`, `trigger` or `backfill`. */
+            by: string;
+        };
+        /** @description A schedule. It has a `cron` or an `every`. */
+        ScheduleRequest: {
+            /**
+             * @description Names the schedule in its namespace.
+             * @example nightly-report
+             */
+            name: string;
+            /** @description The function whose runs it starts. */
+            function: string;
+            /** @description Any JSON up to 1 MiB: the input of its runs, passed on byte for byte. Left out: null. */
+            input?: unknown;
+            /**
+             * @description Minute, hour, day of month, month, day of week; or `@daily` and the like. May begin with
+             *     `TZ=Europe/Paris `.
+             * @example 0 9 * * 1-5
+             */
+            cron?: string | null;
+            /**
+             * @description Whose clocks `cron` is about: an IANA name. `UTC` if left out.
+             * @example Europe/Paris
+             */
+            time_zone?: string | null;
+            /**
+             * @description In place of `cron`: so long after one another, at least a second.
+             * @example 15m
+             */
+            every?: string | null;
+            /**
+             * Format: date-time
+             * @description What the moments of `every` are counted from; when the schedule was created, if left out.
+             */
+            anchor?: string | null;
+            /**
+             * @description Each firing is later than its moment by up to this, always the same for a moment, and before
+             *     the next one.
+             * @example 5m
+             */
+            jitter?: string | null;
+            /**
+             * @description What happens at a moment while `max_running` runs are live: `skip` (the default),
+             *     `buffer_one`, `buffer_all`, `cancel_other`, `terminate_other`, `allow_all`.
+             */
+            overlap?: string | null;
+            /**
+             * Format: int32
+             * @description How many of its runs may be live at once; 1 if left out.
+             */
+            max_running?: number | null;
+            /**
+             * @description A firing that is later than this is missed; a day if left out, at least 10 s.
+             * @example 1h
+             */
+            catchup_window?: string | null;
+            /**
+             * Format: date-time
+             * @description No moment is before this.
+             */
+            start_at?: string | null;
+            /**
+             * Format: date-time
+             * @description No moment is after this.
+             */
+            end_at?: string | null;
+            /**
+             * Format: int32
+             * @description How many runs it starts by itself in all.
+             */
+            limited_actions?: number | null;
+            /** @description It is paused when one of its runs fails or times out. */
+            pause_on_failure?: boolean | null;
+            /** @description Up to 32 searchable tags of its runs. */
+            tags?: {
+                [key: string]: string;
+            } | null;
+            timeouts?: null | components["schemas"]["Timeouts"];
+            retry?: null | components["schemas"]["RetryPolicy"];
+            /** @description The deployment to run on (`dep_…`), instead of the newest. */
+            version?: string | null;
+            /** @description It begins paused. */
+            paused?: boolean | null;
+            /** @description Why it is paused. */
+            note?: string | null;
+        };
+        /** @description How long runs of a schedule may take. */
+        ScheduleTimeouts: {
+            run?: string | null;
+            invocation?: string | null;
+        };
+        /** @description What a trigger came to. */
+        ScheduleTriggered: components["schemas"]["ScheduleOutcome"] & {
+            /**
+             * Format: date-time
+             * @description Its moment.
+             */
+            time: string;
         };
         /** @description A secret, without its value. */
         Secret: {
@@ -2676,6 +3292,11 @@ export interface components {
             match?: {
                 [key: string]: unknown;
             } | null;
+        };
+        /** @description A trigger. */
+        TriggerScheduleRequest: {
+            /** @description In place of the schedule's own policy. */
+            overlap?: string | null;
         };
         /** @description An update, and what it was answered. */
         Update: {
@@ -7610,6 +8231,8 @@ export interface operations {
                 started_before?: string;
                 /** @description The run that started them */
                 parent?: string;
+                /** @description The schedule that started them */
+                schedule?: string;
                 /** @description A part of key, function or tag; or the whole id of a run */
                 q?: string;
                 /** @description By default 50 */
@@ -11585,6 +12208,1596 @@ export interface operations {
                 };
             };
             /** @description `unavailable`, `node-unreachable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_schedules: {
+        parameters: {
+            query?: {
+                /** @description The function whose runs they start */
+                function?: string[];
+                /** @description A part of name or function */
+                q?: string;
+                /** @description By default 50 */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of schedules */
+            200: {
+                headers: {
+                    /** @description The next page, with `rel="next"` */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Schedule"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_schedule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ScheduleRequest"];
+            };
+        };
+        responses: {
+            /** @description It was there, just the same */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description Created */
+            201: {
+                headers: {
+                    /** @description Its version */
+                    ETag?: string;
+                    /** @description The schedule */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `function-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `schedule-exists` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_schedule: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description `*`, or an `ETag` that is at hand; firings do not change it */
+                "If-None-Match"?: string | null;
+            };
+            path: {
+                /** @description Its id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The schedule */
+            200: {
+                headers: {
+                    /** @description Its version */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description It is at hand */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `schedule-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_schedule: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only this version (`ETag`) */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /** @description Its name; or the id of one that is there */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PutScheduleRequest"];
+            };
+        };
+        responses: {
+            /** @description The schedule as it is now */
+            200: {
+                headers: {
+                    /** @description Its version */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `function-not-found`, `schedule-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `schedule-exists`, `schedule-owned` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition-failed` */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_schedule: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only this version (`ETag`) */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /** @description Its id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Deleted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `schedule-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `schedule-owned` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition-failed` */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    patch_schedule: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only this version (`ETag`) */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /** @description Its id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["PatchScheduleRequest"];
+            };
+        };
+        responses: {
+            /** @description The schedule as it is now */
+            200: {
+                headers: {
+                    /** @description Its version */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `function-not-found`, `schedule-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `schedule-exists`, `schedule-owned` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition-failed` */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    backfill_schedule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BackfillScheduleRequest"];
+            };
+        };
+        responses: {
+            /** @description Begun; `backfills` shows how far it is */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `schedule-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    coming_moments: {
+        parameters: {
+            query?: {
+                /** @description Moments after this one; from now on, if left out. RFC 3339 */
+                after?: string;
+                /** @description By default 50 */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Its id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The moments */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleMoments"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `schedule-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pause_schedule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["PauseScheduleRequest"];
+            };
+        };
+        responses: {
+            /** @description Paused */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `schedule-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_schedule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It goes on */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `schedule-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    trigger_schedule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["TriggerScheduleRequest"];
+            };
+        };
+        responses: {
+            /** @description What it came to */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleTriggered"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `schedule-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
             503: {
                 headers: {
                     /** @description Seconds until it makes sense to try again */

@@ -1,0 +1,4 @@
+//! Schedules against tables, and against naive models of what they are meant to be.
+
+mod decisions;
+mod moments;
