@@ -12,6 +12,8 @@ use clap::CommandFactory;
 
 use super::*;
 
+mod objects;
+
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::read(line.split_whitespace())
 }
@@ -155,6 +157,7 @@ struct Seen {
     method: Method,
     uri: String,
     authorization: Option<String>,
+    if_match: Option<String>,
     idempotency_key: Option<String>,
     body: String,
 }
@@ -181,6 +184,7 @@ async fn gateway(canned: Canned) -> (String, Arc<Mutex<Vec<Seen>>>) {
             method,
             uri: uri.to_string(),
             authorization: header("authorization"),
+            if_match: header("if-match"),
             idempotency_key: header("idempotency-key"),
             body: String::from_utf8(body.to_vec()).unwrap(),
         };

@@ -24,7 +24,9 @@ impl Engine {
     pub(super) fn invocation(&self, run: &Run, frame: &Frame<'_>) -> Vec<u8> {
         let pending = pending_of(run, frame.past);
         let inbox = inbox_of(run);
-        let state = run.object().map(|_| protocol::write_state(run.object_state()));
+        // What has become of the object of an ended run is not this run's to tell.
+        let object = run.object().filter(|_| !run.ended());
+        let state = object.map(|_| protocol::write_state(run.object_state()));
         let callback = self.keys().callback_secret(run.id, run.generation);
         protocol::write_invocation(&Invocation {
             function: &run.created.function,
@@ -43,7 +45,7 @@ impl Engine {
             },
             turn: frame.turn,
             input: run.created.input.get().as_bytes(),
-            object: run.object().zip(state.as_deref()),
+            object: object.zip(state.as_deref()),
             state: run.state.as_deref(),
             settled: frame.settled,
             pending: &pending,

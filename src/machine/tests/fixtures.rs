@@ -61,6 +61,8 @@ pub(super) struct Db {
     pub said: Vec<Outgoing>,
     /// Where its generation begins.
     pub base: usize,
+    /// The state of its object, as others see it.
+    pub object: State,
     /// Generations, by their first row, that began when no message was accepted any more.
     pub closed: Vec<i32>,
 }
@@ -115,6 +117,9 @@ impl Db {
             self.attributes = Some(attributes.clone());
         }
         self.placement = a.placement.unwrap_or(self.placement);
+        if let Some(publication) = &a.publication {
+            change(&mut self.object, &publication.changes);
+        }
         let flips = |r: &&Row| r.flags.0 & (Flags::PARK | Flags::HOT | Flags::CLOSING) != 0;
         if let Some(flip) = a.rows.iter().rev().find(flips) {
             let parked = flip.flags.has(Flags::PARK);
@@ -265,6 +270,7 @@ impl World {
             outbox: vec![],
             said: vec![],
             base: 0,
+            object: State::new(),
             closed: vec![],
         };
         Self {
@@ -375,6 +381,7 @@ impl World {
         run.drained = self.db.accepted;
         run.home = i16::from(self.db.rows.iter().any(|r| r.kind == Kind::Continued));
         run.placed = Some(self.db.placement);
+        run.published = self.db.object.clone().into();
         run
     }
 

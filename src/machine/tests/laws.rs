@@ -18,6 +18,7 @@ struct Projection {
     numbers: (i32, i32, i32, i32),
     tags: BTreeMap<String, String>,
     custom_status: Option<bytes::Bytes>,
+    object: (Changes, State),
     cancel: Option<Cancel>,
     began: (serde_json::Value, Timestamp, Option<Timestamp>, i16),
     paused: Option<Attention>,
@@ -42,6 +43,10 @@ impl Projection {
             numbers: (run.n, run.seq, run.row_epoch, run.generation),
             tags: run.tags.clone(),
             custom_status: run.custom_status.clone(),
+            object: (
+                run.staged.clone(),
+                run.object_state().map(|(f, v)| (f.to_owned(), v.clone())).collect(),
+            ),
             cancel: run.cancel.clone(),
             began: (
                 serde_json::to_value(&run.created).expect("JSON"),
@@ -84,6 +89,7 @@ impl World {
         self.check_end();
         self.check_outbox();
         self.check_listeners();
+        self.check_object();
         // Another owner may have got ahead of this one, which then knows only what was.
         let ahead = usize::try_from(self.run.n) != Ok(self.db.rows.len());
         if !ahead {
@@ -93,6 +99,28 @@ impl World {
         if !ahead && !self.run.ended() {
             self.check_wake();
         }
+    }
+
+    /// An object is what completed runs and ended generations have made of it, and nothing else.
+    fn check_object(&self) {
+        let (mut published, mut staged) = (State::new(), Changes::new());
+        for row in &self.db.rows {
+            let body = || row.body.as_deref().unwrap_or_default();
+            match row.kind {
+                Kind::Noted if !row.flags.has(Flags::PARK) => {
+                    let noted: Noted = serde_json::from_slice(body()).expect("readable");
+                    let bytes = |v: &serde_json::value::RawValue| v.get().to_owned().into();
+                    staged.extend(noted.set.iter().map(|(f, v)| (f.clone(), Some(bytes(v)))));
+                    staged.extend(noted.unset.into_iter().map(|f| (f, None)));
+                }
+                Kind::Continued | Kind::Completed => change(&mut published, &staged),
+                _ => {}
+            }
+            if row.kind == Kind::Continued {
+                staged.clear();
+            }
+        }
+        assert_eq!(self.db.object, published, "published by ends alone");
     }
 
     /// Dense log, epochs that never fall, dense `seq`, each step settled once, the end last.

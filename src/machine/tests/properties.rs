@@ -73,6 +73,7 @@ impl Said {
             (_, 15) => sleep(id, 40),
             (_, 14) => Op::Status(if how > 100 { text("null") } else { text("{\"at\":1}") }),
             (_, 13) => Op::Tags(vec![("k".into(), (how > 100).then(|| how.to_string()))]),
+            (_, 12) if how < 160 => field(which, how),
             (_, 12) => Op::Log { level: "info".into(), message: "m".into(), fields: None },
             (b'm', 10) => reply(id, u128::from(how) % 8),
             (_, 11) => compact(if how > 100 { "7" } else { "{\"n\":8}" }),
@@ -111,6 +112,13 @@ impl Said {
             _ => answer.ending(Terminal::Await(tree)),
         }
     }
+}
+
+/// Sets a field of the run's object, or takes it away.
+fn field(which: u8, how: u8) -> Op {
+    let field = ["a", "b"][usize::from(which) % 2].to_owned();
+    let value = [None, Some("1"), Some("2")][usize::from(how / 16) % 3];
+    Op::Set { field, value: value.map(text) }
 }
 
 /// What a task's op may say of its attempts.
@@ -445,12 +453,10 @@ fn world((with, jitter): (Started, f64)) -> World {
 fn starts() -> impl Strategy<Value = (Started, f64)> {
     let timeout = prop::option::weighted(0.2, 0..4_000_000u64);
     let delay = prop::option::weighted(0.2, 0..200_000u64);
-    let with = (timeout, delay, any::<bool>()).prop_map(|(timeout, delay, elsewhere)| Started {
-        delay,
-        timeout,
-        elsewhere,
-        ..Started::default()
-    });
+    let kind = prop::bool::weighted(0.8);
+    let kind = kind.prop_map(|o| if o { RunKind::Object } else { RunKind::Function });
+    let with = (timeout, delay, any::<bool>(), kind)
+        .prop_map(|(timeout, delay, elsewhere, kind)| Started { delay, timeout, elsewhere, kind });
     (with, 0.0..1.0f64)
 }
 
