@@ -186,7 +186,9 @@ impl From<Error> for Problem {
             Error::QueryFailed(..) => Self::new(Code::QueryFailed, detail),
             Error::NotAnObject(_) => Self::new(Code::NotAnObject, detail),
             Error::ObjectBusy { run, .. } => Self::new(Code::ObjectBusy, detail).with("run", run),
-            Error::ObjectChanged => Self::new(Code::PreconditionFailed, detail),
+            Error::ObjectChanged | Error::ScheduleStale => {
+                Self::new(Code::PreconditionFailed, detail)
+            }
             Error::UpdateNotFound(_) => Self::new(Code::UpdateNotFound, detail),
             Error::ScheduleNotFound(_) => Self::new(Code::ScheduleNotFound, detail),
             Error::ScheduleExists { id, name: _ } => {
@@ -195,7 +197,6 @@ impl From<Error> for Problem {
             Error::ScheduleOwned { function } => {
                 Self::new(Code::ScheduleOwned, detail).with("function", function)
             }
-            Error::ScheduleStale => Self::new(Code::PreconditionFailed, detail),
             Error::EventNotFound(_) => Self::new(Code::EventNotFound, detail),
             Error::EndpointDraining { endpoint, .. } => {
                 Self::new(Code::EndpointDraining, detail).with("endpoint", endpoint)

@@ -136,7 +136,8 @@ struct CameBody {
     /// `started`, `waiting`, `skipped` or `missed`.
     outcome: &'static str,
     /// Why it was skipped: `overlap`, `buffer-full`, `replaced`, `already` (its moment has had a
-    /// run), `function-not-found`, `endpoint-draining`, `deployment-not-found`.
+    /// run), `function-not-found`, `endpoint-draining`, `deployment-not-found`, `start-refused` (the
+    /// function has become an object).
     reason: Option<String>,
     /// The run that was started.
     #[schema(value_type = Option<String>)]

@@ -418,6 +418,8 @@ impl Engine {
         let run = RunId::on_shard(self.clock().upper(), shard, crate::clock::chance());
         self.new_run_of(&start(namespace), None, Some((run, None))).map_err(|error| match error {
             Error::DeploymentNotFound(_) => "deployment-not-found",
+            // It has become an object since.
+            Error::Invalid(..) => "start-refused",
             _ => "function-not-found",
         })
     }

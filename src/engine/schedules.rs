@@ -8,7 +8,7 @@ use super::{Engine, Error, Namespace};
 use crate::machine::schedule::{
     Backfill, By, Came, Decision, MOST_BACKFILLS, Overlap, Plan, ScheduleState, Spec,
 };
-use crate::machine::{RunId, ScheduleId, Timestamp, to_bytes};
+use crate::machine::{RunId, RunKind, ScheduleId, Timestamp, to_bytes};
 use crate::store::{Delivery, ScheduleChange, ScheduleFilter, ScheduleRow};
 
 /// How often a change is tried when Postgres gives it up.
@@ -361,12 +361,21 @@ impl Engine {
 
     // --- parts ---------------------------------------------------------------------------------
 
-    /// Refuses a function that nobody hosts.
-    async fn hosted(&self, ns: &Namespace, function: &str) -> Result<(), Error> {
-        if self.catalog().function(ns.id, function).is_none()
-            && self.fresh_catalog().await?.function(ns.id, function).is_none()
-        {
-            return Err(Error::FunctionNotFound(function.to_owned()));
+    /// Refuses a function that nobody hosts, and an object, for a moment is no key of one.
+    async fn hosted(&self, ns: &Namespace, name: &str) -> Result<(), Error> {
+        let known = self.catalog().function(ns.id, name);
+        let known = match known {
+            Some(known) => Some(known),
+            None => self.fresh_catalog().await?.function(ns.id, name),
+        };
+        let function = known.ok_or_else(|| Error::FunctionNotFound(name.to_owned()))?;
+        let kind = self.catalog().deployment(function.dep).and_then(|d| d.kind_of(name));
+        if kind.is_some_and(RunKind::has_object) {
+            let detail = format!(
+                "`{name}` is an object, whose runs need a key that says of which one. Let the \
+                 schedule start a function that invokes it with a key"
+            );
+            return Err(Error::Invalid("/function".to_owned(), detail));
         }
         Ok(())
     }

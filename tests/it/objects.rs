@@ -169,6 +169,13 @@ async fn what_has_no_meaning_with_an_object_is_refused_by_name() {
         assert_eq!((status, code.as_str()), (422, "invalid-request"), "{problem}");
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
     }
+    let body = json!({"name": "s", "function": "account", "cron": "0 9 * * *"});
+    let (status, _, problem) = g.refused("POST", "/v1/schedules", Some(body)).await;
+    assert_eq!(
+        (status, &problem["errors"][0]["pointer"]),
+        (422, &json!("#/function")),
+        "{problem}"
+    );
     for (function, n, code) in [
         ("balance", 1, "object-read-only"),
         ("plain", 1, "no-object"),

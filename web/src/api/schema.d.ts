@@ -3022,7 +3022,8 @@ export interface components {
             outcome: string;
             /**
              * @description Why it was skipped: `overlap`, `buffer-full`, `replaced`, `already` (its moment has had a
-             *     run), `function-not-found`, `endpoint-draining`, `deployment-not-found`.
+             *     run), `function-not-found`, `endpoint-draining`, `deployment-not-found`, `start-refused` (the
+             *     function has become an object).
              */
             reason?: string | null;
             /** @description The run that was started. */
