@@ -33,7 +33,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 struct Built;
 
 /// The addresses of the dashboard's views, beside `/`: each is answered with the same page.
-pub(super) const VIEWS: [&str; 11] = [
+pub(super) const VIEWS: [&str; 14] = [
     "/runs",
     "/runs/{id}",
     "/waiting",
@@ -43,6 +43,9 @@ pub(super) const VIEWS: [&str; 11] = [
     "/functions/{name}",
     "/endpoints",
     "/endpoints/{name}",
+    "/objects/{function}/{key}",
+    "/schedules",
+    "/schedules/{name}",
     "/settings",
     "/settings/{part}",
 ];

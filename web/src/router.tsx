@@ -34,6 +34,8 @@ const routes = [
   at("/", lazyRouteComponent(() => import("./views/Overview.tsx"), "Overview")), at("/runs", Runs), at("/runs/$id", lazyRouteComponent(() => import("./views/run/Run.tsx"), "Run")),
   at("/waiting", lazyRouteComponent(() => import("./views/Waiting.tsx"), "Waiting")),
   at("/events", lazyRouteComponent(() => import("./views/Events.tsx"), "Events")), at("/events/$id", lazyRouteComponent(() => import("./views/Event.tsx"), "Event")),
+  at("/objects/$function/$key", lazyRouteComponent(() => import("./views/Held.tsx"), "HeldObject")),
+  at("/schedules", lazyRouteComponent(() => import("./views/Schedules.tsx"), "Schedules")), at("/schedules/$name", lazyRouteComponent(() => import("./views/Schedule.tsx"), "Schedule")),
   at("/functions", lazyRouteComponent(() => import("./views/Functions.tsx"), "Functions")), at("/functions/$name", lazyRouteComponent(() => import("./views/Function.tsx"), "Fn")),
   at("/endpoints", lazyRouteComponent(() => import("./views/Endpoints.tsx"), "Endpoints")), at("/endpoints/$name", lazyRouteComponent(() => import("./views/Endpoint.tsx"), "Endpoint")),
   at("/settings", lazyRouteComponent(() => import("./views/Settings.tsx"), "Settings")), at("/settings/$part", lazyRouteComponent(() => import("./views/Settings.tsx"), "Settings")),

@@ -60,6 +60,10 @@ const FUNCTIONS = {
   bills: ({ steps, input }) => settled(steps, "bill") && settled(steps, "receipt")
     ? { ops: [{ op: "signal", id: "more", name: "more" }], await: "more" }
     : { ops: [{ op: "call", id: "bill", request: { url: `${input.url}bank/ok`, body: { amount: 42 } } }, { op: "call", id: "receipt", request: { url: `${input.url}bank/teapot` } }], await: { all: ["bill", "receipt"] } },
+  // An object: each run adds an item, once it is let.
+  cart: ({ steps, input, object }) => settled(steps, "go")
+    ? { ops: [{ op: "set", key: "items", value: [...(object.state.items ?? []), input.item] }], result: null }
+    : { ops: [{ op: "signal", id: "go", name: "go" }], await: "go" },
   hello: ({ steps, input }) => settled(steps, "greet")
     ? { result: { greeting: steps.greet.value } }
     : { ops: [run("greet", `Hello, ${input.name}`)] },

@@ -99,6 +99,13 @@ await shoot("rerun", `/runs/${(await gw.get("/v1/runs?key=order-4705")).data[0].
 });
 await shoot("deployments", "/endpoints/shop");
 await shoot("repin", "/endpoints/shop", (page) => page.getByRole("button", { name: "Move its runs…" }).click());
+await gw.post("/v1/schedules", { name: "catalogue-sync", function: "newsletter", every: "1s", input: { to: "nobody" } });
+await gw.post("/v1/schedules", { name: "daily-digest", function: "digest", cron: "0 9 * * 1-5", time_zone: "Europe/Prague", jitter: "5m" });
+await gw.post("/v1/schedules", { name: "month-end", function: "invoice", cron: "30 6 1 * *", paused: true, note: "Until the ledger has moved" });
+await eventually("it has started some", async () => (await gw.get("/v1/schedules/catalogue-sync")).counts.started > 6);
+await shoot("schedules", "/schedules");
+await shoot("schedule", "/schedules/catalogue-sync");
+await gw.post("/v1/schedules/catalogue-sync/pause", { note: "done" });
 await shoot("settings-keys", "/settings/keys");
 await shoot("settings-secrets", "/settings/secrets");
 await shoot("settings-gateway", "/settings/gateway");

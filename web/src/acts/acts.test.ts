@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { ApiKey, Deployment, Endpoint, Run, Secret } from "../api/types.ts";
+import type { ApiKey, Deployment, Endpoint, Run, Schedule, Secret } from "../api/types.ts";
 import type { StepLine } from "../run/steps.ts";
 import { fault } from "../json/text.ts";
 import { isReady, type Act, type Values } from "./act.ts";
@@ -7,6 +7,7 @@ import { shown, TOOLS } from "./calls.ts";
 import { actsOnEndpoint, prune, repin } from "./endpoint.ts";
 import { publish } from "./event.ts";
 import { rerun } from "./run.ts";
+import { actsOnSchedule } from "./schedule.ts";
 import { createKey, removeSecret, revokeKey, setSecret } from "./settings.ts";
 
 const endpoint = (change: Partial<Endpoint> = {}) => ({ id: "end_1", name: "it's", url: "http://a/", state: "healthy", draining: false, headers: ["X-Old"], functions: ["f"], ...change }) as Endpoint;
@@ -64,4 +65,16 @@ test("a run is done again with the values that were typed, byte for byte", () =>
   expect(body(act, { edits: JSON.stringify({ "a/b": '{"n": 3544790567247868102}' }), from_step: "a/b" })).toBe('{"from_step": "a/b", "edits": {"a/b": {"n": 3544790567247868102}}}');
   const edits = act.fields.find((f) => f.kind === "edits")!;
   expect([isReady(edits, ""), isReady(edits, '{"a/b":"1"}'), isReady(edits, '{"a/b":"{"}')]).toEqual([true, true, false]);
+});
+
+test("an edit of a schedule sends what is changed, and an expression goes with its time zone", () => {
+  const schedule = { name: "nightly", function: "report", cron: "0 9 * * *", time_zone: "Europe/Prague", every: null, input: "1.0", overlap: "skip", jitter: "300s", paused: null, owned: false } as unknown as Schedule;
+  const edit = actsOnSchedule(schedule, ["report"]).find((a) => a.id === "edit")!;
+  const values = Object.fromEntries(edit.fields.map((f) => [f.name, "initial" in f ? (f.initial ?? "") : ""]));
+  expect(edit.call(values)).toEqual({ method: "PATCH", path: "/v1/schedules/nightly", body: "{}" });
+  expect(edit.call({ ...values, jitter: "" }).body).toBe('{"jitter": null}');
+  expect(edit.call({ ...values, cron: "0 7 * * *" }).body).toBe('{"cron": "0 7 * * *", "time_zone": "Europe/Prague"}');
+  expect(edit.call({ ...values, cron: "", every: "1h" }).body).toBe('{"every": "1h"}');
+  expect(edit.cli({ ...values, overlap: "buffer_one", input: "[2]" })).toEqual(["schedule", "update", "nightly", "--input", "[2]", "--overlap", "buffer-one"]);
+  expect(actsOnSchedule({ ...schedule, owned: true }, []).map((a) => a.id)).toEqual(["trigger", "pause", "backfill"]);
 });

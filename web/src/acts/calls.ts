@@ -12,10 +12,12 @@ export type Tool = (typeof TOOLS)[number];
 export function shown(tool: Tool, base: string, call: Call, cli: string[], withKey: boolean): string {
   const url = base.replace(/\/$/, "") + call.path;
   const body = call.body;
+  const own = Object.entries(call.headers ?? {});
   switch (tool) {
     case "curl":
       return [`curl -X ${call.method} ${quoted(url)}`,
         ...(withKey ? [`-H "authorization: Bearer $STEPWELL_API_KEY"`] : []),
+        ...own.map(([name, value]) => `-H ${quoted(`${name}: ${value}`)}`),
         ...(body === undefined ? [] : [`-H 'content-type: application/json'`, `-d ${quoted(body)}`])].join(" \\\n  ");
     case "CLI":
       return [...(base === "http://127.0.0.1:8484/" ? [] : [`export STEPWELL_URL=${quoted(base.replace(/\/$/, ""))}`]),
@@ -24,12 +26,14 @@ export function shown(tool: Tool, base: string, call: Call, cli: string[], withK
       // The body as text: a number in it that JSON.parse would change stays what it is.
       return [`const response = await fetch(${JSON.stringify(url)}, {`, `  method: ${JSON.stringify(call.method)},`,
         `  headers: {${[...(withKey ? [" authorization: `Bearer ${process.env.STEPWELL_API_KEY}`"] : []),
+          ...own.map(([name, value]) => ` ${JSON.stringify(name)}: ${JSON.stringify(value)}`),
           ...(body === undefined ? [] : [` "content-type": "application/json"`])].join(",")} },`,
         ...(body === undefined ? [] : [`  body: ${template(body)},`]), "});", "console.log(response.status, await response.text());"].join("\n");
     case "Python":
       return ["import os, urllib.request", "", "request = urllib.request.Request(", `    ${python(url)}, method=${python(call.method)},`,
         ...(body === undefined ? [] : [`    data=${python(body)}.encode(),`]),
         `    headers={${[...(withKey ? [`"authorization": f"Bearer {os.environ['STEPWELL_API_KEY']}"`] : []),
+          ...own.map(([name, value]) => `${python(name)}: ${python(value)}`),
           ...(body === undefined ? [] : [`"content-type": "application/json"`])].join(", ")}},`, ")",
         "with urllib.request.urlopen(request) as response:", "    print(response.status, response.read().decode())"].join("\n");
   }

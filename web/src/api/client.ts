@@ -76,14 +76,15 @@ export async function data<T>(call: Promise<{ data?: unknown }>): Promise<T> {
 }
 
 /** A call that changes something, as the dialogs show and send it. `body` is JSON text. */
-export type Call = { method: "POST" | "PATCH" | "DELETE"; path: string; body?: string };
+export type Call = { method: "POST" | "PUT" | "PATCH" | "DELETE"; path: string; body?: string; headers?: Record<string, string> };
 
 /** Sends it and gives what the gateway answers. */
 export async function send<T>(call: Call): Promise<T> {
   const init: RequestInit = { method: call.method };
+  if (call.headers) init.headers = call.headers;
   if (call.body !== undefined) {
     init.body = call.body;
-    init.headers = { "content-type": "application/json" };
+    init.headers = { ...call.headers, "content-type": "application/json" };
   }
   const text = await (await request(call.path, init)).text();
   return (text ? open(text) : null) as T;

@@ -25,10 +25,11 @@ function wrapped(json: string): string {
       return;
     }
     const all = [...members(json, at)];
+    // `state` is a word of ours, or the state of an object.
     // `data` is a list of ours, or what a history entry tells; that of an event is a user's.
     const event = all.some(([name]) => name === "source_id");
     for (const [name, from, to] of all) {
-      if (PAYLOADS.has(name) || (name === "data" && (event || json[from] === "{"))) {
+      if (PAYLOADS.has(name) || (name === "data" && (event || json[from] === "{")) || (name === "state" && json[from] === "{")) {
         const text = json.slice(from, to);
         if (text === "null") continue;
         out.push(json.slice(done, from), JSON.stringify(text));

@@ -26,6 +26,12 @@ export type Fn = Omit<Schemas["Function"], "settings" | "input_schema" | "trigge
 export type ListedEvent = Schemas["ListedEvent"];
 export type EventMatch = Schemas["EventMatch"];
 export type Event = ListedEvent & { data: Raw | null; matches: EventMatch[] };
+/** Its input is left out of lists. */
+export type Schedule = Omit<Schemas["Schedule"], "input"> & { input?: Raw | null };
+/** Its state is text. */
+export type Held = Omit<Schemas["Object"], "state"> & { state: Raw };
+export type ListedObject = Schemas["ListedObject"];
+export type ScheduleMoment = Schemas["ScheduleMoment"];
 export type ApiKey = Schemas["ApiKey"];
 export type Secret = Schemas["Secret"];
 /** `runs`: those that a refusal is about. */

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { absolute, bytes, duration, relative } from "./time.ts";
+import { absolute, bytes, duration, relative, inWhole } from "./time.ts";
 
 test("durations in words", () => {
   for (const [ms, words] of [[0, "0 ms"], [-5, "0 ms"], [999, "999 ms"], [1400, "1.4 s"], [59_940, "60 s"], [59_990, "1m 00s"], [125_000, "2m 05s"], [3_840_000, "1h 04m"], [266_400_000, "3d 2h"], [Number.NaN, "0 ms"]] as const) expect(duration(ms)).toBe(words);
@@ -14,3 +14,5 @@ test("moments in words", () => {
   expect(absolute("nonsense", false)).toBe("nonsense");
   expect([bytes(12), bytes(2048), bytes(3 << 20)]).toEqual(["12 bytes", "2.0 KiB", "3.0 MiB"]);
 });
+
+test.each([["86400s", "1 d"], ["900s", "15 min"], ["90s", "90 s"], ["7200s", "2 h"], ["0s", "0s"], ["500ms", "500ms"]])("%s is %s", (text, whole) => expect(inWhole(text)).toBe(whole));

@@ -16,6 +16,14 @@ export function duration(ms: number): string {
   return `${Math.floor(whole / big)}${word} ${padded}${less}`;
 }
 
+/** `86400s` as `1 d`, `900s` as `15 min`; what is no such length as it is. */
+export function inWhole(text: string): string {
+  const seconds = Number(/^(\d+)s$/.exec(text)?.[1] ?? NaN);
+  if (!seconds) return text;
+  const [unit, word] = ([[86_400, "d"], [3600, "h"], [60, "min"], [1, "s"]] as const).find(([unit]) => seconds % unit === 0)!;
+  return `${seconds / unit} ${word}`;
+}
+
 /** `12 s ago`, `in 3 min`, `now`. */
 export function relative(at: number, now: number): string {
   const seconds = Math.round((at - now) / 1000);

@@ -7,6 +7,7 @@ import { asString, elements, fields, visible, type Raw } from "../json/text.ts";
 import { Failed, Loading } from "../ui/bits.tsx";
 import { usePrefs } from "../ui/prefs.ts";
 import { pageOf, Row } from "./RunList.tsx";
+import { Objects } from "./Held.tsx";
 import { StartForm } from "./StartForm.tsx";
 
 export function Fn() {
@@ -21,14 +22,16 @@ export function Fn() {
       <p className="text-[13px] text-dim"><Link to="/functions">Functions</Link> / on <Link to="/endpoints/$name" params={{ name: fn.data.endpoint_name }}>{fn.data.endpoint_name}</Link></p>
       <h1 className="breaks">{name}</h1>
       <div className="mt-4 grid gap-6 lg:grid-cols-2">
-        <section aria-labelledby="start"><h2 id="start" className="mb-2">Start a run</h2><StartForm key={name} name={name} schema={fn.data.input_schema} /></section>
+        <section aria-labelledby="start"><h2 id="start" className="mb-2">Start a run</h2><StartForm key={name} name={name} schema={fn.data.input_schema} keyed={fn.data.kind === "object"} /></section>
         <section aria-labelledby="settings" className="min-w-0">
           {fn.data.triggers && elements(fn.data.triggers).length > 0 && <><h2 className="mb-2">Triggers</h2><ul aria-label="Triggers" className="mb-6 overflow-hidden rounded-lg border">{elements(fn.data.triggers).map((t) => <li key={t} className="border-b px-3 py-1.5 last:border-b-0"><Trigger of={t} /></li>)}</ul></>}
           {(fn.data.tasks?.length ?? 0) > 0 && <><h2 className="mb-2">Tasks</h2><p className="mb-6">{fn.data.tasks!.map((t) => <code key={t} className="mr-3">{visible(t)}</code>)}</p></>}
+          {fn.data.object && <p className="mb-6">It reads the objects of <Link to="/functions/$name" params={{ name: fn.data.object }}>{fn.data.object}</Link>, and its runs wait for nobody.</p>}
           <h2 id="settings" className="mb-2">Configuration</h2>
           <Settings of={fn.data.settings} />
         </section>
       </div>
+      {fn.data.kind === "object" && !fn.data.shared && <Objects of={name} />}
       <section aria-labelledby="last" className="mt-6">
         <h2 id="last" className="mb-2 flex items-baseline gap-3">Last runs <Link to="/runs" search={{ function: name } as never} className="text-[13px] font-normal">All of them</Link></h2>
         {runs.isError ? <Failed error={runs.error} /> : !runs.data ? <Loading what="the runs" rows={3} /> : !runs.data.data.length ? <p className="text-dim">It has had no runs yet.</p>

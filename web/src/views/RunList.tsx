@@ -15,7 +15,7 @@ import { usePrefs } from "../ui/prefs.ts";
 import { Status } from "../ui/Status.tsx";
 import { Ago, useNow } from "../ui/Time.tsx";
 
-export type Filters = { status?: string[]; function?: string[]; tag?: string[]; key?: string[]; parent?: string; q?: string; since?: number };
+export type Filters = { status?: string[]; function?: string[]; tag?: string[]; key?: string[]; parent?: string; schedule?: string; q?: string; since?: number };
 
 const PAGE = 50;
 const ROW = 40;

@@ -13,8 +13,8 @@ import { shown } from "../acts/calls.ts";
 import { Failed } from "../ui/bits.tsx";
 import { CallTabs } from "../acts/ActDialog.tsx";
 
-/** `schema`: of its inputs, where the function says one. */
-export function StartForm({ name, schema = null }: { name: string; schema?: Raw | null }) {
+/** `schema`: of its inputs, where the function says one. `keyed`: its runs need a key, which says which object. */
+export function StartForm({ name, schema = null, keyed = false }: { name: string; schema?: Raw | null; keyed?: boolean }) {
   const form = useMemo(() => (schema ? formOf(schema) : null), [schema]);
   const [input, setInput] = useState(() => (schema ? beginning(schema) : "{}"));
   const [asJson, setAsJson] = useState(form === null);
@@ -54,8 +54,8 @@ export function StartForm({ name, schema = null }: { name: string; schema?: Raw 
         {form && !fault(input) && faults(form, input).size > 0 && <ul className="text-xs text-warn">{[...faults(form, input)].map(([field, what]) => <li key={field}><code>{field}</code>: {what}</li>)}</ul>}
       </>}
       <div className="my-3 grid grid-cols-2 gap-3">
-        <label className="font-medium">Key<input className="field mt-1 block w-full font-normal" placeholder="optional, one live run each" value={key} onChange={(e) => setKey(e.target.value)} autoComplete="off" /></label>
-        <label className="font-medium">Delay<input className="field mt-1 block w-full font-normal" placeholder="optional: 30s, 7d" value={delay} onChange={(e) => setDelay(e.target.value)} autoComplete="off" /></label>
+        <label className="font-medium">Key<input required={keyed} className="field mt-1 block w-full font-normal" placeholder={keyed ? "which object" : "optional, one live run each"} value={key} onChange={(e) => setKey(e.target.value)} autoComplete="off" /></label>
+        {!keyed && <label className="font-medium">Delay<input className="field mt-1 block w-full font-normal" placeholder="optional: 30s, 7d" value={delay} onChange={(e) => setDelay(e.target.value)} autoComplete="off" /></label>}
       </div>
       {error !== null && <Failed error={error} />}
       <div className="flex items-center gap-2">
