@@ -68,7 +68,11 @@ macro_rules! request {
             limited_actions: Option<u32>,
             /// It is paused when one of its runs fails or times out.
             pause_on_failure: Option<bool>,
-            /// Up to 32 searchable tags of its runs.
+            /// The key of its runs: for functions of kind `object`, whose object it is. Left out, each run
+        /// has a key made of schedule and moment.
+        #[schema(max_length = 256, min_length = 1)]
+        key: Option<String>,
+        /// Up to 32 searchable tags of its runs.
             tags: Option<BTreeMap<String, String>>,
             timeouts: Option<TimeoutsRequest>,
             /// Default policy of its runs' steps, over the function's.
@@ -128,6 +132,8 @@ pub(super) struct PatchScheduleRequest {
     #[schema(minimum = 1)]
     limited_actions: Option<u32>,
     pause_on_failure: Option<bool>,
+    #[schema(max_length = 256, min_length = 1)]
+    key: Option<String>,
     tags: Option<BTreeMap<String, String>>,
     timeouts: Option<TimeoutsRequest>,
     retry: Option<RetryRequest>,
@@ -274,6 +280,7 @@ fn spec(f: &mut Fields<'_>, timing: Timing, before: Option<&Spec>) -> Spec {
     set!("limited_actions", spec.limited_actions, None, f.value("limited_actions").map(Some));
     set!("pause_on_failure", spec.pause_on_failure, false, f.value("pause_on_failure"));
     let start = &mut spec.start;
+    set!("key", start.key, None, f.text("key", 256).map(Some));
     set!("tags", start.tags, BTreeMap::new(), tags(f));
     if f.is_null("timeouts") {
         (start.run_timeout, start.invocation_timeout) = (None, None);

@@ -49,6 +49,8 @@ pub(super) struct ScheduleBody {
     /// How many runs it may still start by itself; null: no limit.
     remaining_actions: Option<u32>,
     pause_on_failure: bool,
+    /// The key of its runs; null: each has one made of schedule and moment.
+    key: Option<String>,
     /// Tags of its runs.
     tags: BTreeMap<String, String>,
     timeouts: ScheduleTimeouts,
@@ -136,8 +138,8 @@ struct CameBody {
     /// `started`, `waiting`, `skipped` or `missed`.
     outcome: &'static str,
     /// Why it was skipped: `overlap`, `buffer-full`, `replaced`, `already` (its moment has had a
-    /// run), `function-not-found`, `endpoint-draining`, `deployment-not-found`, `start-refused` (the
-    /// function has become an object).
+    /// run), `key-held` (a live run has the `key`), `function-not-found`, `endpoint-draining`,
+    /// `deployment-not-found`, `start-refused` (the function has become an object).
     reason: Option<String>,
     /// The run that was started.
     #[schema(value_type = Option<String>)]
@@ -306,6 +308,7 @@ impl From<ScheduleView> for ScheduleBody {
             limited_actions: spec.limited_actions,
             remaining_actions: standing.remaining,
             pause_on_failure: spec.pause_on_failure,
+            key: spec.start.key,
             tags: spec.start.tags,
             timeouts: ScheduleTimeouts {
                 run: spec.start.run_timeout.map(format_duration),

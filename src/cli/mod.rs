@@ -22,6 +22,7 @@ mod replay;
 mod rerun;
 mod run;
 mod run_id;
+mod schedule;
 mod secret;
 mod server;
 mod signal;
@@ -59,6 +60,7 @@ pub use object::ObjectCommand;
 pub use output::{Color, Format};
 pub use replay::RunReplay;
 pub use run::RunCommand;
+pub use schedule::ScheduleCommand;
 pub use secret::Secret;
 pub use server::{
     Database, DevArgs, DoctorArgs, LogFormat, MigrateAction, MigrateArgs, OpenapiArgs, ServeArgs,
@@ -189,6 +191,9 @@ pub enum ClientCommand {
     /// Publish events, and see what became of them.
     #[command(subcommand, arg_required_else_help = true)]
     Event(EventCommand),
+    /// Start runs by themselves: at times, or so long after one another.
+    #[command(subcommand, arg_required_else_help = true)]
+    Schedule(ScheduleCommand),
     /// Send signals to runs.
     #[command(subcommand, arg_required_else_help = true)]
     Signal(SignalCommand),
@@ -242,6 +247,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Run(command) => run::execute(command, &connect()?, out).await,
         ClientCommand::Object(command) => object::execute(command, &connect()?, out).await,
         ClientCommand::Event(command) => event::execute(command, &connect()?, out).await,
+        ClientCommand::Schedule(command) => schedule::execute(command, &connect()?, out).await,
         ClientCommand::Signal(command) => signal::execute(command, &connect()?, out).await,
         ClientCommand::Key(command) => key::execute(command, &connect()?, out).await,
         ClientCommand::Secret(command) => vault::execute(command, &connect()?, out).await,

@@ -364,7 +364,9 @@ impl Engine {
                 && current_deployment(&catalog, e.id).as_ref().is_some_and(same)
                 && manifest.functions.iter().all(|f| hosted.iter().any(|(_, name)| *name == f.name))
         });
-        if !unchanged {
+        if unchanged {
+            self.keep_schedules_of(ns, &manifest.functions, by).await?;
+        } else {
             // Going back to what was there before is going back to its deployment.
             let before = catalog.recorded.deployments.iter();
             let before =
@@ -381,6 +383,7 @@ impl Engine {
                     headers,
                     manifest: stored,
                     functions: manifest.functions.iter().map(|f| f.name.clone()).collect(),
+                    schedules: self.schedules_of(ns, &manifest.functions, by),
                     endpoint: EndpointId::new(now, crate::clock::chance()),
                     deployment: DeploymentId::new(now, crate::clock::chance()),
                     secret: secret.clone(),
@@ -398,6 +401,7 @@ impl Engine {
                 "endpoint registered"
             );
             self.reload_catalog().await;
+            self.nudge_schedules();
         }
         let mut catalog = self.catalog();
         let find = |catalog: &Catalog| endpoint_row(catalog, ns.id, &by_name).cloned();

@@ -74,15 +74,6 @@ pub(super) struct Done {
     counts: (u64, u64, BTreeMap<String, u64>),
 }
 
-/// The key of a firing's run: the same whoever fires it, so that its shard and its place in the
-/// table of keys are too.
-pub(super) fn key_of(schedule: ScheduleId, firing: &Firing) -> String {
-    match firing.by {
-        By::Schedule | By::Backfill => format!("{schedule}/{}", firing.moment),
-        By::Trigger => format!("{schedule}/trigger/{}", firing.moment),
-    }
-}
-
 impl Held {
     /// Reads what is under lock.
     pub(super) fn of(locked: LockedSchedule, now: Timestamp) -> Result<Self, String> {
@@ -90,6 +81,23 @@ impl Held {
         let (plan, state) = read(&row)?;
         let before = (state.fired, state.missed, state.skipped.clone());
         Ok(Self { row, plan, state, live, result: None, now, again: false, before })
+    }
+
+    /// The key of a firing's run: the same whoever fires it, so that its shard and its place in the
+    /// table of keys are too.
+    fn key_of(&self, firing: &Firing) -> String {
+        let (id, moment) = (self.row.id, firing.moment);
+        match (&self.plan.spec.start.key, firing.by) {
+            (Some(key), _) => key.clone(),
+            (None, By::Schedule | By::Backfill) => format!("{id}/{moment}"),
+            (None, By::Trigger) => format!("{id}/trigger/{moment}"),
+        }
+    }
+
+    /// What it means that another run has the key of a firing's: the moment has had one, or the
+    /// key is that of them all.
+    const fn why_held(&self) -> &'static str {
+        if self.plan.spec.start.key.is_some() { "key-held" } else { "already" }
     }
 
     /// Decides all that is due.
@@ -314,12 +322,15 @@ impl Engine {
         let mut keys = HashSet::new();
         for (place, (held, decision)) in turns.iter_mut().enumerate() {
             for firing in &decision.start {
-                // A moment may be due and in a backfill too.
-                if !keys.insert(key_of(held.row.id, firing)) {
-                    held.refused(firing, "already");
-                    continue;
-                }
                 match self.run_of(held, firing).await {
+                    // A moment may be due and in a backfill too.
+                    Ok(new)
+                        if new.object.is_none()
+                            && !keys.insert((new.function_id, held.key_of(firing))) =>
+                    {
+                        self.owner().lent.remove(&new.run);
+                        held.refused(firing, held.why_held());
+                    }
                     Ok(new) => {
                         lent.push(new.run);
                         of.push((place, *firing));
@@ -342,8 +353,7 @@ impl Engine {
                         done.late.push(held.now.since(held.plan.fires_at(firing.moment)));
                     }
                 }
-                // Its moment has had a run.
-                _ => held.refused(firing, "already"),
+                _ => held.refused(firing, held.why_held()),
             }
         }
         done.accepted = delivery.accept(&done.accepts).await?;
@@ -381,9 +391,13 @@ impl Engine {
                 namespace,
                 function: row.function.clone(),
                 input: input.unwrap_or_else(|_| RawValue::NULL.to_owned()),
-                key: Some(key_of(row.id, firing)),
+                key: Some(held.key_of(firing)),
                 if_running: IfRunning::Fail,
-                if_closed: if firing.again { IfClosed::Allow } else { IfClosed::Reject },
+                if_closed: if firing.again || options.key.is_some() {
+                    IfClosed::Allow
+                } else {
+                    IfClosed::Reject
+                },
                 start_at: None,
                 tags: options.tags.clone(),
                 run_timeout: options.run_timeout,
@@ -413,7 +427,7 @@ impl Engine {
         if catalog.deployment(function.dep).is_some_and(|d| d.endpoint.draining) {
             return Err("endpoint-draining");
         }
-        let key = key_of(row.id, firing);
+        let key = held.key_of(firing);
         let shard = Shard::of_key(&namespace.name, &row.function, &key);
         let run = RunId::on_shard(self.clock().upper(), shard, crate::clock::chance());
         self.new_run_of(&start(namespace), None, Some((run, None))).map_err(|error| match error {

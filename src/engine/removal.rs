@@ -157,6 +157,7 @@ impl Engine {
                 url: heir.url.clone(),
                 headers: heir.headers.clone(),
                 manifest: deployment.manifest.to_vec(),
+                schedules: self.schedules_of(ns, &manifest, "gateway"),
                 functions: manifest.into_iter().map(|f| f.name).collect(),
                 endpoint: EndpointId::new(now, crate::clock::chance()),
                 deployment: DeploymentId::new(now, crate::clock::chance()),

@@ -2,6 +2,7 @@
 //! schedule's row, after what is due by then.
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::firing::{Held, read};
 use super::{Engine, Error, Namespace};
@@ -9,6 +10,7 @@ use crate::machine::schedule::{
     Backfill, By, Came, Decision, MOST_BACKFILLS, Overlap, Plan, ScheduleState, Spec,
 };
 use crate::machine::{RunId, RunKind, ScheduleId, Timestamp, to_bytes};
+use crate::protocol::{CronTrigger, FunctionSpec};
 use crate::store::{Delivery, ScheduleChange, ScheduleFilter, ScheduleRow};
 
 /// How often a change is tried when Postgres gives it up.
@@ -141,7 +143,7 @@ impl Engine {
         by: &str,
     ) -> Result<ScheduleCreated, Error> {
         self.admit()?;
-        self.hosted(ns, &new.function).await?;
+        self.hosted(ns, &new.function, new.spec.start.key.is_some()).await?;
         let (now, chance) = (self.clock().upper(), crate::clock::chance());
         let id = ScheduleId::anywhere(now, chance);
         let mut state = ScheduleState::new(self.clock().lower(), new.spec.limited_actions);
@@ -244,7 +246,11 @@ impl Engine {
         patch: SchedulePatch,
     ) -> Result<ScheduleView, Error> {
         if let Some(function) = &patch.function {
-            self.hosted(ns, function).await?;
+            let keyed = match &patch.spec {
+                Some(spec) => spec.start.key.is_some(),
+                None => self.schedule(ns, of).await?.plan.spec.start.key.is_some(),
+            };
+            self.hosted(ns, function, keyed).await?;
         }
         if let Some(name) = &patch.name {
             let taken = self.store().schedule(ns.id, None, name).await?;
@@ -359,10 +365,86 @@ impl Engine {
         self.change(ns, of, version, change).await.map(drop)
     }
 
+    /// The schedules that are part of the registration of these functions.
+    pub(super) fn schedules_of(
+        &self,
+        ns: &Namespace,
+        functions: &[FunctionSpec],
+        by: &str,
+    ) -> Vec<ScheduleRow> {
+        let mut rows = Vec::new();
+        for function in functions {
+            for trigger in function.cron_triggers().unwrap_or_default() {
+                rows.extend(self.owned(ns, &function.name, trigger, by));
+            }
+        }
+        rows
+    }
+
+    /// The same registration again: its schedules are there, also where it was registered by a
+    /// version that did not know of them.
+    pub(super) async fn keep_schedules_of(
+        &self,
+        ns: &Namespace,
+        functions: &[FunctionSpec],
+        by: &str,
+    ) -> Result<(), Error> {
+        let schedules = self.schedules_of(ns, functions, by);
+        if !schedules.is_empty() {
+            let names: Vec<String> = functions.iter().map(|f| f.name.clone()).collect();
+            self.store().own_schedules(ns.id, &names, &schedules).await?;
+            self.nudge_schedules();
+        }
+        Ok(())
+    }
+
     // --- parts ---------------------------------------------------------------------------------
 
-    /// Refuses a function that nobody hosts, and an object, for a moment is no key of one.
-    async fn hosted(&self, ns: &Namespace, name: &str) -> Result<(), Error> {
+    /// The schedule of a trigger. Its name follows from the trigger, so that the same one is found.
+    fn owned(
+        &self,
+        ns: &Namespace,
+        function: &str,
+        trigger: CronTrigger,
+        by: &str,
+    ) -> Option<ScheduleRow> {
+        let CronTrigger { spec, input } = trigger;
+        let input =
+            input.map_or_else(|| Bytes::from_static(b"null"), |i| Bytes::from(i.get().to_owned()));
+        let written = to_bytes(&spec);
+        let hash = Sha256::new()
+            .chain_update(function)
+            .chain_update([0])
+            .chain_update(&written)
+            .chain_update([0])
+            .chain_update(&input)
+            .finalize();
+        let hash = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+        let (now, chance) = (self.clock().upper(), crate::clock::chance());
+        let id = ScheduleId::anywhere(now, chance);
+        let plan = Plan::of(id, spec).ok()?;
+        let state = ScheduleState::new(self.clock().lower(), None);
+        Some(ScheduleRow {
+            id,
+            ns: ns.id,
+            name: format!("cron-{}-{hash:08x}", function.replace('/', ".")),
+            function: function.to_owned(),
+            owned: true,
+            version: 1,
+            next_at: state.wakes_at(&plan, &Decision::default(), now),
+            created_at: now,
+            updated_at: now,
+            created_by: by.to_owned(),
+            spec: written,
+            input,
+            state: to_bytes(&state),
+            result: None,
+        })
+    }
+
+    /// Refuses a function that nobody hosts, and without a `key` an object, for a moment is no key of
+    /// one.
+    async fn hosted(&self, ns: &Namespace, name: &str, keyed: bool) -> Result<(), Error> {
         let known = self.catalog().function(ns.id, name);
         let known = match known {
             Some(known) => Some(known),
@@ -370,10 +452,10 @@ impl Engine {
         };
         let function = known.ok_or_else(|| Error::FunctionNotFound(name.to_owned()))?;
         let kind = self.catalog().deployment(function.dep).and_then(|d| d.kind_of(name));
-        if kind.is_some_and(RunKind::has_object) {
+        if !keyed && kind.is_some_and(RunKind::has_object) {
             let detail = format!(
-                "`{name}` is an object, whose runs need a key that says of which one. Let the \
-                 schedule start a function that invokes it with a key"
+                "`{name}` is an object, whose runs need a key that says of which one: give the \
+                 schedule a `key`, or let it start a function that invokes the object"
             );
             return Err(Error::Invalid("/function".to_owned(), detail));
         }

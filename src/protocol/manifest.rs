@@ -13,7 +13,7 @@ use super::VERSION;
 use super::form::clip;
 use super::names::valid_name;
 use super::op::without_place;
-use super::subscription::Trigger;
+use super::subscription::{CronTrigger, Trigger};
 use crate::machine::RetrySpec;
 use crate::machine::time::duration;
 
@@ -369,6 +369,11 @@ impl FunctionSpec {
         self.triggers.as_deref().map_or_else(|| Ok(Vec::new()), Trigger::parse_all)
     }
 
+    /// The times that start it. The error says what is wrong with its `triggers`.
+    pub fn cron_triggers(&self) -> Result<Vec<CronTrigger>, String> {
+        self.triggers.as_deref().map_or_else(|| Ok(Vec::new()), CronTrigger::parse_all)
+    }
+
     /// Whether the function has this task, as far as it says: one that lists none may have any.
     #[must_use]
     pub fn may_have_task(&self, name: &str) -> bool {
@@ -420,6 +425,7 @@ impl FunctionSpec {
             }
         }
         self.event_triggers().map_err(|e| bad(place("triggers"), named(&e)))?;
+        self.cron_triggers().map_err(|e| bad(place("triggers"), named(&e)))?;
         Ok(())
     }
 }

@@ -8,6 +8,8 @@ use serde_json::value::RawValue;
 use super::answer::BadAnswer;
 use super::names::valid_name;
 use super::op::{DATA, EVENT, ID, LOOKBACK, MATCH, Reader, TIMEOUT};
+use crate::machine::schedule::{Overlap, Spec, Timing};
+use crate::machine::time::duration;
 use crate::machine::{Ask, Errand, Listen, Matching, Op};
 
 /// The fields of `event`.
@@ -50,28 +52,62 @@ pub struct Trigger {
     pub matching: Matching,
 }
 
-impl Trigger {
-    /// The event triggers of a function's `triggers`; what else is there (`cron`) is left out. The
-    /// error says what is wrong.
-    pub fn parse_all(raw: &RawValue) -> Result<Vec<Self>, String> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Form {
-            event: Option<String>,
-            #[serde(rename = "match")]
-            matching: Option<Box<RawValue>>,
-            cron: Option<String>,
-        }
-        let forms: Vec<Form> = serde_json::from_str(raw.get()).map_err(|e| {
+/// A time that starts a function by itself: what its schedule is made of.
+#[derive(Debug, Clone)]
+pub struct CronTrigger {
+    /// Its rule and its policies.
+    pub spec: Spec,
+    /// The input of its runs, JSON; none: null.
+    pub input: Option<Box<RawValue>>,
+}
+
+/// A trigger as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    event: Option<String>,
+    #[serde(rename = "match")]
+    matching: Option<Box<RawValue>>,
+    cron: Option<String>,
+    input: Option<Box<RawValue>>,
+    key: Option<String>,
+    overlap: Option<Overlap>,
+    #[serde(default, with = "duration::option")]
+    jitter: Option<Duration>,
+    #[serde(default, with = "duration::option")]
+    catchup_window: Option<Duration>,
+}
+
+impl Form {
+    fn all(raw: &RawValue) -> Result<Vec<Self>, String> {
+        serde_json::from_str(raw.get()).map_err(|e| {
             format!(
                 "must be a list of {{\"event\": …}} or {{\"cron\": …}}: {}",
                 super::op::without_place(&e)
             )
-        })?;
+        })
+    }
+
+    /// Whether it has what a `cron` trigger alone has.
+    const fn is_timed(&self) -> bool {
+        self.cron.is_some()
+            || self.input.is_some()
+            || self.key.is_some()
+            || self.overlap.is_some()
+            || self.jitter.is_some()
+            || self.catchup_window.is_some()
+    }
+}
+
+impl Trigger {
+    /// The event triggers of a function's `triggers`; what else is there (`cron`) is left out. The
+    /// error says what is wrong.
+    pub fn parse_all(raw: &RawValue) -> Result<Vec<Self>, String> {
         let mut triggers = Vec::new();
-        for form in forms {
+        for form in Form::all(raw)? {
+            let timed = form.is_timed();
             match (form.event, form.cron) {
-                (Some(event), None) => {
+                (Some(event), None) if !timed => {
                     valid_name(&event).map_err(|e| format!("event: {e}"))?;
                     let matching = form.matching.as_deref().map(Matching::parse).transpose();
                     let matching = matching.map_err(|e| format!("match {e}"))?;
@@ -80,10 +116,38 @@ impl Trigger {
                 (None, Some(_)) if form.matching.is_none() => {}
                 _ => {
                     return Err(
-                        "a trigger has an `event`, and perhaps a `match`, or a `cron`".to_owned()
+                        "a trigger has an `event`, and perhaps a `match`; or a `cron`, and \
+                                perhaps `input`, `key`, `overlap`, `jitter`, `catchup_window`"
+                            .to_owned(),
                     );
                 }
             }
+        }
+        Ok(triggers)
+    }
+}
+
+impl CronTrigger {
+    /// The `cron` triggers of a function's `triggers`. The error says what is wrong.
+    pub fn parse_all(raw: &RawValue) -> Result<Vec<Self>, String> {
+        let mut triggers = Vec::new();
+        for form in Form::all(raw)? {
+            let Some(cron) = form.cron else { continue };
+            let named = |(field, detail): (&str, String)| format!("{field} {detail}");
+            let timing = Timing::cron(&cron, None).map_err(named)?;
+            let mut spec = Spec::of(timing);
+            spec.overlap = form.overlap.unwrap_or_default();
+            spec.jitter = form.jitter.unwrap_or_default();
+            spec.catchup_window = form.catchup_window.unwrap_or(spec.catchup_window);
+            if let Some(key) = &form.key {
+                super::names::valid_key(key)?;
+            }
+            spec.start.key = form.key;
+            let faults = spec.check().err().into_iter().flatten();
+            if let Some(fault) = faults.map(named).next() {
+                return Err(fault);
+            }
+            triggers.push(Self { spec, input: form.input });
         }
         Ok(triggers)
     }
@@ -141,8 +205,20 @@ mod tests {
             read(r#"[{"event":"a"},{"cron":"0 9 * * *"},{"event":"b","match":{"source":"s"}}]"#);
         let found = found.expect("triggers");
         assert_eq!(found.iter().map(|t| t.event.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        for wrong in ["{}", r#"[{"evnt":"a"}]"#, "[{}]", r#"[{"event":"a","match":[]}]"#] {
+        for wrong in [
+            "{}",
+            r#"[{"evnt":"a"}]"#,
+            "[{}]",
+            r#"[{"event":"a","match":[]}]"#,
+            r#"[{"event":"a","jitter":"5m"}]"#,
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+        let times = |json: &str| CronTrigger::parse_all(&raw(json));
+        let found = times(r#"[{"event":"a"},{"cron":"TZ=Europe/Paris 0 9 * * *","jitter":"5m"}]"#);
+        let found = found.expect("triggers");
+        assert_eq!((found.len(), found[0].spec.jitter), (1, Duration::from_mins(5)));
+        let refused = times(r#"[{"cron":"0 25 * * *"}]"#).expect_err("no such hour");
+        assert_eq!(refused, "cron hour: 25 is not between 0 and 23");
     }
 }

@@ -321,6 +321,7 @@ impl Store {
             .await?;
         let Some(id) = id else { return Ok(false) };
         sqlx::query(UNHOST).bind(id).execute(&mut *tx).await?;
+        super::schedules::own(&mut tx, ns, &[], &[]).await?;
         sqlx::query(BUMP).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(true)

@@ -10,6 +10,7 @@ use super::Store;
 use super::catalog::{BUMP, headers_json};
 use super::error::Result;
 use super::health::FORGET;
+use super::schedules::{ScheduleRow, own};
 use super::wire::Raw;
 use crate::machine::{DeploymentId, EndpointId};
 
@@ -28,6 +29,8 @@ pub struct Registration {
     pub manifest: Vec<u8>,
     /// The functions in it.
     pub functions: Vec<String>,
+    /// The schedules that are part of it.
+    pub schedules: Vec<ScheduleRow>,
     /// The id of the endpoint, if it is new.
     pub endpoint: EndpointId,
     /// The id of the deployment, if it is new.
@@ -149,6 +152,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         sqlx::query(DROPPED).bind(endpoint_id).bind(&new.functions).execute(&mut *tx).await?;
+        own(&mut tx, new.ns, &new.functions, &new.schedules).await?;
         tx.commit().await?;
         Ok(Registered {
             endpoint_id,

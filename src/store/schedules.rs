@@ -163,6 +163,47 @@ pub(super) const TOUCH: &str =
 
 pub(super) const DELETE: &str = "delete from schedules where shard = $1 and id = $2";
 
+/// Schedules that are part of a registration which has others now, or is no more.
+pub(super) const DISOWN: &str = "delete from schedules s
+ where s.ns = $1 and s.owned and not (s.name = any($2::text[]))
+   and (s.function = any($3::text[])
+        or not exists (select from functions f
+                        where f.ns = s.ns and f.name = s.function and f.endpoint_id is not null))";
+
+fn create(
+    new: &ScheduleRow,
+) -> sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments> {
+    sqlx::query(CREATE)
+        .bind(new.id.shard().column())
+        .bind(new.id.uuid())
+        .bind(new.ns)
+        .bind(&new.name)
+        .bind(&new.function)
+        .bind(new.owned)
+        .bind(new.next_at.map(Ts))
+        .bind(Ts(new.created_at))
+        .bind(&new.created_by)
+        .bind(Raw(&new.spec))
+        .bind(Raw(&new.input))
+        .bind(Raw(&new.state))
+}
+
+/// The schedules that are part of the registration of these functions are these; those that were
+/// there stay as they are, and those of functions that nobody hosts go.
+pub(super) async fn own(
+    conn: &mut sqlx::PgConnection,
+    ns: i32,
+    functions: &[String],
+    schedules: &[ScheduleRow],
+) -> Result<()> {
+    let names: Vec<&str> = schedules.iter().map(|s| s.name.as_str()).collect();
+    sqlx::query(DISOWN).bind(ns).bind(names).bind(functions).execute(&mut *conn).await?;
+    for new in schedules {
+        create(new).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
 fn schedule(row: &PgRow) -> Result<ScheduleRow> {
     Ok(ScheduleRow {
         id: row.try_get::<Uuid, _>("id")?.into(),
@@ -185,20 +226,21 @@ fn schedule(row: &PgRow) -> Result<ScheduleRow> {
 impl Store {
     /// Creates a schedule unless there is one of its name. Returns whether it did.
     pub async fn create_schedule(&self, new: &ScheduleRow) -> Result<bool> {
-        let query = sqlx::query(CREATE)
-            .bind(new.id.shard().column())
-            .bind(new.id.uuid())
-            .bind(new.ns)
-            .bind(&new.name)
-            .bind(&new.function)
-            .bind(new.owned)
-            .bind(new.next_at.map(Ts))
-            .bind(Ts(new.created_at))
-            .bind(&new.created_by)
-            .bind(Raw(&new.spec))
-            .bind(Raw(&new.input))
-            .bind(Raw(&new.state));
+        let query = create(new);
         Ok(query.execute(&self.pool).await?.rows_affected() == 1)
+    }
+
+    /// The schedules that are part of a registration that is as it was are these.
+    pub async fn own_schedules(
+        &self,
+        ns: i32,
+        functions: &[String],
+        schedules: &[ScheduleRow],
+    ) -> Result<()> {
+        let mut tx = self.begin("begin").await?;
+        own(&mut tx, ns, functions, schedules).await?;
+        tx.commit().await?;
+        Ok(())
     }
 
     /// The schedule of an id or a name; where one has the other's id for a name, that of the id.

@@ -487,3 +487,74 @@ async fn a_death_at_the_moment_of_firing_doubles_and_loses_nothing() {
         assert_eq!(cluster.audit().await, Vec::<String>::new());
     }
 }
+
+// P8.16
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cron_trigger_is_a_schedule_of_the_registration() {
+    let g = Gateway::start().await;
+    let handler = echo().await;
+    let with = |triggers: Value| json!([{"name": "f", "triggers": triggers}, {"name": "other"}]);
+    let quarter = json!({"cron": "*/15 * * * *", "overlap": "allow_all", "input": {"n": 1.0}});
+    let daily = json!({"cron": "TZ=Europe/Paris 0 9 * * *"});
+    g.register(&handler, with(json!([quarter, daily]))).await;
+    let names = async |g: &Gateway| -> Vec<(String, String)> {
+        let page = g.get("/v1/schedules?function=f").await;
+        let list = page["data"].as_array().expect("a list").clone();
+        let text = |v: &Value| v.as_str().expect("a text").to_owned();
+        list.iter().map(|s| (text(&s["name"]), text(&s["cron"]))).collect()
+    };
+    let both = names(&g).await;
+    assert_eq!(both.len(), 2, "{both:?}");
+    let (name, _) =
+        both.iter().find(|(_, cron)| cron.starts_with('*')).expect("the quarter").clone();
+    let path = format!("/v1/schedules/{name}");
+    let at = g.get(&path).await;
+    assert_eq!((&at["owned"], &at["input"]), (&json!(true), &json!({"n": 1.0})), "{at}");
+    for (method, body) in [("PATCH", json!({"jitter": "1m"})), ("DELETE", json!({}))] {
+        let (status, code, _) = g.refused(method, &path, Some(body)).await;
+        assert_eq!((status, code.as_str()), (409, "schedule-owned"));
+    }
+    g.advance(15 * MINUTE);
+    let run = done(&g, &at, 1).await[0]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(g.get(&format!("/v1/runs/{run}")).await["output"]["input"], json!({"n": 1.0}));
+    // The same again, and with one more function: it is what it was, with what has come of it.
+    g.register(&handler, json!([{"name": "f", "triggers": [quarter]}, {"name": "third"}])).await;
+    let one = names(&g).await;
+    assert_eq!(one.iter().map(|(n, _)| n).collect::<Vec<_>>(), [&name], "the daily one is gone");
+    let at = g.get(&path).await;
+    assert_eq!(at["counts"]["started"], 1, "{at}");
+    let wrong = json!({"name": "test", "url": handler.url, "discover": false,
+        "functions": [{"name": "f", "triggers": [{"cron": "0 25 * * *"}]}]});
+    let (status, _, problem) = g.refused("POST", "/v1/endpoints", Some(wrong)).await;
+    let detail = problem["errors"][0]["detail"].as_str().unwrap_or_default();
+    assert_eq!((status, detail.contains("25 is not between 0 and 23")), (422, true), "{problem}");
+    let (status, _) = g.call("DELETE", "/v1/endpoints/test?runs=cancel", None).await;
+    assert_eq!((status, names(&g).await.len()), (204, 0));
+    g.close().await;
+}
+
+/// The example of `docs/schedules.md`, as it stands there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_the_page_is_true() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/schedules.md"));
+    let page = page.expect("the page");
+    let mut blocks = page.split("```json\n").skip(1).map(|rest| {
+        let json = rest.split("```").next().expect("a block");
+        serde_json::from_str::<Value>(json).expect("JSON")
+    });
+    let (body, times) = (blocks.next().expect("the body"), blocks.next().expect("the times"));
+    let g = Gateway::start().await;
+    let handler = echo().await;
+    g.register(&handler, json!(["report"])).await;
+    create(&g, body).await;
+    let coming =
+        g.get("/v1/schedules/morning-report/next?limit=3&after=2026-03-27T12:00:00Z").await;
+    let got: Vec<&Value> =
+        coming["data"].as_array().expect("a list").iter().map(|m| &m["time"]).collect();
+    assert_eq!(json!(got), times);
+    for m in coming["data"].as_array().expect("a list") {
+        let late = moment(&m["fires_at"]).since(moment(&m["time"]));
+        assert!(late < 5 * MINUTE, "{m}");
+    }
+    g.close().await;
+}

@@ -42,6 +42,8 @@ def before_call(ctx, case, kwargs):
     shorten_waits(case)
     if is_meant_well(case, ParameterLocation.BODY) and isinstance(case.body, dict) and percent(case, 70):
         make_sense(case.body)
+        if path.startswith("/v1/schedules"):
+            make_a_schedule(path, case.body)
     if case.headers not in (None, NOT_SET) and is_meant_well(case, ParameterLocation.HEADER) and percent(case, 70):
         for header in ("Idempotency-Key", "Last-Event-ID", "If-Match"):
             if len(case.headers.get(header) or "") < 20:
@@ -99,15 +101,22 @@ def make_sense(body):
     """What no schema says: the form of durations, ids and secrets, the words there are."""
     for field in ("delay", "start_at", "grace", "timeouts", "retry", "version", "deployment", "secret", "transports"):
         body.pop(field, None)
-    if "catchup_window" in body:
-        # A schedule.
-        for field in ("time_zone", "every", "anchor", "jitter", "catchup_window", "end_at", "max_running", "note"):
-            body.pop(field, None)
-        body.update(cron="0 9 * * *", function="echo")
-    if "start" in body and "end" in body:
-        body.update(start="2026-01-01T00:00:00Z", end="2026-01-02T00:00:00Z")
     if "scopes" in body:
         body["scopes"] = ["runs:read"]
+
+
+def make_a_schedule(path, body):
+    """The form of expressions, names and moments."""
+    if path.endswith("/backfill"):
+        body.update(start="2026-01-01T00:00:00Z", end="2026-01-02T00:00:00Z")
+    if path.endswith("}") or path.endswith("schedules"):
+        for field in ("time_zone", "every", "anchor", "jitter", "catchup_window", "end_at", "max_running", "key", "note", "tags"):
+            body.pop(field, None)
+        if "name" in body:
+            body["name"] = "s-" + hashlib.sha256(body["name"].encode(errors="replace")).hexdigest()[:8]
+        body.update(cron="0 9 * * *", function="echo")
+    elif "note" in body:
+        body["note"] = "a note"
 
 
 def shorten_waits(case):

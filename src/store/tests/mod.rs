@@ -129,6 +129,7 @@ fn registration(name: &str, functions: &[&str]) -> Registration {
         headers: [("x-team".to_owned(), "orders".to_owned())].into(),
         manifest: serde_json::to_vec(functions).unwrap(),
         functions: functions.iter().map(|f| (*f).to_owned()).collect(),
+        schedules: Vec::new(),
         endpoint: EndpointId::new(at, hash),
         deployment: DeploymentId::new(at, hash),
         secret: "whsec_first".to_owned(),

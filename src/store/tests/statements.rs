@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 143] = [
+const ALL: [(&str, &str); 144] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -149,6 +149,7 @@ const ALL: [(&str, &str); 143] = [
     ("change schedule", schedules::CHANGE),
     ("touch schedule", schedules::TOUCH),
     ("delete schedule", schedules::DELETE),
+    ("disown schedules", schedules::DISOWN),
 ];
 
 const RETENTION: [(&str, &str); 11] = [

@@ -2387,6 +2387,8 @@ export interface components {
                  */
                 remaining_actions?: number | null;
                 pause_on_failure: boolean;
+                /** @description The key of its runs; null: each has one made of schedule and moment. */
+                key?: string | null;
                 /** @description Tags of its runs. */
                 tags: {
                     [key: string]: string;
@@ -2490,6 +2492,7 @@ export interface components {
             /** Format: int32 */
             limited_actions?: number | null;
             pause_on_failure?: boolean | null;
+            key?: string | null;
             tags?: {
                 [key: string]: string;
             } | null;
@@ -2634,6 +2637,11 @@ export interface components {
             limited_actions?: number | null;
             /** @description It is paused when one of its runs fails or times out. */
             pause_on_failure?: boolean | null;
+            /**
+             * @description The key of its runs: for functions of kind `object`, whose object it is. Left out, each run
+             *     has a key made of schedule and moment.
+             */
+            key?: string | null;
             /** @description Up to 32 searchable tags of its runs. */
             tags?: {
                 [key: string]: string;
@@ -2926,6 +2934,8 @@ export interface components {
              */
             remaining_actions?: number | null;
             pause_on_failure: boolean;
+            /** @description The key of its runs; null: each has one made of schedule and moment. */
+            key?: string | null;
             /** @description Tags of its runs. */
             tags: {
                 [key: string]: string;
@@ -3022,8 +3032,8 @@ export interface components {
             outcome: string;
             /**
              * @description Why it was skipped: `overlap`, `buffer-full`, `replaced`, `already` (its moment has had a
-             *     run), `function-not-found`, `endpoint-draining`, `deployment-not-found`, `start-refused` (the
-             *     function has become an object).
+             *     run), `key-held` (a live run has the `key`), `function-not-found`, `endpoint-draining`,
+             *     `deployment-not-found`, `start-refused` (the function has become an object).
              */
             reason?: string | null;
             /** @description The run that was started. */
@@ -3124,6 +3134,11 @@ export interface components {
             limited_actions?: number | null;
             /** @description It is paused when one of its runs fails or times out. */
             pause_on_failure?: boolean | null;
+            /**
+             * @description The key of its runs: for functions of kind `object`, whose object it is. Left out, each run
+             *     has a key made of schedule and moment.
+             */
+            key?: string | null;
             /** @description Up to 32 searchable tags of its runs. */
             tags?: {
                 [key: string]: string;
