@@ -42,8 +42,10 @@ def before_call(ctx, case, kwargs):
     shorten_waits(case)
     if is_meant_well(case, ParameterLocation.BODY) and isinstance(case.body, dict) and percent(case, 70):
         make_sense(case.body)
-        if path.startswith("/v1/schedules"):
-            make_a_schedule(path, case.body)
+    if path.startswith("/v1/schedules") and is_meant_well(case, ParameterLocation.BODY) and isinstance(case.body, dict):
+        # All of them: without path and query, the content of a case says the same for each.
+        make_sense(case.body)
+        make_a_schedule(path, case.body)
     if case.headers not in (None, NOT_SET) and is_meant_well(case, ParameterLocation.HEADER) and percent(case, 70):
         for header in ("Idempotency-Key", "Last-Event-ID", "If-Match"):
             if len(case.headers.get(header) or "") < 20:
@@ -113,7 +115,7 @@ def make_a_schedule(path, body):
         for field in ("time_zone", "every", "anchor", "jitter", "catchup_window", "end_at", "max_running", "key", "note", "tags"):
             body.pop(field, None)
         if "name" in body:
-            body["name"] = "s-" + hashlib.sha256(body["name"].encode(errors="replace")).hexdigest()[:8]
+            body["name"] = "s-" + hashlib.sha256(str(body["name"]).encode(errors="replace")).hexdigest()[:8]
         body.update(cron="0 9 * * *", function="echo")
     elif "note" in body:
         body["note"] = "a note"
