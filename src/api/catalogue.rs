@@ -123,6 +123,7 @@ catalogue! {
     ProbeFailed = "probe-failed", UNPROCESSABLE_ENTITY, Never, "The handler did not answer as it should";
     QueryFailed = "query-failed", UNPROCESSABLE_ENTITY, Safe, "The handler did not answer the query";
     TooManySignals = "too-many-signals", TOO_MANY_REQUESTS, Safe, "Too many signals are waiting";
+    RateLimited = "rate-limited", TOO_MANY_REQUESTS, Safe, "The function takes no more starts now";
     HeadersTooLarge = "headers-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, Never, "The headers are too large";
     Internal = "internal", INTERNAL_SERVER_ERROR, Unsafe, "Something went wrong here";
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, Safe, "Not now";

@@ -51,6 +51,9 @@ pub(super) struct EndpointRequest {
     force: Option<bool>,
 }
 
+/// The highest concurrency of an endpoint.
+const MOST_CONCURRENCY: u32 = 100_000;
+
 /// A change of an endpoint; what is left out stays.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what `read_patch` reads")]
@@ -62,6 +65,9 @@ pub(super) struct PatchEndpointRequest {
     url: Option<String>,
     /// Extra request headers to set; null takes one away.
     headers: Option<BTreeMap<String, Option<String>>>,
+    /// How many runs may be on their way to it at once, in the whole cluster; null: no limit.
+    #[schema(minimum = 1, maximum = 100_000)]
+    concurrency: Option<u32>,
 }
 
 /// A function of a handler.
@@ -101,6 +107,96 @@ pub(super) struct FunctionRequest {
     input_schema: Option<serde_json::Value>,
     /// The events that start it.
     triggers: Option<Vec<TriggerRequest>>,
+    /// How many of its runs may be on their way at once; all must let a run through.
+    concurrency: Option<Vec<ConcurrencyRequest>>,
+    /// How fast its runs start; the rest waits.
+    throttle: Option<ThrottleRequest>,
+    /// How fast its runs start; the rest is refused.
+    rate_limit: Option<RateLimitRequest>,
+    /// Which starts are one. Not beside `singleton`.
+    debounce: Option<DebounceRequest>,
+    /// At most one live run.
+    singleton: Option<SingletonRequest>,
+}
+
+/// How many runs may be on their way at once.
+#[derive(ToSchema)]
+#[schema(as = Concurrency)]
+#[expect(dead_code, reason = "describes what the manifest's check reads")]
+pub(super) struct ConcurrencyRequest {
+    /// So many.
+    #[schema(minimum = 1, maximum = 100_000)]
+    limit: u32,
+    /// For each value at this path of the input.
+    #[schema(example = "input.tenant")]
+    key: Option<String>,
+    /// What a slot covers: `invocation` (an open exchange, task or call, the default) or `run` (all
+    /// of the run from its first invocation).
+    #[schema(pattern = "^(invocation|run)$")]
+    per: Option<String>,
+    /// A run whose node has died waits until what that node may have left open has spent its budget.
+    strict: Option<bool>,
+}
+
+/// How fast runs start; the rest waits.
+#[derive(ToSchema)]
+#[schema(as = Throttle)]
+#[expect(dead_code, reason = "describes what the manifest's check reads")]
+pub(super) struct ThrottleRequest {
+    /// So many …
+    #[schema(minimum = 1, maximum = 100_000)]
+    limit: u32,
+    /// … in so long, at an even pace.
+    #[schema(example = "1m")]
+    period: String,
+    /// How many may start at once after a pause; by default 1.
+    #[schema(minimum = 1, maximum = 100_000)]
+    burst: Option<u32>,
+    /// For each value at this path of the input.
+    key: Option<String>,
+}
+
+/// How fast runs start; the rest is refused with 429.
+#[derive(ToSchema)]
+#[schema(as = RateLimit)]
+#[expect(dead_code, reason = "describes what the manifest's check reads")]
+pub(super) struct RateLimitRequest {
+    /// So many …
+    #[schema(minimum = 1, maximum = 100_000)]
+    limit: u32,
+    /// … in so long.
+    #[schema(example = "1h")]
+    period: String,
+    /// For each value at this path of the input.
+    key: Option<String>,
+}
+
+/// Starts that come soon after each other are one: the last.
+#[derive(ToSchema)]
+#[schema(as = Debounce)]
+#[expect(dead_code, reason = "describes what the manifest's check reads")]
+pub(super) struct DebounceRequest {
+    /// Starts when none has come for so long …
+    #[schema(example = "10s")]
+    period: String,
+    /// … or so long after the first, whatever comes.
+    #[schema(example = "5m")]
+    max_wait: Option<String>,
+    /// For each value at this path of the input.
+    key: Option<String>,
+}
+
+/// At most one live run.
+#[derive(ToSchema)]
+#[schema(as = Singleton)]
+#[expect(dead_code, reason = "describes what the manifest's check reads")]
+pub(super) struct SingletonRequest {
+    /// For each value at this path of the input.
+    key: Option<String>,
+    /// `skip` (the start answers with the live run, the default) or `cancel` (the older is
+    /// cancelled first).
+    #[schema(pattern = "^(skip|cancel)$")]
+    mode: Option<String>,
 }
 
 /// What starts a function by itself.
@@ -181,7 +277,17 @@ pub(super) fn read_patch(f: &mut Fields<'_>) -> EndpointPatch {
     for name in gone {
         headers.insert(name.to_ascii_lowercase(), None);
     }
-    EndpointPatch { name, url, headers }
+    let concurrency =
+        f.payload("concurrency").map(|raw| serde_json::from_str::<Option<u32>>(raw.get()));
+    let concurrency = match concurrency {
+        Some(Ok(most)) if most.is_none_or(|n| (1..=MOST_CONCURRENCY).contains(&n)) => Some(most),
+        Some(_) => {
+            f.fault("concurrency", format!("must be from 1 to {MOST_CONCURRENCY}, or null"));
+            None
+        }
+        None => None,
+    };
+    EndpointPatch { name, url, headers, concurrency }
 }
 
 fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
@@ -196,8 +302,9 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
         f.word("versioning", &[("latest", Versioning::Latest), ("pinned", Versioning::Pinned)]);
     let (retry, invocation_retry, run_retry) =
         (f.retry("retry"), f.retry("invocation_retry"), f.retry("run_retry"));
-    let timeouts = f.object("timeouts", |f| (f.duration("run"), f.duration("invocation")));
-    let (run_timeout, invocation_timeout) = timeouts.unwrap_or_default();
+    let timeouts = f
+        .object("timeouts", |f| (f.duration("start"), f.duration("run"), f.duration("invocation")));
+    let (start_timeout, run_timeout, invocation_timeout) = timeouts.unwrap_or_default();
     let tasks: Option<Vec<String>> = f.value("tasks");
     if let Some(Err(why)) = tasks.as_ref().and_then(|all| {
         let bad = all.iter().map(|name| plain_text(name, 256)).find(Result::is_err);
@@ -208,6 +315,9 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
     let strict = f.value("strict").unwrap_or(false);
     let input_schema = f.payload("input_schema").map(json);
     let triggers = f.payload("triggers").map(json);
+    let [concurrency, throttle, rate_limit, debounce, singleton] =
+        ["concurrency", "throttle", "rate_limit", "debounce", "singleton"]
+            .map(|field| f.payload(field).map(json));
     Some(FunctionSpec {
         name: name?,
         kind: kind.unwrap_or_default(),
@@ -218,12 +328,18 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
         retry: retry.unwrap_or_default(),
         invocation_retry: invocation_retry.unwrap_or_default(),
         run_retry: run_retry.unwrap_or_default(),
+        start_timeout,
         run_timeout,
         invocation_timeout,
         tasks,
         strict,
         input_schema,
         triggers,
+        concurrency,
+        throttle,
+        rate_limit,
+        debounce,
+        singleton,
     })
 }
 

@@ -31,6 +31,8 @@ pub(super) struct EndpointBody {
     next_probe_at: Option<Timestamp>,
     /// It takes no new runs; those that are live go on.
     draining: bool,
+    /// How many runs may be on their way to it at once, in the whole cluster; null: no limit.
+    concurrency: Option<u32>,
     /// Names of the extra request headers; their values are not shown.
     headers: Vec<String>,
     /// The newest deployment.
@@ -97,6 +99,7 @@ impl From<EndpointView> for EndpointBody {
             since,
             next_probe_at,
             draining: e.draining,
+            concurrency: e.concurrency,
             headers: e.headers,
             deployment: e.deployment,
             functions: e.functions,
@@ -393,6 +396,8 @@ pub(super) struct FunctionBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     input_schema: Option<Payload>,
+    /// None of its runs is invoked; null: it is not paused.
+    paused: Option<super::limits::PauseBody>,
 }
 
 impl FunctionBody {
@@ -417,6 +422,7 @@ impl From<FunctionView> for FunctionBody {
             tasks: Payload(f.tasks),
             triggers: Payload(f.triggers),
             input_schema: Some(Payload(f.input_schema)),
+            paused: f.paused.map(Into::into),
         }
     }
 }

@@ -16,6 +16,7 @@ mod forward;
 mod functions;
 mod journal;
 mod keys;
+mod limits;
 mod node;
 mod objects;
 mod openapi;
@@ -171,6 +172,11 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(demo::get_demo, demo::start_demo))
         .routes(routes!(functions::list_functions))
         .routes(routes!(functions::get_function))
+        .routes(routes!(limits::pause_function))
+        .routes(routes!(limits::resume_function))
+        .routes(routes!(limits::list_limits))
+        .routes(routes!(limits::pause_limit))
+        .routes(routes!(limits::resume_limit))
         .routes(routes!(events::list_events, events::publish_events))
         .routes(routes!(events::get_event))
         .routes(routes!(objects::list_objects))

@@ -205,6 +205,9 @@ impl From<Error> for Problem {
             Error::RunExists { run, key: _, status } => Self::new(Code::RunExists, detail)
                 .with("run", run)
                 .with("run_status", status.word()),
+            Error::RateLimited { retry_after, .. } => {
+                Self::new(Code::RateLimited, detail).retry_after(retry_after)
+            }
             Error::IdempotencyKeyReused => Self::new(Code::IdempotencyKeyReused, detail),
             Error::IdempotencyInProgress => {
                 Self::new(Code::IdempotencyInProgress, detail).retry_after(Duration::from_secs(1))

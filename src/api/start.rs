@@ -18,7 +18,7 @@ use super::forward::elsewhere;
 use super::problem::Problem;
 use super::request::{At, Params, check_input, idempotency, sent, traceparent};
 use super::shapes::RunBody;
-use crate::engine::{Caller, IfClosed, IfRunning, RunView, Start, Started, Status};
+use crate::engine::{Caller, IfClosed, IfRunning, RunView, Start, Started};
 use crate::machine::{DeploymentId, RetrySpec, Shard};
 
 /// Says that an idempotency key was used before, and this is what it did then.
@@ -51,6 +51,9 @@ pub(super) struct StartRequest {
     start_at: Option<String>,
     /// Up to 32 searchable tags.
     tags: Option<BTreeMap<String, String>>,
+    /// Among runs that wait for the same limit higher ones go first; by default 0.
+    #[schema(minimum = -100, maximum = 100)]
+    priority: Option<i16>,
     timeouts: Option<TimeoutsRequest>,
     /// Default policy of its steps, over the function's.
     retry: Option<RetryRequest>,
@@ -66,6 +69,9 @@ pub(super) struct StartRequest {
 #[schema(as = Timeouts)]
 #[expect(dead_code, reason = "describes what is read")]
 pub(super) struct TimeoutsRequest {
+    /// How long it may wait for its first invocation; then it ends as `timed_out`.
+    #[schema(example = "10m")]
+    start: Option<String>,
     /// The run as a whole.
     #[schema(example = "30d")]
     run: Option<String>,
@@ -119,6 +125,8 @@ struct Wanted<'a> {
     delay: Option<Duration>,
     start_at: Option<crate::machine::Timestamp>,
     tags: BTreeMap<String, String>,
+    priority: i16,
+    start_timeout: Option<Duration>,
     run_timeout: Option<Duration>,
     invocation_timeout: Option<Duration>,
     retry: Option<RetrySpec>,
@@ -160,8 +168,13 @@ fn read<'a>(f: &mut Fields<'a>) -> Wanted<'a> {
         f.fault("start_at", "is given beside `delay`; one of them is enough");
     }
     let tags = tags(f);
-    let timeouts = f.object("timeouts", |f| (f.duration("run"), f.duration("invocation")));
-    let (run_timeout, invocation_timeout) = timeouts.unwrap_or_default();
+    let timeouts = f
+        .object("timeouts", |f| (f.duration("start"), f.duration("run"), f.duration("invocation")));
+    let (start_timeout, run_timeout, invocation_timeout) = timeouts.unwrap_or_default();
+    let priority = f.value::<i16>("priority").unwrap_or(0);
+    if !(-100..=100).contains(&priority) {
+        f.fault("priority", "must be from -100 to 100");
+    }
     Wanted {
         input,
         key,
@@ -170,6 +183,8 @@ fn read<'a>(f: &mut Fields<'a>) -> Wanted<'a> {
         delay,
         start_at,
         tags,
+        priority,
+        start_timeout,
         run_timeout,
         invocation_timeout,
         retry: f.retry("retry"),
@@ -226,7 +241,7 @@ pub(super) fn some_tags(f: &mut Fields<'_>) -> Option<BTreeMap<String, String>> 
             ("Idempotent-Replayed" = String, description = "`true` where the idempotency key was used before"))),
         (status = 200, description = "Started, and ended within `wait`", body = RunBody),
     ),
-    extensions(("x-problems" = json!(["function-not-found", "deployment-not-found", "endpoint-draining", "run-exists",
+    extensions(("x-problems" = json!(["function-not-found", "deployment-not-found", "endpoint-draining", "rate-limited", "run-exists",
         "idempotency-in-progress", "idempotency-key-reused", "run-ended", "run-ending",
         "too-many-signals", "node-unreachable"])))
 )]
@@ -275,6 +290,8 @@ pub(super) async fn start_run(
         if_closed: wanted.if_closed,
         start_at: wanted.start_at.or_else(|| wanted.delay.map(|d| state.engine.now() + d)),
         tags: wanted.tags,
+        priority: wanted.priority,
+        start_timeout: wanted.start_timeout,
         run_timeout: wanted.run_timeout,
         invocation_timeout: wanted.invocation_timeout,
         retry: wanted.retry,
@@ -295,7 +312,11 @@ async fn answer(
     input: Bytes,
     wait: Option<Duration>,
 ) -> Result<Response, Problem> {
-    let accepted = accepted(&start, input, state.engine.now());
+    let now = state.engine.now();
+    let accepted = {
+        let start = start.clone();
+        move |run| RunView::of_start(&start, input, now, run)
+    };
     let started = state.engine.start(start).await?;
     let run = started.run();
     let seen = match wait {
@@ -320,40 +341,4 @@ async fn answer(
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
-}
-
-/// What is known of a run from its start alone.
-fn accepted(
-    start: &Start,
-    input: Bytes,
-    now: crate::machine::Timestamp,
-) -> impl FnOnce(crate::machine::RunId) -> RunView + use<> {
-    let (namespace, function) = (start.namespace.name.clone(), start.function.clone());
-    let (key, deployment, tags) = (start.key.clone(), start.deployment, start.tags.clone());
-    let status = if start.start_at.is_some() { Status::Scheduled } else { Status::Queued };
-    move |id| RunView {
-        id,
-        namespace,
-        function,
-        key,
-        generation: 1,
-        deployment,
-        status,
-        waiting_for: Vec::new(),
-        attention: None,
-        created_at: now,
-        started_at: None,
-        ended_at: None,
-        input: Some(input),
-        output: None,
-        error: None,
-        custom_status: None,
-        tags,
-        settled: 0,
-        pending: 0,
-        invocations: 0,
-        rerun_of: None,
-        parent: None,
-        schedule: None,
-    }
 }

@@ -80,7 +80,11 @@ impl Engine {
             return;
         }
         let before = entry.run.next.rows.first().map_or(entry.run.n, |row| row.n);
-        for due in entry.run.attempts_due(env.past, before) {
+        let due = entry.run.attempts_due(env.past, before);
+        if due.is_empty() || !self.may_pass(owner, id, env) {
+            return;
+        }
+        for due in due {
             match due.op {
                 OpKind::Call => self.begin_call(owner, id, &due),
                 _ => self.begin_task(owner, id, &due, env),
@@ -91,7 +95,8 @@ impl Engine {
     /// Begins an attempt of a task, if its endpoint's breaker permits.
     fn begin_task(&self, owner: &mut Owner, id: RunId, due: &AttemptDue, env: &Env<'_>) {
         let Some(entry) = owner.runs.get_mut(&id).filter(|e| !e.gated_work) else { return };
-        let Some((_, deployment)) = self.catalog().deployment_for(&entry.run) else {
+        let host = self.catalog().deployment_for(&entry.run);
+        let Some((_, deployment)) = host.filter(|(function, _)| !function.paused) else {
             // The function is gone: what is due stays so until something is registered.
             entry.gated_work = true;
             owner.breakers.entry(super::catalog::NO_ENDPOINT).or_default().gate(id);

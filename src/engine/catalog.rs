@@ -12,7 +12,7 @@ use super::{Engine, Error, Namespace};
 use crate::machine::{
     DeploymentId, EndpointId, Matching, Policy, RetryPolicy, RetrySpec, Run, RunKind, Timestamp,
 };
-use crate::protocol::{FunctionSpec, Manifest, Secret, Transport, Versioning};
+use crate::protocol::{Flow, FunctionSpec, Manifest, Secret, Transport, Versioning};
 use crate::store;
 
 /// The longest silence of an exchange, unless function or run say otherwise.
@@ -39,6 +39,8 @@ pub struct Endpoint {
     pub disabled: bool,
     /// No run is started.
     pub draining: bool,
+    /// How many runs may be on their way to it at once, in the whole cluster.
+    pub concurrency: Option<u32>,
 }
 
 impl Endpoint {
@@ -71,6 +73,8 @@ pub struct Deployment {
     pub max_inline_bytes: usize,
     /// What it said it has.
     pub manifest: Manifest,
+    /// What its functions say about their flow, where they say something.
+    flows: HashMap<String, Flow>,
 }
 
 impl Deployment {
@@ -78,6 +82,12 @@ impl Deployment {
     #[must_use]
     pub fn has(&self, function: &str) -> bool {
         self.manifest.function(function).is_some()
+    }
+
+    /// What a function says about its flow, if it says something.
+    #[must_use]
+    pub fn flow(&self, function: &str) -> Option<&Flow> {
+        self.flows.get(function)
     }
 
     fn spec(&self, function: &str) -> Option<&FunctionSpec> {
@@ -124,6 +134,12 @@ impl Deployment {
         self.spec(function).is_some_and(|s| s.may_have_task(task))
     }
 
+    /// How long a run of a function may wait for its first invocation.
+    #[must_use]
+    pub fn start_timeout(&self, function: &str) -> Option<Duration> {
+        self.spec(function).and_then(|s| s.timeouts.start)
+    }
+
     /// How long a run of a function may take.
     #[must_use]
     pub fn run_timeout(&self, function: &str) -> Option<Duration> {
@@ -140,6 +156,8 @@ pub struct Function {
     pub name: String,
     /// The deployment that new runs start on.
     pub dep: i32,
+    /// Nothing of it is invoked.
+    pub paused: bool,
 }
 
 /// Everything that is registered, at one version.
@@ -152,6 +170,8 @@ pub struct Catalog {
     deployments: HashMap<i32, Arc<Deployment>>,
     by_public: HashMap<DeploymentId, i32>,
     triggers: Triggers,
+    /// Some function or endpoint keeps runs back.
+    limited: bool,
     /// As it is recorded, for lists.
     pub(super) recorded: store::Catalog,
 }
@@ -174,6 +194,7 @@ impl Catalog {
                     old_until: e.old_until,
                     disabled: e.disabled,
                     draining: e.draining,
+                    concurrency: e.concurrency,
                 };
                 (e.id, Arc::new(endpoint))
             })
@@ -197,6 +218,16 @@ impl Catalog {
                 continue;
             };
             catalog.by_public.insert(d.public, d.id);
+            // 0.1.0 kept whatever was there.
+            let flow_of = |f: &FunctionSpec| f.flow().ok().map(|flow| (f.name.clone(), flow));
+            let flows: HashMap<String, Flow> = manifest
+                .functions
+                .iter()
+                .filter_map(flow_of)
+                .filter(|(_, flow)| *flow != Flow::default())
+                .collect();
+            catalog.limited |=
+                endpoint.concurrency.is_some() || flows.values().any(Flow::keeps_back);
             let deployment = Deployment {
                 id: d.id,
                 public: d.public,
@@ -205,6 +236,7 @@ impl Catalog {
                 pages: manifest.pages,
                 max_inline_bytes: usize::try_from(manifest.max_inline_bytes).unwrap_or(usize::MAX),
                 manifest,
+                flows,
             };
             catalog.deployments.insert(d.id, Arc::new(deployment));
         }
@@ -215,7 +247,8 @@ impl Catalog {
                 let who = (f.name.clone(), trigger.matching);
                 catalog.triggers.entry((f.ns, trigger.event)).or_default().push(who);
             }
-            let function = Function { id: f.id, name: f.name.clone(), dep };
+            let function =
+                Function { id: f.id, name: f.name.clone(), dep, paused: f.paused.is_some() };
             catalog.functions.insert((f.ns, f.name.clone()), Arc::new(function));
         }
         catalog.recorded = recorded;
@@ -226,6 +259,27 @@ impl Catalog {
     #[must_use]
     pub fn function(&self, ns: i32, name: &str) -> Option<Arc<Function>> {
         self.functions.get(&(ns, name.to_owned())).cloned()
+    }
+
+    /// Whether any function or endpoint keeps runs back.
+    pub(super) const fn has_limits(&self) -> bool {
+        self.limited
+    }
+
+    /// The number of a function, hosted or not.
+    pub(super) fn function_number(&self, ns: i32, name: &str) -> Option<i32> {
+        let hosted = self.functions.get(&(ns, name.to_owned())).map(|f| f.id);
+        let known = || self.recorded.functions.iter().find(|f| f.ns == ns && f.name == name);
+        hosted.or_else(|| known().map(|f| f.id))
+    }
+
+    /// The longest silence of an exchange of a run.
+    pub(super) fn silence_for(&self, run: &Run) -> Duration {
+        let of_function = || {
+            let (_, deployment) = self.deployment_for(run)?;
+            Some(deployment.invocation_timeout(&run.created.function))
+        };
+        run.created.invocation_timeout.or_else(of_function).unwrap_or(INVOCATION_TIMEOUT)
     }
 
     /// All functions of a namespace that an endpoint hosts.
@@ -280,7 +334,7 @@ impl Catalog {
         let function = self.function(run.ns, name);
         let at = |id: i32| {
             let deployment = self.deployment(id)?;
-            let here = || Arc::new(Function { id: 0, name: name.clone(), dep: id });
+            let here = || Arc::new(Function { id: 0, name: name.clone(), dep: id, paused: false });
             Some((function.clone().unwrap_or_else(here), deployment))
         };
         if let Some(pin) = run.pin {
@@ -360,6 +414,13 @@ impl Engine {
         // Runs without a host are kept under a breaker that never closes by itself.
         owner.breakers.entry(NO_ENDPOINT).or_default();
         self.release_all(&mut owner);
+        // Their limits may be others now.
+        for id in std::mem::take(&mut owner.queued) {
+            if let Some(entry) = owner.runs.get_mut(&id) {
+                entry.queued = false;
+                self.pump(&mut owner, id);
+            }
+        }
         self.hosts_changed(&mut owner, &old, &catalog);
     }
 }

@@ -91,6 +91,7 @@ impl Engine {
     /// Whether a gated run is kept back by its endpoint's health.
     pub(super) fn parks(&self, owner: &Owner, run: &Run) -> bool {
         match self.catalog().deployment_for(run) {
+            Some((function, _)) if function.paused => true,
             Some((_, d)) => owner.breakers.get(&d.endpoint.id).is_some_and(Breaker::parks),
             None => true,
         }

@@ -238,6 +238,7 @@ impl Engine {
                 deployment: DeploymentId::new(now, crate::clock::chance()),
             }),
             headers: (headers != row.headers).then_some(headers),
+            concurrency: patch.concurrency.filter(|most| *most != row.concurrency),
             ..store::EndpointChange::default()
         };
         if change != store::EndpointChange::default() {
@@ -500,7 +501,11 @@ fn listed(functions: &[FunctionSpec], r: &Registration) -> Result<Manifest, Erro
             retry: given(f.retry),
             invocation_retry: given(f.invocation_retry),
             run_retry: given(f.run_retry),
-            timeouts: Timeouts { run: f.run_timeout, invocation: f.invocation_timeout },
+            timeouts: Timeouts {
+                start: f.start_timeout,
+                run: f.run_timeout,
+                invocation: f.invocation_timeout,
+            },
             versioning: match f.versioning {
                 Versioning::Latest => protocol::Versioning::Latest,
                 Versioning::Pinned => protocol::Versioning::Pinned,
@@ -509,6 +514,11 @@ fn listed(functions: &[FunctionSpec], r: &Registration) -> Result<Manifest, Erro
             strict: f.strict,
             input_schema: f.input_schema.as_deref().and_then(raw),
             triggers: f.triggers.as_deref().and_then(raw),
+            concurrency: f.concurrency.as_deref().and_then(raw),
+            throttle: f.throttle.as_deref().and_then(raw),
+            rate_limit: f.rate_limit.as_deref().and_then(raw),
+            debounce: f.debounce.as_deref().and_then(raw),
+            singleton: f.singleton.as_deref().and_then(raw),
             ..protocol::FunctionSpec::named(&f.name)
         })
         .collect();

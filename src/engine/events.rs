@@ -12,13 +12,15 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
+use super::admission::Within;
 use super::faults::Point;
 use super::lanes::Line;
-use super::{Engine, Error, IfClosed, IfRunning, Namespace, Start, lock};
+use super::{Engine, Error, IfRunning, Namespace, Start, lock};
 use crate::machine::{
-    EventId, Matched, Matching, Message, MessageId, MessageKind, RunId, Timestamp, to_bytes,
+    Act, CANCEL_GRACE, EventId, Matched, Matching, Message, MessageId, MessageKind, RunId, Shard,
+    Timestamp, to_bytes,
 };
-use crate::store::{self, Accept, Accepted, NewEvent, NewRun, Wait};
+use crate::store::{self, Accept, Accepted, CreateOutcome, Debounced, NewEvent, NewRun, Wait};
 pub use crate::store::{EventFilter, EventMatch, EventRow, Published};
 
 /// How long who has accepted an event has to route it before others do, in milliseconds.
@@ -33,6 +35,29 @@ const PAGE: usize = 200;
 const BUSY: Duration = Duration::from_millis(20);
 /// How often who waits for an event to be routed looks whether another node has done it.
 const ROUTED_ELSEWHERE: Duration = Duration::from_millis(500);
+
+/// What an event is to start.
+struct Triggered {
+    what: What,
+    /// Unless it comes too soon.
+    within: Option<Within>,
+    /// What of the run that has its key.
+    cancels: IfRunning,
+}
+
+enum What {
+    Run(Box<NewRun>),
+    Later(Debounced),
+}
+
+impl Triggered {
+    fn run(&self) -> Option<RunId> {
+        match &self.what {
+            What::Run(new) => Some(new.run),
+            What::Later(_) => None,
+        }
+    }
+}
 
 /// Events that this node routes.
 #[derive(Debug, Default)]
@@ -246,9 +271,31 @@ impl Engine {
             return Ok(true);
         };
         let event = queued.event;
-        let news = if queued.reached.is_none() { self.triggered(&event).await } else { Vec::new() };
-        let lent: Vec<RunId> = news.iter().map(|new| new.run).collect();
+        let all = if queued.reached.is_none() { self.triggered(&event).await } else { Vec::new() };
+        let lent: Vec<RunId> = all.iter().filter_map(Triggered::run).collect();
+        let now = self.clock().upper();
+        let mut news: Vec<NewRun> = Vec::new();
+        let mut in_the_way: Vec<RunId> = Vec::new();
         let done = async {
+            let mut reached: Vec<(RunId, String)> = Vec::new();
+            let mut cancels: HashMap<RunId, IfRunning> = HashMap::new();
+            for one in all {
+                if let Some(within) = &one.within
+                    && !within.take(&mut delivery, event.ns, now).await?
+                {
+                    metrics::counter!("stepwell_starts_refused_total").increment(1);
+                    continue;
+                }
+                match one.what {
+                    What::Later(kept) => {
+                        reached.push((delivery.debounce(&kept).await?, String::new()));
+                    }
+                    What::Run(new) => {
+                        cancels.insert(new.run, one.cancels);
+                        news.push(*new);
+                    }
+                }
+            }
             let shapes = delivery.shapes(event.ns, &event.name).await?;
             let hashes: Vec<(String, [u8; 16])> = shapes
                 .into_iter()
@@ -264,11 +311,24 @@ impl Engine {
             delivery.lock(&runs).await?;
             let taken = delivery.take_waits(&waits).await?;
             let created = delivery.create(&news).await?;
+            for (new, outcome) in news.iter().zip(&created) {
+                match outcome {
+                    CreateOutcome::KeyHeld { run, .. }
+                        if cancels.get(&new.run) == Some(&IfRunning::CancelExisting) =>
+                    {
+                        in_the_way.push(*run);
+                    }
+                    CreateOutcome::KeyHeld { .. } => {}
+                    _ => reached.push((new.run, String::new())),
+                }
+            }
+            if !in_the_way.is_empty() {
+                // Nothing of it, until they have ended.
+                return Ok((Vec::new(), Vec::new(), Vec::new(), true));
+            }
             let accepts: Vec<Accept> =
                 taken.iter().map(|(run, step)| self.matched(&event, *run, step)).collect();
             let accepted = delivery.accept(&accepts).await?;
-            let mut reached: Vec<(RunId, String)> =
-                news.iter().map(|new| (new.run, String::new())).collect();
             reached.extend(
                 accepts
                     .iter()
@@ -286,21 +346,46 @@ impl Engine {
         }
         .await;
         match done {
+            Ok(_) if !in_the_way.is_empty() => {
+                self.owner().lent.retain(|run, _| !lent.contains(run));
+                self.make_way(&event, in_the_way);
+                Ok(true)
+            }
             Ok((created, accepts, accepted, to_the_end)) => {
+                self.owner()
+                    .lent
+                    .retain(|run, _| !lent.contains(run) || news.iter().any(|new| new.run == *run));
                 self.created(&news, &created, true);
                 self.accepted(&accepts, &accepted);
                 Ok(to_the_end)
             }
             Err(error) => {
-                self.owner().lent.retain(|run, _| !lent.contains(run));
-                if store::Error::is_unavailable(&error) {
-                    // Whether it is done is not known: what was started is looked for.
-                    let mut owner = self.owner();
-                    self.bring_in(&mut owner, lent);
-                }
+                self.unlend(&lent, &error);
                 Err(error)
             }
         }
+    }
+
+    /// Cancels the runs that are to give way to what an event starts; then it is routed again.
+    fn make_way(&self, event: &EventRow, runs: Vec<RunId>) {
+        let (engine, ns, id) = (self.clone(), event.ns, event.id);
+        self.spawn(async move {
+            let Some(namespace) = engine.catalog().namespace(ns) else { return };
+            for run in runs {
+                let act = Act {
+                    by: format!("event {id}"),
+                    reason: Some("an event starts a newer run in its place".to_owned()),
+                    ..Act::default()
+                };
+                let patience = CANCEL_GRACE + BUSY;
+                let cancelled = engine.act(&namespace, run, MessageKind::Cancel, act, None).await;
+                if cancelled.is_ok() {
+                    // Should it take longer, the search finds the event again.
+                    let _ = engine.wait_end(&namespace, run, patience).await;
+                }
+            }
+            engine.send_on([id]);
+        });
     }
 
     /// The message by which a step hears of an event.
@@ -313,7 +398,7 @@ impl Engine {
     }
 
     /// The runs that an event starts.
-    async fn triggered(&self, event: &EventRow) -> Vec<NewRun> {
+    async fn triggered(&self, event: &EventRow) -> Vec<Triggered> {
         let catalog = match self.fresh_catalog().await {
             Ok(catalog) => catalog,
             Err(_) => self.catalog(),
@@ -330,36 +415,35 @@ impl Engine {
         functions.dedup();
         let input = serde_json::from_slice::<Box<RawValue>>(&shown(event));
         let input = input.unwrap_or_else(|_| RawValue::NULL.to_owned());
-        let mut news = Vec::new();
+        let mut all = Vec::new();
         for function in functions {
-            let start = Start {
-                namespace: namespace.clone(),
-                function: function.to_owned(),
-                input: input.clone(),
-                key: None,
-                if_running: IfRunning::Fail,
-                if_closed: IfClosed::Allow,
-                start_at: None,
-                tags: std::collections::BTreeMap::new(),
-                run_timeout: None,
-                invocation_timeout: None,
-                retry: None,
-                deployment: None,
-                signal: None,
-                idempotency: None,
-                by: format!("event {}", event.id),
-                traceparent: None,
-                schedule: None,
-            };
-            let run = RunId::of_event(event.id, function, event.published_at);
-            match self.new_run_of(&start, None, Some((run, None))) {
-                Ok(new) => news.push(new),
+            let by = format!("event {}", event.id);
+            let mut start = Start::new(namespace.clone(), function.to_owned(), input.clone(), by);
+            let flow = self.flow_of(&start);
+            let mut within = None;
+            if let Some((id, flow)) = &flow {
+                Self::make_single(&mut start, flow);
+                within = Self::rate_of(*id, flow, &start);
+            }
+            let what =
+                match flow.as_ref().and_then(|(id, flow)| Some((id, flow.debounce.as_ref()?))) {
+                    Some((id, debounce)) => self.debounced(*id, debounce, &start).map(What::Later),
+                    None => {
+                        let shard = start.key.as_deref();
+                        let shard = shard.map(|key| Shard::of_key(&namespace.name, function, key));
+                        let run = RunId::of_event(event.id, function, event.published_at, shard);
+                        self.new_run_of(&start, None, Some((run, None)))
+                            .map(|n| What::Run(Box::new(n)))
+                    }
+                };
+            match what {
+                Ok(what) => all.push(Triggered { what, within, cancels: start.if_running }),
                 Err(error) => {
                     tracing::warn!(event.id = %event.id, function, %error, "not started by an event");
                 }
             }
         }
-        news
+        all
     }
 
     /// What a transaction of the outbox does for a step that waits: the wait is there already, and

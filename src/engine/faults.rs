@@ -43,11 +43,15 @@ pub enum Point {
     FireBefore,
     /// Schedules were fired, and nobody was told.
     FireAfter,
+    /// Runs are about to ask limits, or to give back what they had of them.
+    PassBefore,
+    /// Limits have let runs through, and nobody was told.
+    PassAfter,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::CreateBefore,
         Self::CreateAfter,
         Self::AcceptBefore,
@@ -66,6 +70,8 @@ impl Point {
         Self::RouteAfter,
         Self::FireBefore,
         Self::FireAfter,
+        Self::PassBefore,
+        Self::PassAfter,
     ];
 
     /// As [`CRASH_AT`] names it.
@@ -90,6 +96,8 @@ impl Point {
             Self::RouteAfter => "route.after",
             Self::FireBefore => "fire.before",
             Self::FireAfter => "fire.after",
+            Self::PassBefore => "pass.before",
+            Self::PassAfter => "pass.after",
         }
     }
 }

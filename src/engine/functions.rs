@@ -131,6 +131,7 @@ impl Engine {
             version: e.version.into(),
             state,
             draining: e.draining,
+            concurrency: e.concurrency,
             headers: e.headers.keys().cloned().collect(),
             deployment: current.map(|d| d.public),
             functions: current.map_or_else(Vec::new, names_of),
@@ -208,6 +209,10 @@ pub(super) fn deployment_view(
 fn function_of(catalog: &Catalog, dep: i32, name: &str) -> Option<FunctionView> {
     let deployment = catalog.deployment(dep)?;
     let spec = deployment.manifest.function(name)?;
+    let mut recorded = catalog.recorded.functions.iter();
+    let paused =
+        recorded.find(|f| f.hosted == Some((deployment.endpoint.id, dep)) && f.name == name);
+    let paused = paused.and_then(|f| f.paused.clone());
     Some(FunctionView {
         name: name.to_owned(),
         endpoint: deployment.endpoint.public,
@@ -221,6 +226,7 @@ fn function_of(catalog: &Catalog, dep: i32, name: &str) -> Option<FunctionView> 
         tasks: spec.tasks.as_deref().map(text),
         triggers: spec.triggers.as_deref().map(text),
         input_schema: spec.input_schema.as_deref().map(text),
+        paused: paused.map(super::PausedView::of),
     })
 }
 
@@ -260,6 +266,7 @@ fn settings(spec: &FunctionSpec, manifest: &Manifest) -> Vec<Setting> {
         );
     }
     let of = &spec.timeouts;
+    put("timeouts.start".to_owned(), &json!(of.start.map(format_duration)), of.start.is_some());
     put("timeouts.run".to_owned(), &json!(of.run.map(format_duration)), of.run.is_some());
     let silence = of.invocation.unwrap_or(INVOCATION_TIMEOUT);
     put(
@@ -270,6 +277,16 @@ fn settings(spec: &FunctionSpec, manifest: &Manifest) -> Vec<Setting> {
     let pinned = spec.versioning != Versioning::default();
     put("versioning".to_owned(), &json!(spec.versioning), pinned);
     put("strict".to_owned(), &json!(spec.strict), spec.strict);
+    for (name, given) in [
+        ("concurrency", &spec.concurrency),
+        ("throttle", &spec.throttle),
+        ("rate_limit", &spec.rate_limit),
+        ("debounce", &spec.debounce),
+        ("singleton", &spec.singleton),
+    ] {
+        let value = given.as_ref().and_then(|raw| serde_json::from_str(raw.get()).ok());
+        put(name.to_owned(), &value.unwrap_or(Value::Null), given.is_some());
+    }
     put("pages".to_owned(), &json!(manifest.pages), manifest.pages != defaults.pages);
     let inline = manifest.max_inline_bytes;
     put("max_inline_bytes".to_owned(), &json!(inline), inline != defaults.max_inline_bytes);

@@ -50,6 +50,7 @@ impl Engine {
                 self.send_off(&mut owner, endpoint, &mut most);
             }
         }
+        self.send_off_queued(&mut owner);
         let gates: Vec<i64> = owner.returns.keys().copied().collect();
         for gate in gates {
             self.bring_back(&mut owner, gate);
@@ -106,7 +107,9 @@ impl Engine {
     /// What keeps this run from its handler, as a number.
     fn gate_of(&self, run: &Run) -> Option<i64> {
         let catalog = self.catalog();
-        if let Some((_, deployment)) = catalog.deployment_for(run) {
+        if let Some((function, deployment)) = catalog.deployment_for(run)
+            && !function.paused
+        {
             return Some(i64::from(deployment.endpoint.id));
         }
         let mut functions = catalog.recorded.functions.iter();
@@ -126,7 +129,7 @@ impl Engine {
                 .recorded
                 .functions
                 .iter()
-                .any(|f| -i64::from(f.id) == gate && f.hosted.is_some()),
+                .any(|f| -i64::from(f.id) == gate && f.hosted.is_some() && f.paused.is_none()),
         }
     }
 
@@ -200,7 +203,8 @@ impl Engine {
             let before = old.recorded.functions.iter().find(|f| f.id == function.id);
             let was = before.and_then(|f| f.hosted).map(|(endpoint, _)| endpoint);
             let is = function.hosted.map(|(endpoint, _)| endpoint);
-            if was == is {
+            let resumed = before.is_some_and(|f| f.paused.is_some()) && function.paused.is_none();
+            if was == is && !resumed {
                 continue;
             }
             for gate in was.map(i64::from).into_iter().chain([-i64::from(function.id)]) {

@@ -249,6 +249,7 @@ impl Engine {
             self.bring_in(&mut owner, mail);
         }
         self.find_gated(&groups).await;
+        self.find_granted(&groups).await;
         metrics::histogram!("stepwell_takeover_seconds")
             .record(self.clock().mono().saturating_sub(begun).as_secs_f64());
         tracing::info!(

@@ -9,6 +9,7 @@
 
 mod access;
 mod acknowledgement;
+mod admission;
 mod attempts;
 mod breaker;
 mod calls;
@@ -21,12 +22,14 @@ mod events;
 mod exchange;
 mod faults;
 mod firing;
+mod flow;
 mod functions;
 mod gates;
 mod history;
 mod invocation;
 mod lanes;
 mod leases;
+mod limits;
 mod lines;
 mod loading;
 mod messages;
@@ -69,6 +72,7 @@ pub use events::{Event, EventFilter, EventMatch, EventRow, Published};
 pub use faults::{CRASH_AT, DO_WRONG, Faults, Point, Wrong};
 pub use functions::FunctionView;
 pub use objects::ObjectView;
+pub use limits::{LimitKey, LimitName, LimitOf, LimitView, PausedView};
 pub use operator::{ByHand, Rerun};
 pub use replaying::{Candidate, Origin, Replayed};
 pub use schedules::{
@@ -128,6 +132,7 @@ struct Inner {
     outbox: Outbox,
     router: Router,
     schedules: Schedules,
+    turnstile: flow::Turnstile,
     watchers: Watchers,
     api_keys: access::Keys,
     timer_nudge: Notify,
@@ -148,6 +153,9 @@ impl std::fmt::Debug for Engine {
 fn counted(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::MAX, f64::from)
 }
+
+/// How long a key of a limit that nobody uses is remembered.
+const KEYS_KEPT: Duration = Duration::from_hours(24);
 
 /// A lock that a panic elsewhere does not take away: what it protects is checked by the database.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -182,6 +190,9 @@ impl Engine {
         engine.spawn(async move { e.keep_events().await });
         let e = engine.clone();
         engine.spawn(async move { e.keep_schedules().await });
+        engine.spawn(async move { e.keep_flow().await });
+        let e = engine.clone();
+        engine.spawn(async move { e.keep_debounces().await });
         Ok(engine)
     }
 
@@ -209,6 +220,7 @@ impl Engine {
             outbox: Outbox::default(),
             router: Router::default(),
             schedules: Schedules::default(),
+            turnstile: flow::Turnstile::default(),
             watchers: Watchers::default(),
             api_keys: access::Keys::default(),
             timer_nudge: Notify::new(),
@@ -311,6 +323,9 @@ impl Engine {
     }
     fn outbox(&self) -> &Outbox {
         &self.0.outbox
+    }
+    fn turnstile(&self) -> &flow::Turnstile {
+        &self.0.turnstile
     }
     fn router(&self) -> &Router {
         &self.0.router
@@ -422,10 +437,24 @@ impl Engine {
 
     /// A run as it stands. Nothing is shown that is not committed.
     pub async fn view(&self, ns: &Namespace, run: RunId) -> Result<RunView, Error> {
-        self.with_run_and_gate(Some(ns.id), run, |run, gated, parked| {
-            self.view_of(run, gated, parked)
-        })
-        .await
+        let look = |run: &Run, gated, parked| {
+            let view = self.view_of(run, gated, parked);
+            let queued = matches!(view.status, Status::Queued);
+            (view, if queued { self.barriers_of(run) } else { Vec::new() })
+        };
+        let found = self.with_run_and_gate(Some(ns.id), run, look).await;
+        let (mut view, limits) = match found {
+            Err(Error::RunNotFound(run)) => match self.not_yet(ns, run).await? {
+                Some(view) => return Ok(view),
+                // It may have begun between the two looks.
+                None => self.with_run_and_gate(Some(ns.id), run, look).await?,
+            },
+            found => found?,
+        };
+        if !limits.is_empty() {
+            view.attention = self.why_queued(run, limits).await;
+        }
+        Ok(view)
     }
 
     /// A run when it has ended, or as it stands when the time is up.
@@ -538,6 +567,9 @@ impl Engine {
             if self.is_ours_group(0) {
                 if let Err(error) = self.store().trim_generations(now).await {
                     tracing::warn!(%error, "generations that are over wait for the next round");
+                }
+                if let Err(error) = self.store().forget_limit_keys(now - KEYS_KEPT).await {
+                    tracing::warn!(%error, "unused keys of limits wait for the next round");
                 }
                 let older_than = now - self.0.settings.retention;
                 match self.store().drop_partitions(older_than, now).await {

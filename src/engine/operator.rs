@@ -210,6 +210,8 @@ impl Engine {
             if_closed: IfClosed::Allow,
             start_at: None,
             tags: created.tags.clone(),
+            priority: it.created.priority,
+            start_timeout: it.created.start_within,
             run_timeout: it.allowed,
             invocation_timeout: created.invocation_timeout,
             retry: created.retry,

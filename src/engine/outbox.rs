@@ -327,6 +327,8 @@ impl Engine {
             if_closed: IfClosed::Allow,
             start_at,
             tags,
+            priority: 0,
+            start_timeout: None,
             run_timeout: None,
             invocation_timeout: None,
             retry: None,

@@ -51,6 +51,8 @@ pub(super) struct Owner {
     pub(super) tenures: Vec<Option<Tenure>>,
     /// By endpoint.
     pub(super) breakers: HashMap<i32, Breaker>,
+    /// Runs that wait for a limit, oldest first; some may not any more.
+    pub(super) queued: VecDeque<RunId>,
     /// Hosts that calls go to, with what is open there.
     pub(super) hosts: HashMap<String, super::calls::Host>,
     /// Runs whose status is not in the lists yet, and since when it has been so.
@@ -99,6 +101,10 @@ pub(super) struct Entry {
     pub(super) gated: bool,
     /// Since when.
     pub(super) gated_at: Timestamp,
+    /// It waits for a limit.
+    pub(super) queued: bool,
+    /// Its way through the limits, where there are any and it has begun.
+    pub(super) way: Option<Box<super::flow::Way>>,
     /// Attempts of its tasks wait for their endpoint's breaker.
     pub(super) gated_work: bool,
     /// Calls of it wait until their host has room.
@@ -152,6 +158,8 @@ impl Entry {
             timer: None,
             gated: false,
             gated_at: Timestamp::default(),
+            queued: false,
+            way: None,
             gated_work: false,
             gated_calls: false,
             sent: 0,
@@ -176,6 +184,7 @@ impl Owner {
             timers: BTreeSet::new(),
             tenures: vec![None; usize::from(crate::machine::id::GROUPS)],
             breakers: HashMap::new(),
+            queued: VecDeque::new(),
             hosts: HashMap::new(),
             unlisted: HashMap::new(),
             budgets: HashMap::new(),
@@ -252,11 +261,11 @@ impl Engine {
         }
         self.begin_attempts(owner, id, &env);
         let Some(entry) = owner.runs.get(&id) else { return };
-        if entry.run.wants_exchange(env.past) && !owner.leaving && !entry.gated {
+        if entry.run.wants_exchange(env.past) && !owner.leaving && !entry.gated && !entry.queued {
             self.invoke(owner, id, &env);
         }
         let Some(entry) = owner.runs.get_mut(&id) else { return };
-        if !entry.gated && !entry.run.wants_exchange(env.past) {
+        if !entry.gated && !entry.queued && !entry.run.wants_exchange(env.past) {
             entry.run.settle_down(&env);
         }
         if self.record(entry, id) {
@@ -367,8 +376,9 @@ impl Engine {
     fn invoke(&self, owner: &mut Owner, id: RunId, env: &Env<'_>) {
         let Some(entry) = owner.runs.get_mut(&id) else { return };
         let catalog = self.catalog();
-        let Some((_, deployment)) = catalog.deployment_for(&entry.run) else {
-            // The function is gone: the run stays gated until something is registered.
+        let host = catalog.deployment_for(&entry.run);
+        let Some((_, deployment)) = host.filter(|(function, _)| !function.paused) else {
+            // The function is gone, or paused: the run stays gated until that has changed.
             entry.keep_back(env.past);
             owner.breakers.entry(super::catalog::NO_ENDPOINT).or_default().gate(id);
             return;
@@ -382,6 +392,9 @@ impl Engine {
             if breaker.is_some_and(|b| b.ended(id, &health, env.past)) {
                 self.circuit_changed(owner, before);
             }
+        }
+        if !self.may_pass(owner, id, env) {
+            return;
         }
         let Some(entry) = owner.runs.get_mut(&id) else { return };
         let breaker = owner.breakers.entry(endpoint).or_default();
@@ -422,10 +435,11 @@ impl Engine {
         if !entry.queue.is_empty() || entry.in_flight.is_some() || entry.telling {
             return;
         }
+        self.give_back(entry, env);
         let wake = entry.run.next_wake(env.past);
         let idle = !matches!(entry.run.turn, Turn::Open { .. } | Turn::Held { .. });
         let working = entry.gated_work || entry.gated_calls || entry.run.works.out() > 0;
-        let leave = entry.run.parked && idle && !entry.gated && !working;
+        let leave = entry.run.parked && idle && !entry.gated && !entry.queued && !working;
         if let Some(at) = entry.timer.take() {
             owner.timers.remove(&(at, Wake::Run(id)));
         }
@@ -539,7 +553,8 @@ impl Engine {
     /// A run's end is durable: whoever waits for it is told, and it leaves memory.
     fn finish(&self, owner: &mut Owner, id: RunId) {
         self.faults().reach(Point::EndAfter);
-        let Some(entry) = owner.forget(id) else { return };
+        let Some(mut entry) = owner.forget(id) else { return };
+        self.give_all_back(&mut entry);
         owner.unlisted.remove(&id);
         let view = self.watchers().watched(id).then(|| self.view_of(&entry.run, false, None));
         self.watchers().tell(id, view);

@@ -366,6 +366,8 @@ pub struct EndpointView {
     pub state: EndpointState,
     /// No run is started there.
     pub draining: bool,
+    /// How many runs may be on their way to it at once, in the whole cluster.
+    pub concurrency: Option<u32>,
     /// Names of the extra request headers; their values may be secrets and are not shown.
     pub headers: Vec<String>,
     /// The newest deployment.
@@ -387,6 +389,8 @@ pub struct EndpointPatch {
     pub url: Option<String>,
     /// Extra headers that are set, and (none) that are taken away.
     pub headers: BTreeMap<String, Option<String>>,
+    /// How many runs may be on their way to it at once, or (none) that there is no limit.
+    pub concurrency: Option<Option<u32>>,
 }
 
 /// What a change led to.
@@ -431,6 +435,8 @@ pub struct FunctionSpec {
     pub run_retry: RetrySpec,
     /// How long a run may take.
     pub run_timeout: Option<Duration>,
+    /// How long a run may wait for its first invocation.
+    pub start_timeout: Option<Duration>,
     /// How long an exchange may be silent.
     pub invocation_timeout: Option<Duration>,
     /// Its tasks, where it lists them.
@@ -441,6 +447,16 @@ pub struct FunctionSpec {
     pub input_schema: Option<Bytes>,
     /// The events that start it, as in a manifest.
     pub triggers: Option<Bytes>,
+    /// JSON, what the manifest's check reads.
+    pub concurrency: Option<Bytes>,
+    /// JSON, likewise.
+    pub throttle: Option<Bytes>,
+    /// JSON, likewise.
+    pub rate_limit: Option<Bytes>,
+    /// JSON, likewise.
+    pub debounce: Option<Bytes>,
+    /// JSON, likewise.
+    pub singleton: Option<Bytes>,
 }
 
 /// A registration of an endpoint.

@@ -69,9 +69,19 @@ impl Engine {
     /// The same for a run that does another one again.
     pub(super) async fn start_with(
         &self,
-        start: Start,
+        mut start: Start,
         again: Option<&DoneAgain>,
     ) -> Result<Started, Error> {
+        // Who does a run again wants it now.
+        let flow = if again.is_none() { self.flow_of(&start) } else { None };
+        let mut within = None;
+        if let Some((function, flow)) = &flow {
+            Self::make_single(&mut start, flow);
+            if let Some(debounce) = &flow.debounce {
+                return self.debounce(*function, debounce, &start).await;
+            }
+            within = Self::rate_of(*function, flow, &start);
+        }
         for _ in 0..KEY_TRIES {
             let new = match self.new_run(&start, again) {
                 // Another node may have registered it a moment ago.
@@ -82,7 +92,14 @@ impl Engine {
                 new => new?,
             };
             let run = new.run;
-            self.admits(&start, &new).await?;
+            let mut admitted = self.admits(&start, &new).await;
+            if let Some(within) = within.take().filter(|_| admitted.is_ok()) {
+                admitted = self.is_within(&start, &new, &within).await;
+            }
+            if let Err(error) = admitted {
+                self.owner().lent.remove(&run);
+                return Err(error);
+            }
             match self.create(new).await? {
                 CreateOutcome::Created | CreateOutcome::Queued => {
                     return Ok(Started::New(run));
@@ -219,6 +236,8 @@ impl Engine {
                 .unwrap_or_else(|| format!("{:032x}", crate::clock::chance())),
             start_at,
             tags: start.tags.clone(),
+            priority: start.priority,
+            start_within: start.start_timeout.or_else(|| deployment.start_timeout(&start.function)),
             invocation_timeout: start.invocation_timeout,
             retry: start.retry,
             pin: start.deployment.map(|_| deployment.id),

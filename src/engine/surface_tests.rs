@@ -100,6 +100,8 @@ fn start(ns: &Namespace, function: &str) -> Start {
         if_closed: IfClosed::Allow,
         start_at: None,
         tags: BTreeMap::from([("customer".to_owned(), "c7".to_owned())]),
+        priority: 0,
+        start_timeout: None,
         run_timeout: None,
         invocation_timeout: None,
         retry: None,

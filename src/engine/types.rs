@@ -77,6 +77,10 @@ pub struct Start {
     pub tags: BTreeMap<String, String>,
     /// How long the run may take, over the function's.
     pub run_timeout: Option<Duration>,
+    /// How long it may wait for its first invocation, over the function's.
+    pub start_timeout: Option<Duration>,
+    /// Among runs that wait for the same limit higher ones go first.
+    pub priority: i16,
     /// How long an exchange may be silent, over the function's.
     pub invocation_timeout: Option<Duration>,
     /// Default policy of its steps, over the function's.
@@ -93,6 +97,38 @@ pub struct Start {
     pub traceparent: Option<String>,
     /// The firing of a schedule that it comes of.
     pub schedule: Option<Box<Fired>>,
+}
+
+impl Start {
+    /// A start that says nothing but what is needed.
+    #[must_use]
+    pub const fn new(
+        namespace: Namespace,
+        function: String,
+        input: Box<RawValue>,
+        by: String,
+    ) -> Self {
+        Self {
+            namespace,
+            function,
+            input,
+            key: None,
+            if_running: IfRunning::Fail,
+            if_closed: IfClosed::Allow,
+            start_at: None,
+            tags: BTreeMap::new(),
+            run_timeout: None,
+            start_timeout: None,
+            priority: 0,
+            invocation_timeout: None,
+            retry: None,
+            deployment: None,
+            signal: None,
+            idempotency: None,
+            by,
+            traceparent: None,
+        }
+    }
 }
 
 /// What a start led to.
@@ -384,6 +420,14 @@ pub enum Error {
         key: String,
         /// How it stands.
         status: Status,
+    },
+    /// The function takes no more starts for a while.
+    #[error("the rate limit of `{function}` lets no more starts through now")]
+    RateLimited {
+        /// The function.
+        function: String,
+        /// When the next one is let through.
+        retry_after: Duration,
     },
     /// The same idempotency key with another body.
     #[error("the idempotency key was used with another request body")]

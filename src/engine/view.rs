@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::breaker::{Breaker, Circuit, Outage};
 use super::owner::Owner;
-use super::{Engine, RunView, Status, WaitingFor};
-use crate::machine::{Attention, Kind, Reason, Run, StepState, Timestamp, Turn};
+use super::{Engine, RunView, Start, Status, WaitingFor};
+use crate::machine::{Attention, Kind, Reason, Run, RunId, StepState, Timestamp, Turn};
 
 /// The one status of a run. `gated`: its endpoint's breaker keeps it back; `parks`: because the
 /// endpoint is unhealthy, not merely busy.
@@ -139,7 +139,7 @@ impl Engine {
 
     fn parked_by(&self, owner: &Owner, run: &Run) -> Attention {
         let catalog = self.catalog();
-        let Some((_, deployment)) = catalog.deployment_for(run) else {
+        let Some((function, deployment)) = catalog.deployment_for(run) else {
             if run.pin.is_some() {
                 return Attention::new(
                     "deployment-gone",
@@ -154,6 +154,18 @@ impl Engine {
                 ),
             );
         };
+        if function.paused {
+            let row = catalog.recorded.functions.iter().find(|f| f.id == function.id);
+            let (by, reason) = row
+                .and_then(|f| f.paused.as_ref())
+                .map_or(("", None), |(_, by, reason)| (by.as_str(), reason.as_deref()));
+            let why = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+            let name = &function.name;
+            return Attention::new(
+                "function-paused",
+                format!("Function `{name}` was paused by {by}{why}. Resume it."),
+            );
+        }
         let endpoint = &deployment.endpoint;
         match owner.breakers.get(&endpoint.id).map(Breaker::circuit) {
             Some(Circuit::Open(Outage { detail, next_probe_at, .. })) => Attention {
@@ -167,6 +179,38 @@ impl Engine {
                 "endpoint-disabled",
                 format!("Endpoint `{}` is disabled. Enable it.", endpoint.name),
             ),
+        }
+    }
+}
+
+impl RunView {
+    /// What is known of a run from its start alone.
+    #[must_use]
+    pub fn of_start(start: &Start, input: bytes::Bytes, now: Timestamp, id: RunId) -> Self {
+        let later = start.start_at.is_some();
+        Self {
+            id,
+            namespace: start.namespace.name.clone(),
+            function: start.function.clone(),
+            key: start.key.clone(),
+            generation: 1,
+            deployment: start.deployment,
+            status: if later { Status::Scheduled } else { Status::Queued },
+            waiting_for: Vec::new(),
+            attention: None,
+            created_at: now,
+            started_at: None,
+            ended_at: None,
+            input: Some(input),
+            output: None,
+            error: None,
+            custom_status: None,
+            tags: start.tags.clone(),
+            settled: 0,
+            pending: 0,
+            invocations: 0,
+            rerun_of: None,
+            parent: None,
         }
     }
 }

@@ -429,6 +429,17 @@ impl Run {
             );
             return Ok(());
         }
+        if self.start_by().is_some_and(|at| at <= env.past) {
+            let error = StepError::of_gateway(
+                "not-started-in-time",
+                "the run was not invoked within `timeouts.start`",
+            );
+            self.end(
+                End { kind: Kind::TimedOut, body: Some(error.to_bytes()), holdable: false, ms: 0 },
+                env,
+            );
+            return Ok(());
+        }
         if self.cancel.as_ref().is_some_and(|c| c.deadline <= env.past) {
             self.end(End { kind: Kind::Cancelled, body: None, holdable: false, ms: 0 }, env);
             return Ok(());
@@ -532,7 +543,15 @@ impl Run {
 
     /// The moment at which the run ends if nothing else ends it.
     pub(super) fn latest_end(&self) -> Option<Timestamp> {
-        self.deadline.into_iter().chain(self.cancel.as_ref().map(|c| c.deadline)).min()
+        let cancelled = self.cancel.as_ref().map(|c| c.deadline);
+        self.deadline.into_iter().chain(cancelled).chain(self.start_by()).min()
+    }
+
+    /// The moment by which it must have been invoked, as long as it has not.
+    fn start_by(&self) -> Option<Timestamp> {
+        // A run that was read back may have been invoked for nothing.
+        let within = self.created.start_within.filter(|_| self.started_at.is_none())?;
+        Some(self.created.start_at.map_or(self.created_at, |at| at.max(self.created_at)) + within)
     }
 
     /// The run is to be driven: if the database says parked, the next append says otherwise.

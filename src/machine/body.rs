@@ -74,6 +74,12 @@ pub struct Created {
     /// Searchable tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// Among runs that wait for the same limit higher ones go first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i16,
+    /// How long it may wait for its first invocation.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub start_within: Option<Duration>,
     /// The longest silence of an exchange, over the function's.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "duration::option")]
     pub invocation_timeout: Option<Duration>,
@@ -127,6 +133,11 @@ pub struct PassedOn {
 
 /// The biggest output that is passed on to the next run of a schedule.
 pub const PASSED_ON: usize = 256 << 10;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+const fn is_zero(n: &i16) -> bool {
+    *n == 0
+}
 
 /// The run that started another, and the step that did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

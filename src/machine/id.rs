@@ -288,13 +288,14 @@ impl RunId {
 
     /// The run of a function that an event starts: the same whoever computes it.
     #[must_use]
-    pub fn of_event(event: EventId, function: &str, at: Timestamp) -> Self {
+    pub fn of_event(event: EventId, function: &str, at: Timestamp, shard: Option<Shard>) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"trigger");
         hash.update(event.0.as_bytes());
         hash.update(function);
         let chance = u128::from_be_bytes(first_half(&hash.finalize()));
-        Self::on_shard(at, Shard(((chance >> 100) & 0xfff) as u16), chance)
+        let any = Shard(((chance >> 100) & 0xfff) as u16);
+        Self::on_shard(at, shard.unwrap_or(any), chance)
     }
 
     /// The earliest id of a moment: the lower bound of what was created from then on.

@@ -89,6 +89,57 @@ impl Matching {
     }
 }
 
+/// A field of a run's input, such as `input.customer.id`; `input` is all of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Path(String);
+
+impl TryFrom<String> for Path {
+    type Error = String;
+
+    fn try_from(path: String) -> Result<Self, String> {
+        if path.len() > LONGEST_PATH || path.chars().any(char::is_control) {
+            return Err("a path is over 256 bytes long or has control characters".to_owned());
+        }
+        if path != "input" && path.strip_prefix("input.").is_none_or(str::is_empty) {
+            return Err(format!("`{path}` is no field of an input: use `input.…`"));
+        }
+        Ok(Self(path))
+    }
+}
+
+impl Path {
+    /// As it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What is there, as text: a string by its characters, another scalar as it is written, nothing
+    /// and null as nothing, everything else and what is over 256 bytes long as its hash.
+    #[must_use]
+    pub fn value_in(&self, input: &RawValue) -> String {
+        let found = match self.0.strip_prefix("input.") {
+            Some(rest) => inside(input, rest),
+            None => Some(input),
+        };
+        let Some(found) = found.map(RawValue::get).filter(|json| *json != "null") else {
+            return String::new();
+        };
+        let plain = match found.as_bytes().first() {
+            Some(b'"') => serde_json::from_str(found).ok(),
+            Some(b'{' | b'[') | None => None,
+            Some(_) => Some(found.to_owned()),
+        };
+        // Postgres has no text with a zero in it.
+        let fits = |text: &String| text.len() <= LONGEST_PATH && !text.contains('\0');
+        plain.filter(fits).unwrap_or_else(|| {
+            let hash = Sha256::digest(found.as_bytes());
+            hash[..16].iter().fold("#".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+        })
+    }
+}
+
 /// What is at a path of names with dots between them; a number is a place in an array.
 fn inside<'a>(json: &'a RawValue, path: &str) -> Option<&'a RawValue> {
     let (name, rest) = path.split_once('.').map_or((path, None), |(n, r)| (n, Some(r)));
@@ -141,6 +192,26 @@ mod tests {
     fn holds(matching: &str, data: &str) -> bool {
         let matching = Matching::parse(&raw(matching)).expect("a matching");
         matching.holds(Matched { source: "shop", data: &raw(data) })
+    }
+
+    #[test]
+    fn a_path_gives_the_text_of_what_is_there() {
+        let at = |path: &str, input: &str| {
+            Path::try_from(path.to_owned()).expect("a path").value_in(&raw(input))
+        };
+        assert_eq!(at("input.tenant", r#"{"tenant": "a\u0063me"}"#), "acme");
+        assert_eq!(at("input.n", r#"{"n": 3544790567247868102}"#), "3544790567247868102");
+        assert_eq!(at("input.items.1.id", r#"{"items": [{"id": 1}, {"id": true}]}"#), "true");
+        assert_eq!(at("input", "\"x\""), "x");
+        for nothing in ["{}", "null", "3", r#"{"tenant": null}"#] {
+            assert_eq!(at("input.tenant", nothing), "", "{nothing}");
+        }
+        let long = format!("{{\"tenant\": \"{}\"}}", "x".repeat(300));
+        for other in [r#"{"tenant": {"a": 1}}"#, r#"{"tenant": "\u0000"}"#, long.as_str()] {
+            let text = at("input.tenant", other);
+            assert!(text.starts_with('#') && text.len() == 33, "{text}");
+        }
+        assert!(Path::try_from("tenant".to_owned()).is_err());
     }
 
     #[test]

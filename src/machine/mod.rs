@@ -48,7 +48,7 @@ pub use id::{
     BadId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId, NodeId, RunId,
     ScheduleId, Shard, UpdateId,
 };
-pub use matching::{Matched, Matching};
+pub use matching::{Matched, Matching, Path};
 pub use objects::{Changes, Publication, State, change, too_large, weight};
 pub use op::{Again, Answer, Ask, Moment, Op, Outcome, StepError, Terminal};
 pub use outgoing::{

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::VERSION;
+use super::flow::{self, Flow};
 use super::form::clip;
 use super::names::valid_name;
 use super::op::without_place;
@@ -151,9 +152,21 @@ pub struct FunctionSpec {
     /// The names of its tasks, as a JSON list; one that is not listed is not sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Box<RawValue>>,
-    /// Kept as it came, for a later version.
+    /// How many of its runs may be on their way, as it came ([`FunctionSpec::flow`] reads it).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Box<RawValue>>,
+    /// How fast its runs start; the rest waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<Box<RawValue>>,
+    /// How fast its runs start; the rest is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Box<RawValue>>,
+    /// Which starts are one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debounce: Option<Box<RawValue>>,
+    /// Of which runs one stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub singleton: Option<Box<RawValue>>,
     /// Kept as it came, for a later version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub triggers: Option<Box<RawValue>>,
@@ -163,6 +176,9 @@ pub struct FunctionSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timeouts {
+    /// How long a run may wait for its first invocation.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub start: Option<Duration>,
     /// How long a run may take in all.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "duration::option")]
     pub run: Option<Duration>,
@@ -343,6 +359,10 @@ impl FunctionSpec {
             input_schema: None,
             tasks: None,
             concurrency: None,
+            throttle: None,
+            rate_limit: None,
+            debounce: None,
+            singleton: None,
             triggers: None,
         }
     }
@@ -374,6 +394,17 @@ impl FunctionSpec {
         self.triggers.as_deref().map_or_else(|| Ok(Vec::new()), CronTrigger::parse_all)
     }
 
+    /// What it says about its flow. The error names the field and says what is wrong with it.
+    pub fn flow(&self) -> Result<Flow, (&'static str, String)> {
+        Flow::read(flow::Given {
+            concurrency: self.concurrency.as_deref(),
+            throttle: self.throttle.as_deref(),
+            rate_limit: self.rate_limit.as_deref(),
+            debounce: self.debounce.as_deref(),
+            singleton: self.singleton.as_deref(),
+        })
+    }
+
     /// Whether the function has this task, as far as it says: one that lists none may have any.
     #[must_use]
     pub fn may_have_task(&self, name: &str) -> bool {
@@ -398,9 +429,11 @@ impl FunctionSpec {
                 ));
             }
         }
-        for (field, length) in
-            [("run", self.timeouts.run), ("invocation", self.timeouts.invocation)]
-        {
+        for (field, length) in [
+            ("start", self.timeouts.start),
+            ("run", self.timeouts.run),
+            ("invocation", self.timeouts.invocation),
+        ] {
             if length.is_some_and(|d| d < Duration::from_millis(1)) {
                 let detail = named("a time-out must be at least a millisecond");
                 return Err(bad(place(&format!("timeouts/{field}")), detail));
@@ -411,6 +444,10 @@ impl FunctionSpec {
             ("input_schema", &self.input_schema),
             ("tasks", &self.tasks),
             ("concurrency", &self.concurrency),
+            ("throttle", &self.throttle),
+            ("rate_limit", &self.rate_limit),
+            ("debounce", &self.debounce),
+            ("singleton", &self.singleton),
             ("triggers", &self.triggers),
         ] {
             let read = raw.as_ref().map(|raw| serde_json::from_str::<Value>(raw.get()));
@@ -426,6 +463,7 @@ impl FunctionSpec {
         }
         self.event_triggers().map_err(|e| bad(place("triggers"), named(&e)))?;
         self.cron_triggers().map_err(|e| bad(place("triggers"), named(&e)))?;
+        self.flow().map_err(|(field, e)| bad(place(field), named(&format!("`{field}`: {e}"))))?;
         Ok(())
     }
 }

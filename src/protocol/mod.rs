@@ -6,6 +6,7 @@ mod answer;
 mod await_tree;
 mod call;
 mod errand;
+mod flow;
 mod form;
 mod kinds;
 mod manifest;
@@ -25,6 +26,7 @@ pub use answer::{
     parse_stream_line,
 };
 pub use call::{Call, HeaderText, SecretRef, write_call_value, write_plain_result};
+pub use flow::{Concurrency, Debounce, Flow, Per, Rate, Singleton, Stays};
 pub use form::{MAX_DEPTH, too_deep};
 pub use manifest::{BadManifest, FunctionSpec, Manifest, Timeouts, Transport, Versioning};
 pub use names::{valid_key, valid_name, valid_step_id, valid_tag};

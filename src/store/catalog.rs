@@ -41,6 +41,8 @@ pub struct Endpoint {
     pub disabled: bool,
     /// No run is started here while true.
     pub draining: bool,
+    /// How many runs may be on their way to it at once; none: no limit but the nodes'.
+    pub concurrency: Option<u32>,
     /// Grows with every change.
     pub version: i32,
     /// Live signing secrets (`whsec_…`), the newest first.
@@ -81,6 +83,8 @@ pub struct FunctionRow {
     pub name: String,
     /// The endpoint that hosts it and the deployment that new runs start on; none: nobody does.
     pub hosted: Option<(i32, i32)>,
+    /// Since when, by whom and why no run of it is invoked.
+    pub paused: Option<(Timestamp, String, Option<String>)>,
 }
 
 /// All of it, in one snapshot.
@@ -113,6 +117,8 @@ pub struct EndpointChange {
     pub disabled: Option<bool>,
     /// Whether no run is started there.
     pub draining: Option<bool>,
+    /// How many runs may be on their way to it, or that there is no limit.
+    pub concurrency: Option<Option<u32>>,
 }
 
 /// The same functions at another address.
@@ -129,7 +135,7 @@ pub struct Address {
 pub(super) const VERSION: &str = "select config_version from cluster";
 pub(super) const NAMESPACES: &str = "select id, name from namespaces order by id";
 pub(super) const ENDPOINTS: &str = "select id, public_id, ns, name, url, headers::text as headers,
-       disabled, draining, version, created_at, updated_at from endpoints where deleted_at is null order by id";
+       disabled, draining, concurrency, version, created_at, updated_at from endpoints where deleted_at is null order by id";
 pub(super) const SECRETS: &str = "select endpoint_id, secret, expires_at from secrets
  where expires_at > now() order by endpoint_id, id desc";
 pub(super) const DEPLOYMENTS: &str = "select id, public_id, endpoint_id, url, manifest, created_at
@@ -137,13 +143,15 @@ pub(super) const DEPLOYMENTS: &str = "select id, public_id, endpoint_id, url, ma
 pub(super) const PRUNED: &str =
     "select id, public_id from deployments where pruned_at is not null order by id";
 pub(super) const FUNCTIONS: &str =
-    "select id, ns, name, endpoint_id, dep from functions order by id";
+    "select id, ns, name, endpoint_id, dep, paused_at, paused_by, paused_reason
+  from functions order by id";
 
 pub(super) const BUMP: &str = "update cluster set config_version = config_version + 1";
 pub(super) const UPDATE: &str = "update endpoints
    set url = coalesce($3, url), headers = coalesce($4::text::jsonb, headers),
        disabled = coalesce($5, disabled), draining = coalesce($7, draining),
-       name = coalesce($8, name), version = version + 1, updated_at = now()
+       name = coalesce($8, name),
+       concurrency = case when $9 then $10 else concurrency end, version = version + 1, updated_at = now()
  where public_id = $1 and ns = $2 and deleted_at is null and ($6::int4 is null or version = $6)
 returning id, version";
 pub(super) const DELETE: &str = "update endpoints
@@ -164,6 +172,11 @@ pub(super) const ROTATE: &str = "with old as (
 insert into secrets (endpoint_id, secret) values ($1, $2)";
 /// What an endpoint hosts it hosts with one deployment.
 pub(super) const REHOST: &str = "update functions set dep = $2 where endpoint_id = $1";
+/// Who pauses what is paused changes its reason.
+pub(super) const PAUSE_FUNCTION: &str = "update functions
+   set paused_at = coalesce(paused_at, now()), paused_by = $2, paused_reason = $3 where id = $1";
+pub(super) const RESUME_FUNCTION: &str = "update functions
+   set paused_at = null, paused_by = null, paused_reason = null where id = $1 and paused_at is not null";
 pub(super) const EXISTS: &str = "select version from endpoints
  where public_id = $1 and ns = $2 and deleted_at is null";
 
@@ -188,6 +201,7 @@ fn endpoint(row: &PgRow, secrets: &mut Secrets) -> Result<Endpoint> {
             .map_err(|e| Error::corrupt(format!("headers of endpoint {id}: {e}")))?,
         disabled: row.try_get("disabled")?,
         draining: row.try_get("draining")?,
+        concurrency: row.try_get::<Option<i32>, _>("concurrency")?.map(i32::unsigned_abs),
         version: row.try_get("version")?,
         secrets,
         old_until,
@@ -209,11 +223,16 @@ fn deployment(row: &PgRow) -> Result<Deployment> {
 
 fn function(row: &PgRow) -> Result<FunctionRow> {
     let endpoint: Option<i32> = row.try_get("endpoint_id")?;
+    let paused = match wire::maybe_at(row, "paused_at")? {
+        Some(at) => Some((at, row.try_get("paused_by")?, row.try_get("paused_reason")?)),
+        None => None,
+    };
     Ok(FunctionRow {
         id: row.try_get("id")?,
         ns: row.try_get("ns")?,
         name: row.try_get("name")?,
         hosted: endpoint.zip(row.try_get("dep")?),
+        paused,
     })
 }
 
@@ -284,6 +303,8 @@ impl Store {
             .bind(if_match)
             .bind(change.draining)
             .bind(change.name.as_deref())
+            .bind(change.concurrency.is_some())
+            .bind(change.concurrency.flatten().map(|n| i32::try_from(n).unwrap_or(i32::MAX)))
             .fetch_optional(&mut *tx)
             .await?;
         let Some(updated) = updated else { return Ok(None) };
@@ -295,6 +316,23 @@ impl Store {
         sqlx::query(FORGET).bind(id).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(Some(updated.try_get("version")?))
+    }
+
+    /// Keeps all runs of a function from being invoked from now on.
+    pub async fn pause_function(&self, id: i32, by: &str, reason: Option<&str>) -> Result<()> {
+        let mut tx = self.begin("begin").await?;
+        sqlx::query(BUMP).execute(&mut *tx).await?;
+        let query = sqlx::query(PAUSE_FUNCTION).bind(id).bind(by).bind(reason);
+        query.execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Lets the runs of a function go on.
+    pub async fn resume_function(&self, id: i32) -> Result<()> {
+        let mut tx = self.begin("begin").await?;
+        sqlx::query(BUMP).execute(&mut *tx).await?;
+        sqlx::query(RESUME_FUNCTION).bind(id).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
     }
 
     /// The version of an endpoint, to tell a missing one from one that has changed.

@@ -26,6 +26,7 @@ const MIGRATIONS: [(i64, &str, &str); 18] = [
     (15, "versions", include_str!("../../migrations/0015_versions.sql")),
     (16, "objects", include_str!("../../migrations/0016_objects.sql")),
     (17, "schedules", include_str!("../../migrations/0017_schedules.sql")),
+    (18, "flow", include_str!("../../migrations/0018_flow.sql")),
     (20, "run lists", include_str!("../../migrations/0020_run_lists.sql")),
 ];
 

@@ -27,6 +27,8 @@ fn start() -> Start {
         start_at: None,
         tags: BTreeMap::new(),
         run_timeout: None,
+        priority: 0,
+        start_timeout: None,
         invocation_timeout: None,
         retry: None,
         deployment: None,

@@ -24,6 +24,7 @@ mod ends;
 mod events;
 mod families;
 mod faults;
+mod flow;
 mod gateway;
 mod generations;
 mod idempotency;

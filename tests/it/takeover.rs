@@ -66,6 +66,8 @@ impl Population {
             seed: format!("{i:032x}"),
             start_at: None,
             tags: BTreeMap::new(),
+            priority: 0,
+            start_within: None,
             invocation_timeout: None,
             retry: None,
             pin: None,

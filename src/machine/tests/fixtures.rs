@@ -230,6 +230,8 @@ impl World {
             seed: "0".repeat(32),
             start_at,
             tags: BTreeMap::from([("customer".to_owned(), "c7".to_owned())]),
+            priority: 0,
+            start_within: None,
             invocation_timeout: None,
             retry: None,
             traceparent: None,
