@@ -222,7 +222,7 @@ pub(super) async fn resume_limit(
     Ok(Json(state.engine.resume_limit(&caller.namespace, &name, &caller.by).await?.into()))
 }
 
-/// Why it is paused.
+/// Why it is paused, or goes on.
 #[derive(ToSchema)]
 #[schema(as = FunctionPause)]
 #[expect(dead_code, reason = "describes what is read")]
@@ -261,6 +261,7 @@ pub(super) async fn pause_function(
 #[utoipa::path(
     post, path = "/v1/functions/{name}/resume", tag = "limits",
     params(("name" = String, Path, description = "The function")),
+    request_body(content = Option<FunctionPauseRequest>),
     responses((status = 200, description = "Not paused any more", body = FunctionBody)),
     extensions(("x-problems" = json!(["function-not-found"])))
 )]
@@ -272,6 +273,8 @@ pub(super) async fn resume_function(
     sent: Sent,
 ) -> Result<Json<FunctionBody>, Problem> {
     params.finish()?;
-    fields::read(&sent.0, |_| ())?;
-    Ok(Json(state.engine.resume_function(&caller.namespace, &name, &caller.by).await?.into()))
+    let reason = fields::read(&sent.0, reason)?;
+    let ns = &caller.namespace;
+    let view = state.engine.resume_function(ns, &name, &caller.by, reason.as_deref()).await?;
+    Ok(Json(view.into()))
 }

@@ -20,6 +20,19 @@ pub enum FunctionCommand {
         /// Its name.
         function: String,
     },
+    /// Invoke no run of a function; starts are taken and wait.
+    Pause {
+        /// Its name.
+        function: String,
+        /// Why, for who meets it.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Let the runs of a function go on.
+    Resume {
+        /// Its name.
+        function: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -33,6 +46,23 @@ struct Function {
     deployment: String,
     #[serde(default)]
     settings: Vec<Setting>,
+    paused: Option<Pause>,
+}
+
+#[derive(Deserialize)]
+struct Pause {
+    #[serde(default)]
+    at: String,
+    #[serde(default)]
+    by: String,
+    reason: Option<String>,
+}
+
+impl Pause {
+    fn words(&self) -> String {
+        let why = self.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        format!("since {} by {}{why}", self.at, self.by)
+    }
 }
 
 #[derive(Deserialize)]
@@ -51,9 +81,10 @@ pub(super) async fn execute(
     match command {
         FunctionCommand::List => {
             let page = client.list(&["functions"], &[], usize::MAX).await?;
-            print_list(&page.data, out, &["NAME", "ENDPOINT", "DEPLOYMENT"], |item| {
+            print_list(&page.data, out, &["NAME", "ENDPOINT", "DEPLOYMENT", "PAUSED"], |item| {
                 let function: Function = document(item)?;
-                Ok(vec![function.name, function.endpoint_name, function.deployment])
+                let paused = function.paused.as_ref().map_or_else(String::new, Pause::words);
+                Ok(vec![function.name, function.endpoint_name, function.deployment, paused])
             })
         }
         FunctionCommand::Get { function } => {
@@ -70,6 +101,7 @@ pub(super) async fn execute(
                 ("kind", function.kind),
                 ("endpoint", function.endpoint_name),
                 ("deployment", function.deployment),
+                ("paused", function.paused.as_ref().map_or_else(|| "no".to_owned(), Pause::words)),
             ])?;
             out.line("")?;
             let rows: Vec<Vec<String>> = function
@@ -78,6 +110,27 @@ pub(super) async fn execute(
                 .map(|s| vec![s.name, model::cell(&s.value), s.source])
                 .collect();
             out.table(&["SETTING", "VALUE", "FROM"], &rows)
+        }
+        FunctionCommand::Pause { function, reason } => {
+            let body = serde_json::json!({"reason": reason});
+            let path = ["functions", &function, "pause"];
+            let answer = client.send(Request::post(&path, &body)).await?;
+            if out.format().is_json() {
+                return out.json(answer.text()?);
+            }
+            out.note(&format!(
+                "{function} is paused: `stepwell function resume {function}` ends it"
+            ));
+            Ok(())
+        }
+        FunctionCommand::Resume { function } => {
+            let path = ["functions", &function, "resume"];
+            let answer = client.send(Request::post(&path, &serde_json::json!({}))).await?;
+            if out.format().is_json() {
+                return out.json(answer.text()?);
+            }
+            out.note(&format!("{function} goes on"));
+            Ok(())
         }
     }
 }

@@ -15,6 +15,7 @@ mod function;
 mod input;
 mod json_text;
 mod key;
+mod limit;
 mod model;
 mod object;
 mod output;
@@ -57,6 +58,7 @@ pub use failure::exit;
 pub use function::FunctionCommand;
 pub use key::{KeyCommand, KeyCreate};
 pub use object::ObjectCommand;
+pub use limit::LimitCommand;
 pub use output::{Color, Format};
 pub use replay::RunReplay;
 pub use run::RunCommand;
@@ -188,6 +190,9 @@ pub enum ClientCommand {
     /// Look at the state of objects, and write it by hand.
     #[command(subcommand, arg_required_else_help = true)]
     Object(ObjectCommand),
+    /// See who is on its way through a limit and who waits; pause single keys.
+    #[command(subcommand, arg_required_else_help = true)]
+    Limit(LimitCommand),
     /// Publish events, and see what became of them.
     #[command(subcommand, arg_required_else_help = true)]
     Event(EventCommand),
@@ -246,6 +251,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Function(command) => function::execute(command, &connect()?, out).await,
         ClientCommand::Run(command) => run::execute(command, &connect()?, out).await,
         ClientCommand::Object(command) => object::execute(command, &connect()?, out).await,
+        ClientCommand::Limit(command) => limit::execute(command, &connect()?, out).await,
         ClientCommand::Event(command) => event::execute(command, &connect()?, out).await,
         ClientCommand::Schedule(command) => schedule::execute(command, &connect()?, out).await,
         ClientCommand::Signal(command) => signal::execute(command, &connect()?, out).await,

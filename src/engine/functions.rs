@@ -42,6 +42,8 @@ pub struct FunctionView {
     pub triggers: Option<Bytes>,
     /// JSON Schema of its input, as it says.
     pub input_schema: Option<Bytes>,
+    /// Nothing of it is invoked.
+    pub paused: Option<super::PausedView>,
 }
 
 impl Engine {

@@ -254,10 +254,11 @@ impl Engine {
         ns: &Namespace,
         name: &str,
         by: &str,
+        reason: Option<&str>,
     ) -> Result<FunctionView, Error> {
         let id = self.number_of(ns, name).await?;
         self.store().resume_function(id).await?;
-        tracing::info!(function = name, by, "function resumed");
+        tracing::info!(function = name, by, reason, "function resumed");
         self.changed_function(ns, name).await
     }
 

@@ -108,7 +108,7 @@ pub(super) const RESUME_KEY: &str = "update limit_keys
 /// One more is let through, or nobody: then nothing comes back.
 pub(super) const TAKE_RATE: &str =
     "insert into limit_keys as l (owner_kind, owner_id, rule, key, ns, next_at)
-values ($1, $2, $3, $4, $5, $6 + $7 * interval '1 microsecond')
+values ($1, $2, $3, $4, $5, $6::timestamptz + $7::int8 * interval '1 microsecond')
 on conflict (owner_kind, owner_id, rule, key) do update
    set next_at = greatest(coalesce(l.next_at, $6), $6) + $7 * interval '1 microsecond'
  where coalesce(l.next_at, $6) <= $6 + $8 * interval '1 microsecond'

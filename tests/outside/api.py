@@ -28,7 +28,7 @@ def stock(gateway, handler, dead):
     call("POST", "/v1/endpoints", {"name": "dead", "url": dead.url + "/", "functions": [{"name": "parks"}], "discover": False})
     for n in range(MANY):
         call("POST", "/v1/endpoints", {"name": f"spare-{n}", "url": handler.url + "/", "discover": False,
-                                       "functions": [{"name": f"spare.{n}"}]})
+                                       "functions": [{"name": f"spare.{n}", "concurrency": [{"limit": 5, "key": "input.who"}]}]})
     dead.__exit__()
     keys = [call("POST", "/v1/keys", {"name": f"spare {n}", "scopes": ["runs:read", "admin"]})["id"] for n in range(MANY)]
     for n in range(MANY):

@@ -54,6 +54,8 @@ def before_call(ctx, case, kwargs):
         case.headers = {**(case.headers or {}), "If-Match": "*"}
     if name.endswith("/repin") and isinstance(case.body, dict) and is_meant_well(case, ParameterLocation.BODY):
         case.body.pop("deployment", None)
+    if name in ("POST /v1/limits/pause", "POST /v1/limits/resume") and isinstance(case.body, dict) and is_meant_well(case, ParameterLocation.BODY):
+        case.body.update({"function": "spare.3", "key": "input.who", "value": "them"})
     if name == "POST /v1/endpoints" and isinstance(case.body, dict) and isinstance(case.body.get("url"), str):
         # Strangers' addresses are none of our business, and slow.
         if is_meant_well(case, ParameterLocation.BODY):
@@ -84,6 +86,8 @@ def real_path(path, name, given):
         return {"id": pick(THERE["key_id"], name)}
     if path.startswith("/v1/secrets/"):
         return {"name": pick(THERE["secret"], name)}
+    if path in ("/v1/functions/{name}/pause", "/v1/functions/{name}/resume"):
+        return {"name": pick(["spare.1", "spare.2"], name)}
     if path.startswith("/v1/functions/"):
         function = pick(["waits", "echo"], name)
         key = pick(THERE["key"], name + "key")
@@ -103,6 +107,10 @@ def make_sense(body):
     """What no schema says: the form of durations, ids and secrets, the words there are."""
     for field in ("delay", "start_at", "grace", "timeouts", "retry", "version", "deployment", "secret", "transports"):
         body.pop(field, None)
+    for function in body.get("functions") or []:
+        for field in ("concurrency", "throttle", "rate_limit", "debounce", "singleton", "triggers", "timeouts"):
+            if isinstance(function, dict):
+                function.pop(field, None)
     if "scopes" in body:
         body["scopes"] = ["runs:read"]
 
