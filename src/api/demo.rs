@@ -74,6 +74,8 @@ impl Demo {
             if_closed: IfClosed::default(),
             start_at: None,
             tags: BTreeMap::new(),
+            priority: 0,
+            start_timeout: None,
             run_timeout: None,
             invocation_timeout: None,
             retry: None,

@@ -63,7 +63,8 @@ struct Limit {
     endpoint: Option<String>,
     key: Option<String>,
     value: Option<String>,
-    limit: Option<u32>,
+    #[serde(rename = "limit")]
+    most: Option<u32>,
     period: Option<String>,
     #[serde(default)]
     running: u64,
@@ -80,7 +81,7 @@ struct Pause {
 const COLUMNS: [&str; 7] = ["OF", "LIMIT", "KEY", "MOST", "RUNNING", "QUEUED", "PAUSED"];
 
 fn row(limit: Limit) -> Vec<String> {
-    let most = limit.limit.map_or_else(|| "none".to_owned(), |n| n.to_string());
+    let most = limit.most.map_or_else(|| "none".to_owned(), |n| n.to_string());
     vec![
         limit.function.or(limit.endpoint.map(|e| format!("endpoint {e}"))).unwrap_or_default(),
         limit.kind,

@@ -425,17 +425,15 @@ impl Engine {
                 Self::make_single(&mut start, flow);
                 within = Self::rate_of(*id, flow, &start);
             }
-            let what =
-                match flow.as_ref().and_then(|(id, flow)| Some((id, flow.debounce.as_ref()?))) {
-                    Some((id, debounce)) => self.debounced(*id, debounce, &start).map(What::Later),
-                    None => {
-                        let shard = start.key.as_deref();
-                        let shard = shard.map(|key| Shard::of_key(&namespace.name, function, key));
-                        let run = RunId::of_event(event.id, function, event.published_at, shard);
-                        self.new_run_of(&start, None, Some((run, None)))
-                            .map(|n| What::Run(Box::new(n)))
-                    }
-                };
+            let debounce = flow.as_ref().and_then(|(id, f)| Some((*id, f.debounce.as_ref()?)));
+            let what = if let Some((id, debounce)) = debounce {
+                self.debounced(id, debounce, &start).map(What::Later)
+            } else {
+                let shard = start.key.as_deref();
+                let shard = shard.map(|key| Shard::of_key(&namespace.name, function, key));
+                let run = RunId::of_event(event.id, function, event.published_at, shard);
+                self.new_run_of(&start, None, Some((run, None))).map(|n| What::Run(Box::new(n)))
+            };
             match what {
                 Ok(what) => all.push(Triggered { what, within, cancels: start.if_running }),
                 Err(error) => {

@@ -15,7 +15,7 @@ use super::lanes::Line;
 use super::owner::{Entry, Owner, Wake};
 use super::{Engine, Point, lock};
 use crate::machine::{Attention, Env, Run, RunId, Timestamp, Turn};
-use crate::protocol::Per;
+use crate::protocol::{Flow, Per};
 use crate::store::{self, Ask, Granted, LimitKey, LimitOf, Most, Passed, Release};
 
 /// The gate of runs that wait for a limit out of memory: no endpoint or function has this number.
@@ -547,7 +547,7 @@ impl super::Catalog {
         self.has_limits()
             && self.deployment_for(run).is_some_and(|(_, d)| {
                 d.endpoint.concurrency.is_some()
-                    || d.flow(&run.created.function).is_some_and(|f| f.keeps_back())
+                    || d.flow(&run.created.function).is_some_and(Flow::keeps_back)
             })
     }
 

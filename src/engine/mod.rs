@@ -71,8 +71,8 @@ pub use deployments::{DeploymentView, Repinned, RunsOn};
 pub use events::{Event, EventFilter, EventMatch, EventRow, Published};
 pub use faults::{CRASH_AT, DO_WRONG, Faults, Point, Wrong};
 pub use functions::FunctionView;
-pub use objects::ObjectView;
 pub use limits::{LimitKey, LimitName, LimitOf, LimitView, PausedView};
+pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
 pub use replaying::{Candidate, Origin, Replayed};
 pub use schedules::{

@@ -390,6 +390,7 @@ pub struct EndpointPatch {
     /// Extra headers that are set, and (none) that are taken away.
     pub headers: BTreeMap<String, Option<String>>,
     /// How many runs may be on their way to it at once, or (none) that there is no limit.
+    #[expect(clippy::option_option, reason = "left alone, no limit, and a limit are three things")]
     pub concurrency: Option<Option<u32>>,
 }
 

@@ -118,6 +118,7 @@ pub struct EndpointChange {
     /// Whether no run is started there.
     pub draining: Option<bool>,
     /// How many runs may be on their way to it, or that there is no limit.
+    #[expect(clippy::option_option, reason = "left alone, no limit, and a limit are three things")]
     pub concurrency: Option<Option<u32>>,
 }
 

@@ -35,7 +35,7 @@ pub struct Debounced {
 /// The last one counts, and is due no later than the first one allows.
 pub(super) const DEBOUNCE: &str =
     "insert into debounces as d (ns, fn, key, run_id, first_at, due_at, start)
-values ($1, $2, $3, $4, $5, least($6, $7), $8)
+values ($1, $2, $3, $4, $5, least($6::timestamptz, $7::timestamptz), $8)
 on conflict (ns, fn, key) do update
    set start = excluded.start, calls = d.calls + 1,
        due_at = greatest(d.due_at, least($6, d.first_at + ($7 - $5)))

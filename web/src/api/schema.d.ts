@@ -624,6 +624,44 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/functions/{name}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Invoke no run of a function.
+         * @description Starts are taken; what was asked for before goes on to the end of its exchange. Its runs are
+         *     `parked` until it is resumed.
+         */
+        post: operations["pause_function"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/functions/{name}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let the runs of a function go on. */
+        post: operations["resume_function"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/functions/{name}/runs": {
         parameters: {
             query?: never;
@@ -675,6 +713,63 @@ export interface paths {
         post?: never;
         /** Revoke an API key. Every node refuses it within 30 seconds. Again is no error. */
         delete: operations["revoke_key"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the limits that are in use: each at each value of its key.
+         * @description A value that nobody has used for a day is not listed.
+         */
+        get: operations["list_limits"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/limits/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let nobody through at one value of a limit's key.
+         * @description Runs that are on their way go on; others wait, also those that are started.
+         */
+        post: operations["pause_limit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/limits/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let runs through again at one value of a limit's key. */
+        post: operations["resume_limit"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1611,6 +1706,41 @@ export interface components {
             /** @description Why, for the run's history. */
             reason?: string | null;
         };
+        /** @description How many runs may be on their way at once. */
+        Concurrency: {
+            /**
+             * Format: int32
+             * @description So many.
+             */
+            limit: number;
+            /**
+             * @description For each value at this path of the input.
+             * @example input.tenant
+             */
+            key?: string | null;
+            /**
+             * @description What a slot covers: `invocation` (an open exchange, task or call, the default) or `run` (all
+             *     of the run from its first invocation).
+             */
+            per?: string | null;
+            /** @description A run whose node has died waits until what that node may have left open has spent its budget. */
+            strict?: boolean | null;
+        };
+        /** @description Starts that come soon after each other are one: the last. */
+        Debounce: {
+            /**
+             * @description Starts when none has come for so long …
+             * @example 10s
+             */
+            period: string;
+            /**
+             * @description … or so long after the first, whatever comes.
+             * @example 5m
+             */
+            max_wait?: string | null;
+            /** @description For each value at this path of the input. */
+            key?: string | null;
+        };
         /** @description What there is to try without a handler of one's own. */
         Demo: {
             /** @description Whether this gateway serves a demo: `stepwell dev` on loopback does. */
@@ -1676,6 +1806,11 @@ export interface components {
             next_probe_at?: string | null;
             /** @description It takes no new runs; those that are live go on. */
             draining: boolean;
+            /**
+             * Format: int32
+             * @description How many runs may be on their way to it at once, in the whole cluster; null: no limit.
+             */
+            concurrency?: number | null;
             /** @description Names of the extra request headers; their values are not shown. */
             headers: string[];
             /** @description The newest deployment. */
@@ -1852,6 +1987,12 @@ export interface components {
             triggers?: unknown[] | null;
             /** @description JSON Schema of its input, as the handler says; left out in lists. */
             input_schema?: unknown;
+            paused?: null | components["schemas"]["Pause"];
+        };
+        /** @description Why it is paused, or goes on. */
+        FunctionPause: {
+            /** @description For who meets it. */
+            reason?: string | null;
         };
         /** @description A function of a handler. */
         FunctionRequest: {
@@ -1884,6 +2025,12 @@ export interface components {
             input_schema?: unknown;
             /** @description The events that start it. */
             triggers?: components["schemas"]["Trigger"][] | null;
+            /** @description How many of its runs may be on their way at once; all must let a run through. */
+            concurrency?: components["schemas"]["Concurrency"][] | null;
+            throttle?: null | components["schemas"]["Throttle"];
+            rate_limit?: null | components["schemas"]["RateLimit"];
+            debounce?: null | components["schemas"]["Debounce"];
+            singleton?: null | components["schemas"]["Singleton"];
         };
         /** @description How a node stands. */
         Health: {
@@ -1967,6 +2114,52 @@ export interface components {
             name: string;
             /** @description `runs:read`, `runs:write`, `signals:write`, `endpoints:write`, `schedules:write`, `admin`. */
             scopes: string[];
+        };
+        /** @description A limit at one value of its key, with who goes through it. */
+        Limit: {
+            /** @description `concurrency`, `throttle` or `rate_limit`. */
+            kind: string;
+            /** @description The function whose limit it is; null: it is an endpoint's. */
+            function?: string | null;
+            /** @description The endpoint whose limit it is. */
+            endpoint?: string | null;
+            /** @description The path of its key; null: it has none. */
+            key?: string | null;
+            /** @description The value at that path. */
+            value?: string | null;
+            /**
+             * Format: int32
+             * @description How many it lets through; null: the function has this limit no more.
+             */
+            limit?: number | null;
+            /** @description What a slot covers: `invocation` (an open exchange, task or call) or `run`. */
+            per?: string | null;
+            /** @description Of a throttle and a rate limit: in which time. */
+            period?: string | null;
+            /**
+             * Format: int64
+             * @description Runs that it lets through now.
+             */
+            running: number;
+            /**
+             * Format: int64
+             * @description Runs that wait, counted up to 10,000.
+             */
+            queued: number;
+            paused?: null | components["schemas"]["Pause"];
+        };
+        /** @description Which limit, and why. */
+        LimitPause: {
+            function: string;
+            /**
+             * @description The path of the key of one of its `concurrency`; left out: the one without a key.
+             * @example input.tenant
+             */
+            key?: string | null;
+            /** @description The value of that key. */
+            value?: string | null;
+            /** @description Why, for who meets it. */
+            reason?: string | null;
         };
         /** @description Addresses of what can be done with a run, relative to the server. */
         Links: {
@@ -2169,6 +2362,11 @@ export interface components {
                 next_probe_at?: string | null;
                 /** @description It takes no new runs; those that are live go on. */
                 draining: boolean;
+                /**
+                 * Format: int32
+                 * @description How many runs may be on their way to it at once, in the whole cluster; null: no limit.
+                 */
+                concurrency?: number | null;
                 /** @description Names of the extra request headers; their values are not shown. */
                 headers: string[];
                 /** @description The newest deployment. */
@@ -2226,6 +2424,7 @@ export interface components {
                 triggers?: unknown[] | null;
                 /** @description JSON Schema of its input, as the handler says; left out in lists. */
                 input_schema?: unknown;
+                paused?: null | components["schemas"]["Pause"];
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;
@@ -2248,6 +2447,44 @@ export interface components {
                 /** @description Who: `gateway`, `handler`, or the name of an API key. */
                 by: string;
                 data: unknown;
+            }[];
+            /** @description For `?cursor=` of the next page; null on the last. */
+            next_cursor?: string | null;
+        };
+        /** @description A page of a list. */
+        Page_Limit: {
+            /** @description In the order of the list. */
+            data: {
+                /** @description `concurrency`, `throttle` or `rate_limit`. */
+                kind: string;
+                /** @description The function whose limit it is; null: it is an endpoint's. */
+                function?: string | null;
+                /** @description The endpoint whose limit it is. */
+                endpoint?: string | null;
+                /** @description The path of its key; null: it has none. */
+                key?: string | null;
+                /** @description The value at that path. */
+                value?: string | null;
+                /**
+                 * Format: int32
+                 * @description How many it lets through; null: the function has this limit no more.
+                 */
+                limit?: number | null;
+                /** @description What a slot covers: `invocation` (an open exchange, task or call) or `run`. */
+                per?: string | null;
+                /** @description Of a throttle and a rate limit: in which time. */
+                period?: string | null;
+                /**
+                 * Format: int64
+                 * @description Runs that it lets through now.
+                 */
+                running: number;
+                /**
+                 * Format: int64
+                 * @description Runs that wait, counted up to 10,000.
+                 */
+                queued: number;
+                paused?: null | components["schemas"]["Pause"];
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;
@@ -2469,6 +2706,18 @@ export interface components {
             headers?: {
                 [key: string]: string | null;
             } | null;
+            /**
+             * Format: int32
+             * @description How many runs may be on their way to it at once, in the whole cluster; null: no limit.
+             */
+            concurrency?: number | null;
+        };
+        /** @description Since when, by whom and why something is paused. */
+        Pause: {
+            /** Format: date-time */
+            at: string;
+            by: string;
+            reason?: string | null;
         };
         /** @description A change of a schedule: what is left out stays, what is null has its default. */
         PatchScheduleRequest: {
@@ -2664,6 +2913,21 @@ export interface components {
         QueryRequest: {
             /** @description Any JSON up to 1 MiB, passed on byte for byte. Left out: null. */
             args?: unknown;
+        };
+        /** @description How fast runs start; the rest is refused with 429. */
+        RateLimit: {
+            /**
+             * Format: int32
+             * @description So many …
+             */
+            limit: number;
+            /**
+             * @description … in so long.
+             * @example 1h
+             */
+            period: string;
+            /** @description For each value at this path of the input. */
+            key?: string | null;
         };
         /** @description A value that is too big to be shown in place. */
         Ref: {
@@ -3217,6 +3481,16 @@ export interface components {
             /** @description Any JSON. Left out: null. */
             payload?: unknown;
         };
+        /** @description At most one live run. */
+        Singleton: {
+            /** @description For each value at this path of the input. */
+            key?: string | null;
+            /**
+             * @description `skip` (the start answers with the live run, the default) or `cancel` (the older is
+             *     cancelled first).
+             */
+            mode?: string | null;
+        };
         /** @description What a run is started with. Everything may be left out. */
         StartRequest: {
             /** @description Any JSON up to 1 MiB, passed on byte for byte. Left out: null. */
@@ -3244,6 +3518,11 @@ export interface components {
             tags?: {
                 [key: string]: string;
             } | null;
+            /**
+             * Format: int32
+             * @description Among runs that wait for the same limit higher ones go first; by default 0.
+             */
+            priority?: number | null;
             timeouts?: null | components["schemas"]["Timeouts"];
             retry?: null | components["schemas"]["RetryPolicy"];
             /** @description The deployment to run on (`dep_…`), instead of the newest. */
@@ -3282,8 +3561,33 @@ export interface components {
             /** @description Go on although functions with live runs are dropped; those are parked. */
             force?: boolean | null;
         };
+        /** @description How fast runs start; the rest waits. */
+        Throttle: {
+            /**
+             * Format: int32
+             * @description So many …
+             */
+            limit: number;
+            /**
+             * @description … in so long, at an even pace.
+             * @example 1m
+             */
+            period: string;
+            /**
+             * Format: int32
+             * @description How many may start at once after a pause; by default 1.
+             */
+            burst?: number | null;
+            /** @description For each value at this path of the input. */
+            key?: string | null;
+        };
         /** @description How long things may take. */
         Timeouts: {
+            /**
+             * @description How long it may wait for its first invocation; then it ends as `timed_out`.
+             * @example 10m
+             */
+            start?: string | null;
             /**
              * @description The run as a whole.
              * @example 30d
@@ -7323,6 +7627,284 @@ export interface operations {
             };
         };
     };
+    pause_function: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The function */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["FunctionPause"];
+            };
+        };
+        responses: {
+            /** @description Paused */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Function"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `function-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_function: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The function */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["FunctionPause"];
+            };
+        };
+        responses: {
+            /** @description Not paused any more */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Function"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `function-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     start_run: {
         parameters: {
             query?: {
@@ -7474,7 +8056,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `too-many-signals` */
+            /** @description `too-many-signals`, `rate-limited` */
             429: {
                 headers: {
                     /** @description Seconds until it makes sense to try again */
@@ -7796,6 +8378,385 @@ export interface operations {
             };
             /** @description `uri-too-long` */
             414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_limits: {
+        parameters: {
+            query?: {
+                /** @description Of this function alone */
+                function?: string;
+                /** @description At this value of their key alone */
+                value?: string;
+                /** @description By default 50 */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of limits */
+            200: {
+                headers: {
+                    /** @description The next page, with `rel="next"` */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Limit"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `function-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pause_limit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LimitPause"];
+            };
+        };
+        responses: {
+            /** @description Paused */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Limit"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `function-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_limit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LimitPause"];
+            };
+        };
+        responses: {
+            /** @description Not paused any more */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Limit"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `function-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
