@@ -283,11 +283,12 @@ fn spec(f: &mut Fields<'_>, timing: Timing, before: Option<&Spec>) -> Spec {
     set!("key", start.key, None, f.text("key", 256).map(Some));
     set!("tags", start.tags, BTreeMap::new(), tags(f));
     if f.is_null("timeouts") {
-        (start.run_timeout, start.invocation_timeout) = (None, None);
-    } else if let Some((run, invocation)) =
-        f.object("timeouts", |f| (f.duration("run"), f.duration("invocation")))
+        (start.start_timeout, start.run_timeout, start.invocation_timeout) = (None, None, None);
+    } else if let Some((wait, run, invocation)) =
+        f.object("timeouts", |f| (f.duration("start"), f.duration("run"), f.duration("invocation")))
     {
-        (start.run_timeout, start.invocation_timeout) = (run, invocation);
+        (start.start_timeout, start.run_timeout, start.invocation_timeout) =
+            (wait, run, invocation);
     }
     set!("retry", start.retry, None, f.retry("retry").map(Some));
     set!(

@@ -88,6 +88,7 @@ pub(super) struct ScheduleBody {
 /// How long runs of a schedule may take.
 #[derive(Debug, Serialize, ToSchema)]
 struct ScheduleTimeouts {
+    start: Option<String>,
     run: Option<String>,
     invocation: Option<String>,
 }
@@ -311,6 +312,7 @@ impl From<ScheduleView> for ScheduleBody {
             key: spec.start.key,
             tags: spec.start.tags,
             timeouts: ScheduleTimeouts {
+                start: spec.start.start_timeout.map(format_duration),
                 run: spec.start.run_timeout.map(format_duration),
                 invocation: spec.start.invocation_timeout.map(format_duration),
             },

@@ -249,7 +249,7 @@ impl Engine {
         let more = i64::try_from(due.len()).is_ok_and(|n| n >= PAGE);
         let (mut news, mut done, mut put_off) = (Vec::new(), Vec::new(), Vec::new());
         for kept in &due {
-            match self.run_of(kept) {
+            match self.run_that_waited(kept) {
                 Some(new) => {
                     news.push(new);
                     done.push(kept.clone());
@@ -277,7 +277,7 @@ impl Engine {
         }
     }
 
-    fn run_of(&self, kept: &Debounced) -> Option<NewRun> {
+    fn run_that_waited(&self, kept: &Debounced) -> Option<NewRun> {
         let catalog = self.catalog();
         let namespace = catalog.namespace(kept.ns)?;
         let function = catalog.recorded.functions.iter().find(|f| f.id == kept.function_id)?;

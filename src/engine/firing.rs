@@ -400,6 +400,8 @@ impl Engine {
                 },
                 start_at: None,
                 tags: options.tags.clone(),
+                priority: 0,
+                start_timeout: options.start_timeout,
                 run_timeout: options.run_timeout,
                 invocation_timeout: options.invocation_timeout,
                 retry: options.retry,

@@ -190,6 +190,7 @@ impl Engine {
         engine.spawn(async move { e.keep_events().await });
         let e = engine.clone();
         engine.spawn(async move { e.keep_schedules().await });
+        let e = engine.clone();
         engine.spawn(async move { e.keep_flow().await });
         let e = engine.clone();
         engine.spawn(async move { e.keep_debounces().await });

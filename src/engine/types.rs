@@ -127,6 +127,7 @@ impl Start {
             idempotency: None,
             by,
             traceparent: None,
+            schedule: None,
         }
     }
 }

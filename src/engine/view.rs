@@ -211,6 +211,7 @@ impl RunView {
             invocations: 0,
             rerun_of: None,
             parent: None,
+            schedule: None,
         }
     }
 }

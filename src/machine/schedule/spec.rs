@@ -92,6 +92,9 @@ pub struct StartOptions {
     /// Their tags.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// How long a run may wait for its first invocation.
+    #[serde(skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub start_timeout: Option<Duration>,
     /// How long a run may take.
     #[serde(skip_serializing_if = "Option::is_none", with = "duration::option")]
     pub run_timeout: Option<Duration>,

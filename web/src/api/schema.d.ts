@@ -2712,13 +2712,6 @@ export interface components {
              */
             concurrency?: number | null;
         };
-        /** @description Since when, by whom and why something is paused. */
-        Pause: {
-            /** Format: date-time */
-            at: string;
-            by: string;
-            reason?: string | null;
-        };
         /** @description A change of a schedule: what is left out stays, what is null has its default. */
         PatchScheduleRequest: {
             name?: string | null;
@@ -2748,6 +2741,13 @@ export interface components {
             timeouts?: null | components["schemas"]["Timeouts"];
             retry?: null | components["schemas"]["RetryPolicy"];
             version?: string | null;
+        };
+        /** @description Since when, by whom and why something is paused. */
+        Pause: {
+            /** Format: date-time */
+            at: string;
+            by: string;
+            reason?: string | null;
         };
         /** @description A pause. */
         PauseScheduleRequest: {
@@ -3418,6 +3418,7 @@ export interface components {
         };
         /** @description How long runs of a schedule may take. */
         ScheduleTimeouts: {
+            start?: string | null;
             run?: string | null;
             invocation?: string | null;
         };
