@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::flow::rule;
+use super::barriers::rule;
 use super::lanes::Line;
 use super::{Engine, Error, IfRunning, Namespace, RunView, Start, Started, Status};
 use crate::machine::time::duration;

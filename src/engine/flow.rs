@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::barriers::Barrier;
 use super::lanes::Line;
 use super::owner::{Entry, Owner, Wake};
 use super::{Engine, Point, lock};
 use crate::machine::{Attention, Env, Run, RunId, Timestamp, Turn};
-use crate::protocol::{Flow, Per};
-use crate::store::{self, Ask, Granted, LimitKey, LimitOf, Most, Passed, Release};
+use crate::store::{self, Ask, Granted, LimitKey, Most, Passed, Release};
 
 /// The gate of runs that wait for a limit out of memory: no endpoint or function has this number.
 pub(super) const LIMIT_GATE: i64 = 1 << 40;
@@ -95,19 +95,6 @@ impl Turnstile {
             words.push_front(Word::Release(release));
         }
     }
-}
-
-/// A limit on a run's way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Barrier {
-    pub(super) at: LimitKey,
-    pub(super) most: Most,
-    /// Who has passed it has done so to its end.
-    pub(super) whole: bool,
-    /// Whoever takes the run over waits for what may be open.
-    pub(super) strict: bool,
-    /// What it is, for people.
-    pub(super) words: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -539,97 +526,4 @@ impl Engine {
 fn capital(words: &str) -> String {
     let mut chars = words.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
-impl super::Catalog {
-    /// Whether anything keeps runs of this function back.
-    fn is_limited(&self, run: &Run) -> bool {
-        self.has_limits()
-            && self.deployment_for(run).is_some_and(|(_, d)| {
-                d.endpoint.concurrency.is_some()
-                    || d.flow(&run.created.function).is_some_and(Flow::keeps_back)
-            })
-    }
-
-    /// The limits on the way of a run that is to be invoked on a deployment, in the order in which
-    /// they are asked.
-    fn barriers(
-        &self,
-        ns: i32,
-        created: &crate::machine::Created,
-        dep: Option<i32>,
-    ) -> Vec<Barrier> {
-        let mut barriers = Vec::new();
-        let Some(deployment) = dep.and_then(|dep| self.deployment(dep)) else { return barriers };
-        let id = self.function_number(ns, &created.function);
-        if let (Some(flow), Some(id)) = (deployment.flow(&created.function), id) {
-            let of = LimitOf::Function(id);
-            let mut at = |what: &str, key: Option<&crate::machine::Path>, most, whole, strict| {
-                let value = key.map_or_else(String::new, |path| path.value_in(&created.input));
-                let function = &created.function;
-                let words = match key {
-                    Some(path) => {
-                        format!("the {what} of `{function}` for {} {value:?}", path.as_str())
-                    }
-                    None => format!("the {what} of `{function}`"),
-                };
-                let at = LimitKey { of, rule: rule(what, key), key: value };
-                barriers.push(Barrier { at, most, whole, strict, words });
-            };
-            if let Some(t) = &flow.throttle {
-                let most = Most::Pace { interval: t.interval(), burst: t.burst.unwrap_or(1) };
-                at("throttle", t.key.as_ref(), most, false, false);
-            }
-            let mut limits: Vec<_> = flow.concurrency.iter().collect();
-            limits.sort_by_key(|c| (c.key.is_none(), c.key.clone()));
-            for c in limits {
-                let whole = c.per == Per::Run;
-                at("concurrency", c.key.as_ref(), Most::Slots(c.limit), whole, c.strict);
-            }
-        }
-        if let Some(most) = deployment.endpoint.concurrency {
-            let at = LimitKey {
-                of: LimitOf::Endpoint(deployment.endpoint.id),
-                rule: "concurrency".to_owned(),
-                key: String::new(),
-            };
-            let words = format!("the concurrency of endpoint `{}`", deployment.endpoint.name);
-            barriers.push(Barrier {
-                at,
-                most: Most::Slots(most),
-                whole: false,
-                strict: false,
-                words,
-            });
-        }
-        barriers
-    }
-
-    /// How much a limit lets through now; none: it is no more.
-    pub(super) fn most_of(&self, at: &LimitKey) -> Option<Most> {
-        match at.of {
-            LimitOf::Endpoint(id) => {
-                let endpoint = self.recorded.endpoints.iter().find(|e| e.id == id)?;
-                endpoint.concurrency.map(Most::Slots)
-            }
-            LimitOf::Function(id) => {
-                let function = self.recorded.functions.iter().find(|f| f.id == id)?;
-                let deployment = self.deployment(function.hosted?.1)?;
-                let flow = deployment.flow(&function.name)?;
-                let throttle = flow.throttle.as_ref();
-                if let Some(t) = throttle.filter(|t| rule("throttle", t.key.as_ref()) == at.rule) {
-                    let burst = t.burst.unwrap_or(1);
-                    return Some(Most::Pace { interval: t.interval(), burst });
-                }
-                let mut limits = flow.concurrency.iter();
-                let found = limits.find(|c| rule("concurrency", c.key.as_ref()) == at.rule)?;
-                Some(Most::Slots(found.limit))
-            }
-        }
-    }
-}
-
-/// A limit's name among those of its function.
-pub(super) fn rule(what: &str, key: Option<&crate::machine::Path>) -> String {
-    key.map_or_else(|| what.to_owned(), |path| format!("{what} {}", path.as_str()))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::flow::rule;
+use super::barriers::rule;
 use super::{Engine, Error, FunctionView, Namespace};
 use crate::machine::Timestamp;
 use crate::protocol::Per;

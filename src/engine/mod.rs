@@ -11,6 +11,7 @@ mod access;
 mod acknowledgement;
 mod admission;
 mod attempts;
+mod barriers;
 mod breaker;
 mod calls;
 mod catalog;
