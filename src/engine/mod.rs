@@ -27,6 +27,7 @@ mod flow;
 mod functions;
 mod gates;
 mod history;
+mod house;
 mod invocation;
 mod lanes;
 mod leases;
@@ -154,9 +155,6 @@ impl std::fmt::Debug for Engine {
 fn counted(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::MAX, f64::from)
 }
-
-/// How long a key of a limit that nobody uses is remembered.
-const KEYS_KEPT: Duration = Duration::from_hours(24);
 
 /// A lock that a panic elsewhere does not take away: what it protects is checked by the database.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -556,31 +554,6 @@ impl Engine {
 
     fn is_ours_group(&self, group: usize) -> bool {
         self.owner().tenures[group].is_some()
-    }
-
-    /// Weeks made and dropped, old rows removed, as long as the node lives.
-    async fn keep_house(&self) {
-        loop {
-            let now = self.clock().upper();
-            if let Err(error) = self.store().ensure_partitions(now).await {
-                tracing::warn!(%error, "partitions could not be made ahead");
-            }
-            // One node at a time drops: the one that drives the first group.
-            if self.is_ours_group(0) {
-                if let Err(error) = self.store().trim_generations(now).await {
-                    tracing::warn!(%error, "generations that are over wait for the next round");
-                }
-                if let Err(error) = self.store().forget_limit_keys(now - KEYS_KEPT).await {
-                    tracing::warn!(%error, "unused keys of limits wait for the next round");
-                }
-                let older_than = now - self.0.settings.retention;
-                match self.store().drop_partitions(older_than, now).await {
-                    Ok(dropped) => tracing::debug!(?dropped, "retention"),
-                    Err(error) => tracing::warn!(%error, "retention waits for the next round"),
-                }
-            }
-            tokio::time::sleep(Duration::from_mins(10)).await;
-        }
     }
 }
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use super::breaker::{Breaker, Health};
 use super::checkpoint::Conversation;
-use super::view::status_of;
+use super::view::{span_of, status_of};
 use super::{Engine, Point, Status, Wrong};
 use crate::machine::{
     Cause, Env, Flags, Kind, MessageKind, Policy, RunId, Sealed, Shard, Timestamp, Turn,
 };
 use crate::machine::{Message, Run};
 use crate::outbound::Life;
-use crate::telemetry::{self, Context, Span};
+use crate::telemetry;
 
 /// A run that nothing can wake for so long leaves memory.
 pub(super) const HORIZON: Duration = Duration::from_mins(1);
@@ -215,21 +215,6 @@ impl Owner {
             breaker.ended(id, &Health::Unknown, entry.run.last_at);
         }
         Some(entry)
-    }
-}
-
-/// A run from its start to its end.
-fn span_of(run: &Run, status: &str, ended: Timestamp) -> Span {
-    let started_in = run.created.traceparent.as_deref().and_then(Context::parse);
-    Span {
-        context: Context::of_run(run.id, started_in.as_ref()),
-        parent: started_in.map(|c| c.span),
-        name: format!("run {}", run.created.function),
-        client: false,
-        begun: run.created_at,
-        took: ended.since(run.created_at),
-        attributes: vec![("run.id", run.id.to_string()), ("run.status", status.to_owned())],
-        error: (status != "completed").then(|| status.to_owned()),
     }
 }
 

@@ -6,6 +6,7 @@ use super::breaker::{Breaker, Circuit, Outage};
 use super::owner::Owner;
 use super::{Engine, RunView, Start, Status, WaitingFor};
 use crate::machine::{Attention, Kind, Reason, Run, RunId, StepState, Timestamp, Turn};
+use crate::telemetry::{Context, Span};
 
 /// The one status of a run. `gated`: its endpoint's breaker keeps it back; `parks`: because the
 /// endpoint is unhealthy, not merely busy.
@@ -213,6 +214,21 @@ impl RunView {
             parent: None,
             schedule: None,
         }
+    }
+}
+
+/// A run from its start to its end.
+pub(super) fn span_of(run: &Run, status: &str, ended: Timestamp) -> Span {
+    let started_in = run.created.traceparent.as_deref().and_then(Context::parse);
+    Span {
+        context: Context::of_run(run.id, started_in.as_ref()),
+        parent: started_in.map(|c| c.span),
+        name: format!("run {}", run.created.function),
+        client: false,
+        begun: run.created_at,
+        took: ended.since(run.created_at),
+        attributes: vec![("run.id", run.id.to_string()), ("run.status", status.to_owned())],
+        error: (status != "completed").then(|| status.to_owned()),
     }
 }
 

@@ -541,19 +541,6 @@ impl Run {
             .put(self, env.now);
     }
 
-    /// The moment at which the run ends if nothing else ends it.
-    pub(super) fn latest_end(&self) -> Option<Timestamp> {
-        let cancelled = self.cancel.as_ref().map(|c| c.deadline);
-        self.deadline.into_iter().chain(cancelled).chain(self.start_by()).min()
-    }
-
-    /// The moment by which it must have been invoked, as long as it has not.
-    fn start_by(&self) -> Option<Timestamp> {
-        // A run that was read back may have been invoked for nothing.
-        let within = self.created.start_within.filter(|_| self.started_at.is_none())?;
-        Some(self.created.start_at.map_or(self.created_at, |at| at.max(self.created_at)) + within)
-    }
-
     /// The run is to be driven: if the database says parked, the next append says otherwise.
     pub(super) fn wake(&mut self) {
         self.parked = false;

@@ -5,8 +5,22 @@ use super::body::{Noted, to_bytes};
 use super::draft::Draft;
 use super::row::{Append, Flags, Kind, Message, MessageKind};
 use super::run::{End, Reason, Run, Turn};
+use super::time::Timestamp;
 
 impl Run {
+    /// The moment at which the run ends if nothing else ends it.
+    pub(super) fn latest_end(&self) -> Option<Timestamp> {
+        let cancelled = self.cancel.as_ref().map(|c| c.deadline);
+        self.deadline.into_iter().chain(cancelled).chain(self.start_by()).min()
+    }
+
+    /// The moment by which it must have been invoked, as long as it has not.
+    pub(super) fn start_by(&self) -> Option<Timestamp> {
+        // A run that was read back may have been invoked for nothing.
+        let within = self.created.start_within.filter(|_| self.started_at.is_none())?;
+        Some(self.created.start_at.map_or(self.created_at, |at| at.max(self.created_at)) + within)
+    }
+
     /// Records an end, of the run or of its generation; the append is gated when it is sealed.
     pub(super) fn end(&mut self, end: End, env: &Env<'_>) {
         if end.kind == Kind::Continued {

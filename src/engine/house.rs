@@ -1,0 +1,35 @@
+//! Weeks made and dropped, what nobody needs any more removed.
+
+use std::time::Duration;
+
+use super::Engine;
+
+/// How long a key of a limit that nobody uses is remembered.
+const KEYS_KEPT: Duration = Duration::from_hours(24);
+
+impl Engine {
+    /// Weeks made and dropped, old rows removed, as long as the node lives.
+    pub(super) async fn keep_house(&self) {
+        loop {
+            let now = self.clock().upper();
+            if let Err(error) = self.store().ensure_partitions(now).await {
+                tracing::warn!(%error, "partitions could not be made ahead");
+            }
+            // One node at a time drops: the one that drives the first group.
+            if self.is_ours_group(0) {
+                if let Err(error) = self.store().trim_generations(now).await {
+                    tracing::warn!(%error, "generations that are over wait for the next round");
+                }
+                if let Err(error) = self.store().forget_limit_keys(now - KEYS_KEPT).await {
+                    tracing::warn!(%error, "unused keys of limits wait for the next round");
+                }
+                let older_than = now - self.0.settings.retention;
+                match self.store().drop_partitions(older_than, now).await {
+                    Ok(dropped) => tracing::debug!(?dropped, "retention"),
+                    Err(error) => tracing::warn!(%error, "retention waits for the next round"),
+                }
+            }
+            tokio::time::sleep(Duration::from_mins(10)).await;
+        }
+    }
+}
