@@ -220,7 +220,7 @@ impl Body<'_> {
         let rest = serde_json::to_string(self).expect("texts and numbers serialise");
         let Some(input) = &self.rule.input else { return Ok(raw(rest)) };
         let input = input::payload(input)?;
-        let members = rest.trim_start_matches('{').trim_end_matches('}');
+        let members = &rest[1..rest.len() - 1];
         let comma = if members.is_empty() { "" } else { "," };
         Ok(raw(format!("{{\"input\":{}{comma}{members}}}", input.get())))
     }
@@ -476,4 +476,43 @@ fn print(answer: &Answer, out: &mut Output) -> Result<(), Failure> {
         out.line(&format!("was   {}  {}", recent.time, recent.came.in_words()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cli, ClientCommand, Command};
+    use super::*;
+
+    #[test]
+    fn an_input_is_sent_as_it_is_beside_what_is_flat_and_what_is_not() {
+        let body = |arguments: &[&str]| {
+            let all = ["stepwell", "schedule", "create", "s", "f"].iter().chain(arguments);
+            let cli = Cli::read(all).expect("arguments");
+            let Command::Client(ClientCommand::Schedule(ScheduleCommand::Create { rule, .. })) =
+                cli.command
+            else {
+                panic!("another command");
+            };
+            let tags = input::object(rule.tags.clone());
+            let body = Body {
+                name: Some("s"),
+                function: None,
+                rule: &rule,
+                tags,
+                paused: None,
+                note: None,
+            };
+            body.with_input().expect("a body").get().to_owned()
+        };
+        let input = "{\"n\": 3544790567247868102,  \"f\": 1.0}";
+        let all = ["--every", "5m", "--tag", "a=b", "--overlap", "buffer-one", "--input", input];
+        assert_eq!(
+            body(&all),
+            format!(
+                "{{\"input\":{input},\"name\":\"s\",\"every\":\"5m\",\"overlap\":\"buffer_one\",\
+                 \"tags\":{{\"a\":\"b\"}}}}"
+            )
+        );
+        assert_eq!(body(&["--cron", "@daily"]), "{\"name\":\"s\",\"cron\":\"@daily\"}");
+    }
 }
