@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const MOST_LEAVING: usize = 4_000;
 /// How often grants are looked for that another node gave to runs of this one.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often slots are looked for that nobody gave back, and keys that nobody looks after.
+/// How often slots are looked for that nobody gave back, grants that nobody heard of, and keys that
+/// nobody looks after.
 const SWEEP: Duration = Duration::from_secs(3);
 /// How long to wait before a transaction that Postgres gave up is tried again.
 const BUSY: Duration = Duration::from_millis(10);
@@ -463,6 +464,14 @@ impl Engine {
                     let release = Release { at, most, ns, run: Some(run), node: Some(node) };
                     self.turnstile().say(Word::Release(release));
                 }
+            }
+            Err(error) => return self.trouble(line, &error).await,
+        }
+        // A transaction may have been committed whose answer was lost with its connection.
+        match line.get().await.unheard(&held, LIMIT_GATE).await {
+            Ok(runs) => {
+                let mut owner = self.owner();
+                self.bring_in(&mut owner, runs);
             }
             Err(error) => return self.trouble(line, &error).await,
         }

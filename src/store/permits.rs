@@ -257,6 +257,11 @@ returning owner_kind, owner_id, rule, key, run_id";
 pub(super) const HOLDERS: &str = "select distinct run_id from permits
  where grp = any($1) and slot is not null order by run_id";
 
+/// Runs that were let through and still wait outside memory: nobody heard of it.
+pub(super) const UNHEARD: &str = "select distinct p.run_id from permits p
+  join run_active r on r.shard = shard_of(p.run_id) and r.run_id = p.run_id
+ where p.grp = any($1) and p.slot is not null and r.gate = $2 order by p.run_id limit 1000";
+
 /// Slots of runs that have ended or sleep: whoever had them died before it gave them back.
 pub(super) const GHOSTS: &str =
     "select p.owner_kind, p.owner_id, p.rule, p.key, p.run_id, p.ns, p.node
@@ -457,6 +462,12 @@ impl Lane {
     pub async fn unseen(&mut self, groups: &[i16]) -> Result<Vec<Granted>> {
         let rows = sqlx::query(UNSEEN).bind(groups).fetch_all(&mut self.conn).await?;
         rows.iter().map(|row| granted(row, false)).collect()
+    }
+
+    /// Runs of these groups that were let through and wait at `gate` all the same.
+    pub async fn unheard(&mut self, groups: &[i16], gate: i64) -> Result<Vec<RunId>> {
+        let rows = sqlx::query(UNHEARD).bind(groups).bind(gate).fetch_all(&mut self.conn).await?;
+        rows.iter().map(wire::run_id).collect()
     }
 
     /// Slots of these groups whose runs have ended or sleep (not at `gate`), with who asked for them.

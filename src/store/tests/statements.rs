@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 171] = [
+const ALL: [(&str, &str); 172] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -74,6 +74,7 @@ const ALL: [(&str, &str); 171] = [
     ("who waits", permits::WAITING),
     ("unseen grants", permits::UNSEEN),
     ("permit holders", permits::HOLDERS),
+    ("unheard grants", permits::UNHEARD),
     ("permit ghosts", permits::GHOSTS),
     ("stuck limits", permits::STUCK),
     ("forget limit keys", limits::FORGET_KEYS),
