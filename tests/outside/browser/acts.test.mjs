@@ -145,7 +145,7 @@ actTest("terminate, pause and resume", async () => {
 
 actTest("retry now, a step completed and a step failed by hand", async () => {
   const [first, second] = [await gw.start("flaky"), await gw.start("flaky")];
-  await eventually("it has failed some times", async () => (await gw.get(`/v1/runs/${first.id}/steps/charge`)).attempts >= 3);
+  await eventually("it has failed some times", async () => (await gw.get(`/v1/runs/${first.id}/steps/charge`)).attempts >= 5);
   const page = await open(browser, `${gw.url}/runs/${first.id}?step=charge`);
   await status(page, "Retrying");
   const { attempts } = await gw.get(`/v1/runs/${first.id}/steps/charge`);
