@@ -292,8 +292,8 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         args.advertise.as_ref().map_or_else(|| format!("http://{}", reachable(here)), trimmed);
     let public_url = args.public_url.as_ref().map_or_else(|| address.clone(), trimmed);
     let guard = if args.allow_private_endpoints { open_guard() } else { Guard::default() };
-    let sign_publicly = args.sign_publicly;
-    let settings = Settings { sign_publicly, ..settings(public_url, address) };
+    let (sign_publicly, retention) = (args.sign_publicly, args.retention);
+    let settings = Settings { sign_publicly, retention, ..settings(public_url, address) };
     let gateway = Gateway::start(store, listener, settings, guard, None).await?;
     gateway.ready().await?;
     tracing::info!(listen = %here, "stepwell serves");

@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use url::Url;
 
 use super::secret::Secret;
+use crate::machine::time::parse_duration;
 
 /// `stepwell dev`.
 #[derive(Debug, Clone, Args)]
@@ -63,6 +65,9 @@ pub struct ServeArgs {
     /// Sign calls to handlers with the cluster's public key too (Standard Webhooks `v1a`).
     #[arg(long, env = "STEPWELL_SIGN_PUBLICLY")]
     pub sign_publicly: bool,
+    /// How long ended runs are kept, at least a day; they go by whole weeks.
+    #[arg(long, env = "STEPWELL_RETENTION", value_name = "DURATION", default_value = "30d", value_parser = parse_retention)]
+    pub retention: Duration,
     /// Let endpoints resolve to private, loopback and link-local addresses.
     #[arg(
         long = "dangerous-allow-private-endpoints",
@@ -138,4 +143,13 @@ pub struct OpenapiArgs {
     /// As JSON instead of YAML.
     #[arg(long)]
     pub json: bool,
+}
+
+/// How long ended runs are kept.
+fn parse_retention(text: &str) -> Result<Duration, String> {
+    let length = parse_duration(text)?;
+    if length < Duration::from_hours(24) {
+        return Err("must be at least a day, such as `7d`".to_owned());
+    }
+    Ok(length)
 }
