@@ -224,6 +224,12 @@ fn timing(f: &mut Fields<'_>, before: Option<&Timing>, now: Timestamp) -> (Timin
         f.fault("anchor", "has no meaning without `every`");
     }
     let timing = match (before, cron, every) {
+        // The time zone stays as it was, unless the expression brings its own.
+        (Some(Timing::Cron { time_zone, .. }), Some(cron), _)
+            if zone.is_none() && !f.is_null("time_zone") && !cron.contains('=') =>
+        {
+            Timing::cron(&cron, Some(time_zone))
+        }
         (_, Some(cron), _) => Timing::cron(&cron, zone.as_deref()),
         (Some(Timing::Cron { expression, .. }), None, None) if zone.is_some() => {
             Timing::cron(expression, zone.as_deref())

@@ -388,6 +388,15 @@ async fn a_schedule_is_changed_by_version_and_what_is_wrong_is_named() {
     let whole = json!({"function": "f", "cron": "@daily", "time_zone": "America/New_York"});
     let (status, at) = g.call("PUT", "/v1/schedules/s", Some(whole.clone())).await;
     assert_eq!((status, &at["overlap"], &at["id"]), (200, &json!("skip"), &made["id"]), "{at}");
+    // Another hour in the same zone, until the zone is taken away.
+    for (change, zone) in [
+        (json!({"cron": "0 5 * * *"}), "America/New_York"),
+        (json!({"cron": "TZ=Asia/Tokyo 0 5 * * *"}), "Asia/Tokyo"),
+        (json!({"cron": "0 6 * * *", "time_zone": null}), "UTC"),
+    ] {
+        let (status, at) = g.call("PATCH", "/v1/schedules/s", Some(change)).await;
+        assert_eq!((status, &at["time_zone"]), (200, &json!(zone)), "{at}");
+    }
     g.advance(Duration::from_millis(1));
     let (status, new) = g.call("PUT", "/v1/schedules/t", Some(whole)).await;
     assert_eq!((status, &new["name"]), (201, &json!("t")));
