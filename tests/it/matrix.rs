@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
+use serde_json::json;
 use stepwell::engine::{CRASH_AT, DO_WRONG, Point, Wrong};
 
 use crate::cluster::Cluster;
@@ -16,10 +17,11 @@ const AT_ONCE: usize = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_death_at_any_point_loses_nothing_and_repeats_nothing() {
     // Its runs say nothing to each other; those that do die in `families`, those that hear of
-    // events in `events`.
+    // events in `events`, those that a clock starts in `schedules`.
     let silent = |p: &Point| {
-        use Point::{DeliverAfter, DeliverBefore, RouteAfter, RouteBefore};
-        !matches!(p, DeliverBefore | DeliverAfter | RouteBefore | RouteAfter)
+        use Point::{DeliverAfter, DeliverBefore, FireAfter, FireBefore, RouteAfter, RouteBefore};
+        let told = matches!(p, DeliverBefore | DeliverAfter | RouteBefore | RouteAfter);
+        !told && !matches!(p, FireBefore | FireAfter)
     };
     let points: Vec<Point> = Point::ALL.into_iter().filter(silent).collect();
     let count = points.len();
@@ -32,7 +34,14 @@ async fn die_at(point: Point) {
     let oracle = Oracle { lost_answers: 30, ..Oracle::default() };
     let handler = oracle.serve().await;
     let mut cluster = Cluster::start(2).await;
-    cluster.register(&handler, &["work"]).await;
+    // Only who has limits asks them.
+    let work = match point {
+        Point::PassBefore | Point::PassAfter => {
+            json!({"name": "work", "concurrency": [{"limit": 3}]})
+        }
+        _ => json!({"name": "work"}),
+    };
+    cluster.register_functions(&handler, vec![work]).await;
     cluster.balanced().await;
     // The one that is to die starts anew: it claims what is its share, and serves.
     cluster.nodes[0].kill();
