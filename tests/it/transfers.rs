@@ -87,6 +87,13 @@ async fn transfers_keep_the_sum_and_turns_their_order_whoever_dies() {
         let armed = format!("{}:{times}", point.word());
         cluster.nodes[0].start_with(&[(CRASH_AT, &armed)]);
         cluster.ready(&cluster.nodes[0].url).await;
+        // It has to drive something before it can die of it; the other could do all the work before.
+        cluster
+            .eventually("it has groups, or has died already", async || {
+                let groups = cluster.try_metric(0, "stepwell_lease_groups").await;
+                groups.is_none_or(|groups| groups > 0.0)
+            })
+            .await;
         for round in 0.. {
             assert!(round < 60, "{armed} is never reached");
             for _ in 0..3 {
