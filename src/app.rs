@@ -193,23 +193,11 @@ async fn register_when_up(engine: Engine, url: url::Url, secret: Option<String>)
     let namespace = Namespace { id: 1, name: "default".to_owned() };
     let mut said = false;
     loop {
-        let registration = Registration {
-            name: url.host_str().map_or_else(String::new, |host| {
-                format!("{host}-{}", url.port_or_known_default().unwrap_or_default())
-            }),
-            url: url.to_string(),
-            secret: secret.clone(),
-            headers: std::collections::BTreeMap::new(),
-            functions: None,
-            transports: Vec::new(),
-            pages: false,
-            max_inline_bytes: None,
-            discover: true,
-            dry_run: false,
-            replay: 0,
-            force: false,
-            by: "local".to_owned(),
-        };
+        let name = url.host_str().map_or_else(String::new, |host| {
+            format!("{host}-{}", url.port_or_known_default().unwrap_or_default())
+        });
+        let registration =
+            Registration::discovered(name, url.to_string(), secret.clone(), "local".to_owned());
         match engine.register_endpoint(&namespace, registration).await {
             Ok(RegisterOutcome::Registered(done)) => {
                 let functions = done.endpoint.functions.join(", ");

@@ -1,7 +1,5 @@
 //! The demo of `stepwell dev`: whether it is offered, and one call from nothing to a run.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -17,9 +15,7 @@ use super::endpoints::registered;
 use super::problem::Problem;
 use super::request::Params;
 use super::shapes::RunBody;
-use crate::engine::{
-    Caller, EndpointRef, Engine, Error, IfClosed, IfRunning, Registration, RunView, Start,
-};
+use crate::engine::{Caller, EndpointRef, Engine, Error, Registration, RunView, Start};
 
 /// A handler that the gateway serves itself.
 #[derive(Debug, Clone)]
@@ -44,48 +40,24 @@ impl Demo {
 
     /// Registers it; as it is registered already it changes nothing.
     pub async fn register(&self, engine: &Engine, caller: &Caller) -> Result<(), Problem> {
-        let registration = Registration {
-            name: Self::ENDPOINT.to_owned(),
-            url: self.url.clone(),
-            secret: Some(self.secret.clone()),
-            headers: BTreeMap::new(),
-            functions: None,
-            transports: Vec::new(),
-            pages: false,
-            max_inline_bytes: None,
-            discover: true,
-            dry_run: false,
-            replay: 0,
-            force: false,
-            by: caller.by.clone(),
-        };
+        let registration = Registration::discovered(
+            Self::ENDPOINT.to_owned(),
+            self.url.clone(),
+            Some(self.secret.clone()),
+            caller.by.clone(),
+        );
         registered(engine.register_endpoint(&caller.namespace, registration).await?).map(drop)
     }
 
     /// Registers it and starts a run of its function.
     pub async fn begin(&self, engine: &Engine, caller: &Caller) -> Result<RunView, Problem> {
         self.register(engine, caller).await?;
-        let start = Start {
-            namespace: caller.namespace.clone(),
-            function: self.function.to_owned(),
-            input: RawValue::from_string(r#"{"name": "world"}"#.to_owned()).expect("this is JSON"),
-            key: None,
-            if_running: IfRunning::default(),
-            if_closed: IfClosed::default(),
-            start_at: None,
-            tags: BTreeMap::new(),
-            priority: 0,
-            start_timeout: None,
-            run_timeout: None,
-            invocation_timeout: None,
-            retry: None,
-            deployment: None,
-            signal: None,
-            idempotency: None,
-            by: caller.by.clone(),
-            traceparent: None,
-            schedule: None,
-        };
+        let start = Start::new(
+            caller.namespace.clone(),
+            self.function.to_owned(),
+            RawValue::from_string(r#"{"name": "world"}"#.to_owned()).expect("this is JSON"),
+            caller.by.clone(),
+        );
         let run = engine.start(start).await?.run();
         Ok(engine.view(&caller.namespace, run).await?)
     }

@@ -20,7 +20,7 @@ use super::forward::{endpoint_ref, no_endpoint};
 use super::journal::is_known;
 use super::page::{Cut, Page};
 use super::problem::Problem;
-use super::request::{At, Headers, Params, Sent};
+use super::request::{At, Headers, Params, Sent, is_asked_for};
 use crate::engine::{
     Caller, Deleted, EndpointView, Patched, RegisterOutcome, Registered, RunsPolicy,
 };
@@ -100,15 +100,10 @@ pub(super) async fn find(
 
 /// The version that `If-Match` asks for, if the endpoint has it.
 fn if_match(headers: &HeaderMap, endpoint: &EndpointView) -> Result<Option<i64>, Problem> {
-    let mut named = headers.get_all(header::IF_MATCH).iter().filter_map(|v| v.to_str().ok());
-    let has = |v: &str| {
-        let etag = etag(endpoint);
-        v.split(',').any(|tag| tag.trim() == "*" || tag.trim().as_bytes() == etag.as_bytes())
-    };
-    match headers.contains_key(header::IF_MATCH) {
-        false => Ok(None),
-        true if named.any(has) => Ok(Some(endpoint.version)),
-        true => Err(stale()),
+    match is_asked_for(headers, &etag(endpoint)) {
+        None => Ok(None),
+        Some(true) => Ok(Some(endpoint.version)),
+        Some(false) => Err(stale()),
     }
 }
 

@@ -6,7 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -345,6 +345,15 @@ pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
         && parent.bytes().any(|b| b != b'0')
         && hex(flags, 2);
     (sane && text.len() <= 256).then(|| text.to_owned())
+}
+
+/// Whether `If-Match` asks for this version; none: it is not there.
+pub(super) fn is_asked_for(headers: &HeaderMap, etag: &HeaderValue) -> Option<bool> {
+    let mut named = headers.get_all(header::IF_MATCH).iter().filter_map(|v| v.to_str().ok());
+    let has = |v: &str| {
+        v.split(',').any(|tag| tag.trim() == "*" || tag.trim().as_bytes() == etag.as_bytes())
+    };
+    headers.contains_key(header::IF_MATCH).then(|| named.any(has))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::fields;
 use super::journal::is_known;
 use super::page::{self, Page};
 use super::problem::Problem;
-use super::request::{At, Headers, Params, Sent, check_input};
+use super::request::{At, Headers, Params, Sent, check_input, is_asked_for};
 use super::schedule_request::{
     PatchScheduleRequest, PutScheduleRequest, ScheduleRequest, check_name, note, read, read_patch,
 };
@@ -47,14 +47,10 @@ fn created(view: ScheduleView) -> Response {
 
 /// The version that `If-Match` asks for, if the schedule has it.
 fn if_match(headers: &HeaderMap, view: &ScheduleView) -> Result<Option<i32>, Problem> {
-    let mut tags = headers.get_all(header::IF_MATCH).iter().filter_map(|v| v.to_str().ok());
-    let etag = etag(view);
-    let has =
-        |v: &str| v.split(',').any(|t| t.trim() == "*" || t.trim().as_bytes() == etag.as_bytes());
-    match headers.contains_key(header::IF_MATCH) {
-        false => Ok(None),
-        true if tags.any(has) => Ok(Some(view.row.version)),
-        true => Err(Error::ScheduleStale.into()),
+    match is_asked_for(headers, &etag(view)) {
+        None => Ok(None),
+        Some(true) => Ok(Some(view.row.version)),
+        Some(false) => Err(Error::ScheduleStale.into()),
     }
 }
 

@@ -93,6 +93,16 @@ impl Within {
         };
         Self { at, interval: rate.interval(), burst: rate.limit }
     }
+
+    /// Counts it in a transaction, if the rate allows it.
+    pub(super) async fn take(
+        &self,
+        delivery: &mut store::Delivery<'_>,
+        ns: i32,
+        now: Timestamp,
+    ) -> store::Result<bool> {
+        delivery.take_rate(ns, &self.at, self.interval, self.burst, now).await
+    }
 }
 
 impl Engine {
@@ -300,18 +310,5 @@ impl Engine {
             // What was started is looked for.
             self.bring_in(&mut owner, lent.iter().copied());
         }
-    }
-}
-
-/// A moment for people who asked too soon.
-impl Within {
-    /// Counts it in a transaction, if the rate allows it.
-    pub(super) async fn take(
-        &self,
-        delivery: &mut store::Delivery<'_>,
-        ns: i32,
-        now: Timestamp,
-    ) -> store::Result<bool> {
-        delivery.take_rate(ns, &self.at, self.interval, self.burst, now).await
     }
 }

@@ -1,7 +1,7 @@
 //! Which limits are on a run's way, by what its function and endpoint say.
 
 use super::Catalog;
-use crate::machine::{Created, Path, Run};
+use crate::machine::{Path, Run};
 use crate::protocol::{Flow, Per};
 use crate::store::{LimitKey, LimitOf, Most};
 
@@ -28,12 +28,13 @@ impl Catalog {
             })
     }
 
-    /// The limits on the way of a run that is to be invoked on a deployment, in the order in which
-    /// they are asked.
-    pub(super) fn barriers(&self, ns: i32, created: &Created, dep: Option<i32>) -> Vec<Barrier> {
+    /// The limits on a run's way, in the order in which they are asked.
+    pub(super) fn barriers(&self, run: &Run) -> Vec<Barrier> {
         let mut barriers = Vec::new();
-        let Some(deployment) = dep.and_then(|dep| self.deployment(dep)) else { return barriers };
-        let id = self.function_number(ns, &created.function);
+        let host = if self.has_limits() { self.deployment_for(run) } else { None };
+        let Some((_, deployment)) = host else { return barriers };
+        let created = &run.created;
+        let id = self.function_number(run.ns, &created.function);
         if let (Some(flow), Some(id)) = (deployment.flow(&created.function), id) {
             let of = LimitOf::Function(id);
             let mut at = |what: &str, key: Option<&Path>, most, whole, strict| {
@@ -73,6 +74,10 @@ impl Catalog {
                 strict: false,
                 words,
             });
+        }
+        if run.started_at.is_some() {
+            // A throttle is for starts.
+            barriers.retain(|b| matches!(b.most, Most::Slots(_)));
         }
         barriers
     }

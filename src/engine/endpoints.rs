@@ -54,6 +54,28 @@ struct Plan<'a> {
     by: &'a str,
 }
 
+impl Registration {
+    /// Of a handler that says itself what it has, and nothing but what is needed.
+    #[must_use]
+    pub const fn discovered(name: String, url: String, secret: Option<String>, by: String) -> Self {
+        Self {
+            name,
+            url,
+            secret,
+            headers: BTreeMap::new(),
+            functions: None,
+            transports: Vec::new(),
+            pages: false,
+            max_inline_bytes: None,
+            discover: true,
+            dry_run: false,
+            replay: 0,
+            force: false,
+            by,
+        }
+    }
+}
+
 impl Engine {
     /// Registers an endpoint by name. A handler that does not answer is no obstacle where its
     /// functions are listed: the probe tells of it.

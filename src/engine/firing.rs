@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::faults::Point;
 use super::lanes::Line;
-use super::{Engine, Error, IfClosed, IfRunning, Start};
+use super::{Engine, Error, IfClosed, Start};
 use crate::machine::schedule::{By, Decision, Firing, Plan, ScheduleState, Spec, Way};
 use crate::machine::{
     Act, Fired, Kind, Message, MessageId, MessageKind, PassedOn, RunId, Said, ScheduleId, Shard,
@@ -282,12 +282,7 @@ impl Engine {
                 Ok(turns.into_iter().map(|(held, _)| held).collect())
             }
             Err(error) => {
-                self.owner().lent.retain(|run, _| !lent.contains(run));
-                if store::Error::is_unavailable(&error) {
-                    // Whether it is done is not known: what was started is looked for.
-                    let mut owner = self.owner();
-                    self.bring_in(&mut owner, lent);
-                }
+                self.unlend(&lent, &error);
                 Err(error)
             }
         }
@@ -388,28 +383,18 @@ impl Engine {
             let options = &held.plan.spec.start;
             let input = serde_json::from_slice::<Box<RawValue>>(&row.input);
             Start {
-                namespace,
-                function: row.function.clone(),
-                input: input.unwrap_or_else(|_| RawValue::NULL.to_owned()),
                 key: Some(held.key_of(firing)),
-                if_running: IfRunning::Fail,
                 if_closed: if firing.again || options.key.is_some() {
                     IfClosed::Allow
                 } else {
                     IfClosed::Reject
                 },
-                start_at: None,
                 tags: options.tags.clone(),
-                priority: 0,
                 start_timeout: options.start_timeout,
                 run_timeout: options.run_timeout,
                 invocation_timeout: options.invocation_timeout,
                 retry: options.retry,
                 deployment: options.deployment,
-                signal: None,
-                idempotency: None,
-                by: format!("schedule {}", row.name),
-                traceparent: None,
                 schedule: Some(Box::new(Fired {
                     id: row.id,
                     name: row.name.clone(),
@@ -417,6 +402,12 @@ impl Engine {
                     by: firing.by,
                     last: held.last(),
                 })),
+                ..Start::new(
+                    namespace,
+                    row.function.clone(),
+                    input.unwrap_or_else(|_| RawValue::NULL.to_owned()),
+                    format!("schedule {}", row.name),
+                )
             }
         };
         if self.catalog().function(row.ns, &row.function).is_none() {

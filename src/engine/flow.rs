@@ -125,23 +125,6 @@ impl Way {
 }
 
 impl Engine {
-    /// The limits on a run's way, in the order in which they are asked.
-    pub(super) fn barriers_of(&self, run: &Run) -> Vec<Barrier> {
-        if !self.catalog().is_limited(run) {
-            return Vec::new();
-        }
-        let mut barriers = self.catalog().barriers(run.ns, &run.created, self.host_of(run));
-        if run.started_at.is_some() {
-            // A throttle is for starts.
-            barriers.retain(|b| matches!(b.most, Most::Slots(_)));
-        }
-        barriers
-    }
-
-    fn host_of(&self, run: &Run) -> Option<i32> {
-        self.catalog().deployment_for(run).map(|(_, deployment)| deployment.id)
-    }
-
     /// Whether its limits let a run go on now; else it waits for them.
     pub(super) fn may_pass(&self, owner: &mut Owner, id: RunId, env: &Env<'_>) -> bool {
         let catalog = self.catalog();
@@ -190,7 +173,8 @@ impl Engine {
             old.as_ref().map_or_else(Default::default, |w| (w.since, w.clear_at));
         let mut before = old.map(|way| way.barriers).unwrap_or_default();
         let barriers: Vec<(Barrier, Standing)> = self
-            .barriers_of(&entry.run)
+            .catalog()
+            .barriers(&entry.run)
             .into_iter()
             .map(|barrier| {
                 let known = before.iter().position(|(b, _)| b.at == barrier.at);
@@ -248,7 +232,7 @@ impl Engine {
         let run = &entry.run;
         let places: Vec<LimitKey> = match entry.way.take() {
             Some(way) => way.barriers.into_iter().map(|(barrier, _)| barrier.at).collect(),
-            None => self.barriers_of(run).into_iter().map(|barrier| barrier.at).collect(),
+            None => self.catalog().barriers(run).into_iter().map(|barrier| barrier.at).collect(),
         };
         for at in places {
             let most = self.catalog().most_of(&at).unwrap_or(GONE);
@@ -294,10 +278,7 @@ impl Engine {
             return false;
         }
         let wake = entry.run.next_wake(env.past).filter(|at| *at > env.past);
-        owner.forget(id);
-        if let Some(at) = wake.filter(|at| *at <= env.now + super::owner::HORIZON) {
-            self.wake_at(owner, at, Wake::Run(id));
-        }
+        self.leave_memory(owner, id, wake, &env);
         true
     }
 

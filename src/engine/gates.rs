@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Engine;
 use super::breaker::{Breaker, RAMP};
 use super::catalog::{Catalog, NO_ENDPOINT};
-use super::owner::{HORIZON, Owner, Wake};
+use super::owner::Owner;
 use crate::machine::{Run, RunId};
 
 /// A run that is kept back for less than this costs no row.
@@ -97,10 +97,7 @@ impl Engine {
             return true;
         }
         let wake = entry.run.next_wake(env.past).filter(|at| *at > env.past);
-        owner.forget(id);
-        if let Some(at) = wake.filter(|at| *at <= env.now + HORIZON) {
-            self.wake_at(owner, at, Wake::Run(id));
-        }
+        self.leave_memory(owner, id, wake, &env);
         true
     }
 

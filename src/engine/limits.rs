@@ -6,8 +6,8 @@ use super::barriers::rule;
 use super::{Engine, Error, FunctionView, Namespace};
 use crate::machine::Timestamp;
 use crate::protocol::Per;
+use crate::store::LimitRow;
 pub use crate::store::{LimitKey, LimitOf};
-use crate::store::{LimitRow, Most};
 
 /// Since when, by whom and why something is paused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,8 +151,8 @@ impl Engine {
         }
     }
 
-    /// The limit of that name, with what it lets through.
-    fn named(&self, ns: &Namespace, name: &LimitName) -> Result<(LimitKey, Most), Error> {
+    /// The limit of that name.
+    fn named(&self, ns: &Namespace, name: &LimitName) -> Result<LimitKey, Error> {
         let catalog = self.catalog();
         let function = catalog
             .function(ns.id, &name.function)
@@ -184,12 +184,11 @@ impl Engine {
             }
             _ => {}
         }
-        let at = LimitKey {
+        Ok(LimitKey {
             of: LimitOf::Function(function.id),
             rule: rule("concurrency", found.key.as_ref()),
             key: name.value.clone().unwrap_or_default(),
-        };
-        Ok((at, Most::Slots(found.limit)))
+        })
     }
 
     async fn limit_at(&self, ns: &Namespace, at: &LimitKey) -> Result<LimitView, Error> {
@@ -206,7 +205,7 @@ impl Engine {
         reason: Option<&str>,
     ) -> Result<LimitView, Error> {
         self.fresh_catalog().await?;
-        let (at, _) = self.named(ns, name)?;
+        let at = self.named(ns, name)?;
         self.store().pause_limit(ns.id, &at, by, reason).await?;
         tracing::info!(
             function = name.function,
@@ -226,7 +225,7 @@ impl Engine {
         by: &str,
     ) -> Result<LimitView, Error> {
         self.fresh_catalog().await?;
-        let (at, _) = self.named(ns, name)?;
+        let at = self.named(ns, name)?;
         if self.store().resume_limit(&at).await? {
             tracing::info!(function = name.function, key = at.key, by, "a key of a limit goes on");
         }

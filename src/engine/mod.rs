@@ -440,7 +440,7 @@ impl Engine {
         let look = |run: &Run, gated, parked| {
             let view = self.view_of(run, gated, parked);
             let queued = matches!(view.status, Status::Queued);
-            (view, if queued { self.barriers_of(run) } else { Vec::new() })
+            (view, if queued { self.catalog().barriers(run) } else { Vec::new() })
         };
         let found = self.with_run_and_gate(Some(ns.id), run, look).await;
         let (mut view, limits) = match found {

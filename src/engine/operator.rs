@@ -8,9 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::start::{DoneAgain, Mail};
-use super::{
-    Engine, Error, Idempotency, IfClosed, IfRunning, Namespace, RunView, Start, Started, Status,
-};
+use super::{Engine, Error, Idempotency, Namespace, RunView, Start, Started, Status};
 use crate::machine::{
     Act, Cause, DeploymentId, Flags, Kind, MessageKind, OpKind, Policy, Row, Run, RunId, Sealed,
     Settlement, StepState, to_bytes,
@@ -202,13 +200,7 @@ impl Engine {
         let (mail, copies) = recorded.taken_over(&it, &how, self.limits().value_bytes)?;
         let created = &it.created;
         let start = Start {
-            namespace: ns.clone(),
-            function: created.function.clone(),
-            input: how.input.clone().unwrap_or_else(|| created.input.clone()),
             key: created.key.clone(),
-            if_running: IfRunning::Fail,
-            if_closed: IfClosed::Allow,
-            start_at: None,
             tags: created.tags.clone(),
             priority: it.created.priority,
             start_timeout: it.created.start_within,
@@ -216,11 +208,14 @@ impl Engine {
             invocation_timeout: created.invocation_timeout,
             retry: created.retry,
             deployment: how.deployment,
-            signal: None,
             idempotency: how.idempotency,
-            by: how.by,
             traceparent: how.traceparent,
-            schedule: None,
+            ..Start::new(
+                ns.clone(),
+                created.function.clone(),
+                how.input.clone().unwrap_or_else(|| created.input.clone()),
+                how.by,
+            )
         };
         let seed = copies.then(|| created.seed.clone());
         self.start_with(start, Some(&DoneAgain { of: run, seed, mail })).await

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::events::{Event, PATIENCE};
 use super::faults::Point;
 use super::lanes::Line;
-use super::{Engine, Error, IfClosed, IfRunning, Start, lock};
+use super::{Engine, Error, Start, lock};
 use crate::machine::{
     Act, Addressee, Close, EventId, HistoryEntry, Holder, Message, MessageId, MessageKind,
     OutgoingKind, Parent, RunId, Said, Shard, StepError, Told, to_bytes,
@@ -319,25 +319,11 @@ impl Engine {
         let Some(namespace) = self.catalog().namespace(posted.ns) else { return Plan::Drop };
         let parent_run = posted.slot.0;
         let start = Start {
-            namespace,
-            function,
-            input,
             key,
-            if_running: IfRunning::Fail,
-            if_closed: IfClosed::Allow,
             start_at,
             tags,
-            priority: 0,
-            start_timeout: None,
-            run_timeout: None,
-            invocation_timeout: None,
-            retry: None,
-            deployment: None,
-            signal: None,
-            idempotency: None,
-            by: format!("run {parent_run}"),
             traceparent: Some(Context::of_run(parent_run, None).to_string()),
-            schedule: None,
+            ..Start::new(namespace, function, input, format!("run {parent_run}"))
         };
         let parent = Parent { run: parent_run, step, detached: detach };
         let new = match self.new_run_of(&start, None, Some((child, Some(parent.clone())))) {

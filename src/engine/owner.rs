@@ -406,14 +406,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn wake_at(&self, owner: &mut Owner, at: Timestamp, what: Wake) {
-        let first = owner.timers.first().is_none_or(|(t, _)| at < *t);
-        owner.timers.insert((at, what));
-        if first {
-            self.nudge_timers();
-        }
-    }
-
     /// Nothing is to be done for a run now: sets its timer, or lets it leave memory.
     fn rest(&self, owner: &mut Owner, id: RunId, env: &Env<'_>) {
         let Some(entry) = owner.runs.get_mut(&id) else { return };
@@ -429,10 +421,7 @@ impl Engine {
             owner.timers.remove(&(at, Wake::Run(id)));
         }
         if leave {
-            owner.forget(id);
-            if let Some(at) = wake.filter(|at| *at <= env.now + HORIZON) {
-                self.wake_at(owner, at, Wake::Run(id));
-            }
+            self.leave_memory(owner, id, wake, env);
         } else if let Some(at) = wake
             && let Some(entry) = owner.runs.get_mut(&id)
         {

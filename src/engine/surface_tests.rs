@@ -92,25 +92,13 @@ fn registration(name: &str, url: &str, functions: Option<&[&str]>) -> Registrati
 
 fn start(ns: &Namespace, function: &str) -> Start {
     Start {
-        namespace: ns.clone(),
-        function: function.to_owned(),
-        input: serde_json::value::to_raw_value(&1).expect("JSON"),
-        key: None,
-        if_running: IfRunning::Fail,
-        if_closed: IfClosed::Allow,
-        start_at: None,
         tags: BTreeMap::from([("customer".to_owned(), "c7".to_owned())]),
-        priority: 0,
-        start_timeout: None,
-        run_timeout: None,
-        invocation_timeout: None,
-        retry: None,
-        deployment: None,
-        signal: None,
-        idempotency: None,
-        by: "ann".to_owned(),
-        traceparent: None,
-        schedule: None,
+        ..Start::new(
+            ns.clone(),
+            function.to_owned(),
+            serde_json::value::to_raw_value(&1).expect("JSON"),
+            "ann".to_owned(),
+        )
     }
 }
 

@@ -1,7 +1,8 @@
 //! Time: one task that sleeps until the next moment of any run or breaker.
 
-use super::owner::{Owner, Wake};
+use super::owner::{HORIZON, Owner, Wake};
 use super::{Engine, Point};
+use crate::machine::{Env, RunId, Timestamp};
 
 impl Engine {
     /// Runs until the node stops: looks at each run and breaker when its moment has come.
@@ -50,5 +51,28 @@ impl Engine {
             }
         }
         self.bring_in(owner, absent);
+    }
+
+    /// Looks at it then.
+    pub(super) fn wake_at(&self, owner: &mut Owner, at: Timestamp, what: Wake) {
+        let first = owner.timers.first().is_none_or(|(t, _)| at < *t);
+        owner.timers.insert((at, what));
+        if first {
+            self.nudge_timers();
+        }
+    }
+
+    /// A run leaves memory; what wakes it soon is kept.
+    pub(super) fn leave_memory(
+        &self,
+        owner: &mut Owner,
+        id: RunId,
+        wake: Option<Timestamp>,
+        env: &Env<'_>,
+    ) {
+        owner.forget(id);
+        if let Some(at) = wake.filter(|at| *at <= env.now + HORIZON) {
+            self.wake_at(owner, at, Wake::Run(id));
+        }
     }
 }

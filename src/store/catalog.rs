@@ -224,10 +224,7 @@ fn deployment(row: &PgRow) -> Result<Deployment> {
 
 fn function(row: &PgRow) -> Result<FunctionRow> {
     let endpoint: Option<i32> = row.try_get("endpoint_id")?;
-    let paused = match wire::maybe_at(row, "paused_at")? {
-        Some(at) => Some((at, row.try_get("paused_by")?, row.try_get("paused_reason")?)),
-        None => None,
-    };
+    let paused = wire::paused(row)?;
     Ok(FunctionRow {
         id: row.try_get("id")?,
         ns: row.try_get("ns")?,

@@ -118,10 +118,7 @@ pub(super) const NEXT_AT: &str = "select next_at from limit_keys
  where owner_kind = $1 and owner_id = $2 and rule = $3 and key = $4";
 
 fn limit_row(row: &PgRow) -> Result<LimitRow> {
-    let paused = match wire::maybe_at(row, "paused_at")? {
-        Some(at) => Some((at, row.try_get("paused_by")?, row.try_get("paused_reason")?)),
-        None => None,
-    };
+    let paused = wire::paused(row)?;
     Ok(LimitRow {
         at: key_of(row)?,
         running: row.try_get("running")?,

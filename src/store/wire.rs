@@ -127,6 +127,12 @@ pub(super) fn maybe_at(row: &PgRow, column: &str) -> Result<Option<Timestamp>> {
     Ok(row.try_get::<Option<Ts>, _>(column)?.map(|t| t.0))
 }
 
+/// Since when, by whom and why something is paused: `paused_at`, `paused_by`, `paused_reason`.
+pub(super) fn paused(row: &PgRow) -> Result<Option<(Timestamp, String, Option<String>)>> {
+    let Some(at) = maybe_at(row, "paused_at")? else { return Ok(None) };
+    Ok(Some((at, row.try_get("paused_by")?, row.try_get("paused_reason")?)))
+}
+
 /// A run id column.
 pub(super) fn run_id(row: &PgRow) -> Result<RunId> {
     Ok(row.try_get::<Uuid, _>("run_id")?.into())

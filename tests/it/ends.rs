@@ -1,6 +1,5 @@
 //! A signal that meets the end of its run is in the run's history, or it was refused.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use serde_json::json;
 use serde_json::value::RawValue;
-use stepwell::engine::{Error, IfClosed, IfRunning, Namespace, Start, Wrong};
+use stepwell::engine::{Error, Namespace, Start, Wrong};
 use stepwell::machine::{Kind, RunId};
 
 use crate::gateway::{Gateway, Handler, settled};
@@ -17,27 +16,12 @@ use crate::gateway::{Gateway, Handler, settled};
 const ENDS: usize = 10_000;
 
 fn start() -> Start {
-    Start {
-        namespace: Namespace { id: 1, name: "default".to_owned() },
-        function: "ends".to_owned(),
-        input: RawValue::NULL.to_owned(),
-        key: None,
-        if_running: IfRunning::default(),
-        if_closed: IfClosed::default(),
-        start_at: None,
-        tags: BTreeMap::new(),
-        run_timeout: None,
-        priority: 0,
-        start_timeout: None,
-        invocation_timeout: None,
-        retry: None,
-        deployment: None,
-        signal: None,
-        idempotency: None,
-        by: "test".to_owned(),
-        traceparent: None,
-        schedule: None,
-    }
+    Start::new(
+        Namespace { id: 1, name: "default".to_owned() },
+        "ends".to_owned(),
+        RawValue::NULL.to_owned(),
+        "test".to_owned(),
+    )
 }
 
 // P3.16, P3.18, P9.4
