@@ -149,9 +149,12 @@ async fn each_policy_does_what_it_says_where_runs_overlap() {
         let (handler, gate) = gated().await;
         g.register(&handler, json!(["f"])).await;
         // Who is cancelled has 30 s to compensate: the third moment comes before they are over.
-        let pace: u64 = if overlap == "cancel_other" { 10 } else { 60 };
+        let pace: u64 = if overlap == "cancel_other" { 20 } else { 60 };
         let every = format!("{pace}s");
-        let made = json!({"name": "s", "function": "f", "every": every, "overlap": overlap});
+        let mut made = json!({"name": "s", "function": "f", "every": every, "overlap": overlap});
+        if overlap == "cancel_other" {
+            made["end_at"] = json!(g.moment(3 * pace));
+        }
         let made = create(&g, made).await;
         for n in 1..=moments {
             g.advance(Duration::from_secs(pace));
@@ -197,6 +200,12 @@ async fn each_policy_does_what_it_says_where_runs_overlap() {
                     if it["cancel"].is_null() { json!({"result": 1}) } else { cancelled }
                 });
                 gate.add_permits(1);
+                // No further moment comes, however long it takes.
+                g.eventually("the first is over", async |g| {
+                    g.advance(Duration::from_secs(31));
+                    statuses(&runs(g, &made).await).first().is_some_and(|s| s == "cancelled")
+                })
+                .await;
                 let runs = done(&g, &made, 2).await;
                 let ended = statuses(&runs);
                 assert_eq!(ended[1], "completed", "{runs:?}");
