@@ -18,7 +18,7 @@ test.each([
   ["@hourly", "Every hour"],
 ])("%s is told as it is", (cron, words) => expect(inWords(cron)).toBe(words));
 
-test.each(["0 0 13 * 5", "*/7 * * * *", "0 */5 * * *", "1-5 * * * *", "0 0 * 1-3 *", "0 0 */2 * *", "0 1,2,3,4,5 * * *", "0 9 * *", "x y z a b", "0 0 * * 5-1", ""])(
+test.each(["0 0 13 * 5", "*/7 * * * *", "0 */5 * * *", "1-5 * * * *", "0 0 * 1-3 *", "0 0 */2 * *", "0 1,2,3,4,5 * * *", "0 9 * *", "x y z a b", "0 0 * * 5-1", "0 0 * * 1-9", "constructor", "__proto__", ""])(
   "%s is not told in words that say something else", (cron) => expect(inWords(cron)).toBeNull());
 
 test("nothing that somebody types breaks it", () => {

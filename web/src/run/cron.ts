@@ -1,6 +1,6 @@
 // A cron expression in words, where words say all of it; nothing where they would not.
 
-const MACROS: Record<string, string> = { "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * * 0", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@hourly": "0 * * * *" };
+const MACROS = new Map([["@yearly", "0 0 1 1 *"], ["@annually", "0 0 1 1 *"], ["@monthly", "0 0 1 * *"], ["@weekly", "0 0 * * 0"], ["@daily", "0 0 * * *"], ["@midnight", "0 0 * * *"], ["@hourly", "0 * * * *"]]);
 const DAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 const MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
 /** More moments of a day than these are not listed. */
@@ -48,14 +48,14 @@ function times(minute: Field, hour: Field): string | null {
 }
 
 function days(f: Field): string | null {
-  if ("from" in f) return `${DAYS[f.from]} to ${DAYS[f.to]}`;
+  if ("from" in f) return f.to < DAYS.length ? `${DAYS[f.from]} to ${DAYS[f.to]}` : null;
   return "values" in f && f.values.every((d) => d < DAYS.length) ? and([...new Set(f.values.map((d) => DAYS[d]!))]) : null;
 }
 
 /** `At 09:00, Monday to Friday`; null if it is more than that. */
 export function inWords(cron: string): string | null {
   const text = cron.trim();
-  const parts = (MACROS[text.toLowerCase()] ?? text).split(/\s+/);
+  const parts = (MACROS.get(text.toLowerCase()) ?? text).split(/\s+/);
   if (parts.length !== 5) return null;
   const [minute, hour, day, month, weekday] = [field(parts[0]!, [], 0), field(parts[1]!, [], 0), field(parts[2]!, [], 0), field(parts[3]!, MONTHS, 1), field(parts[4]!, DAYS.slice(0, 7), 0)];
   if (!minute || !hour || !day || !month || !weekday) return null;
