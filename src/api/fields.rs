@@ -94,6 +94,18 @@ pub(super) fn read_each<'a, T>(
     }
 }
 
+/// Reads one object of a list by itself: its faults are its own.
+pub(super) fn read_one<'a, T>(
+    raw: &'a RawValue,
+    at: String,
+    read: impl FnOnce(&mut Fields<'a>) -> T,
+) -> Result<T, Problem> {
+    let mut around = Fields::new(Vec::new(), "#".to_owned());
+    let value = around.nested(raw, at, read);
+    let faults = around.finish();
+    value.filter(|_| faults.is_empty()).ok_or(Problem::faults(Code::InvalidRequest, faults))
+}
+
 /// Checks that a body is one JSON text, for where it is a payload itself.
 pub(super) fn json(body: &[u8]) -> Result<&RawValue, Problem> {
     let raw: &RawValue = serde_json::from_slice(body).map_err(|e| not_an_object(&e))?;

@@ -2,6 +2,7 @@
 
 mod acts;
 mod auth;
+mod batch;
 mod catalogue;
 mod checkpoint;
 mod demo;
@@ -124,6 +125,7 @@ impl ApiState {
 fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
     let calls = OpenApiRouter::default()
         .routes(routes!(start::start_run))
+        .routes(routes!(batch::start_runs))
         .routes(routes!(runs::list_runs))
         .routes(routes!(runs::get_run))
         .routes(routes!(runs::get_result))

@@ -35,7 +35,11 @@ pub(super) fn body_limit(path: &str) -> usize {
     let of_step = path.starts_with("/v1/runs/") && path.contains("/steps/");
     if path.starts_with("/v1/callbacks/") || of_step {
         MAX_VALUE + BESIDE
-    } else if path == "/v1/events" || path.ends_with("/checkpoint") || path.ends_with("/rerun") {
+    } else if path == "/v1/events"
+        || path == "/v1/runs/batch"
+        || path.ends_with("/checkpoint")
+        || path.ends_with("/rerun")
+    {
         (16 << 20) + BESIDE
     } else {
         MAX_INPUT + BESIDE
@@ -48,6 +52,7 @@ pub(super) fn too_large(path: &str) -> Problem {
     let what = match path {
         _ if path.starts_with("/v1/callbacks/") => "a callback's value",
         "/v1/events" => "a list of events",
+        "/v1/runs/batch" => "a batch",
         _ if path.contains("/steps/") => "a step's outcome",
         _ if path.ends_with("/rerun") => "input and edits together",
         _ if path.ends_with("/checkpoint") => "a checkpoint",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequestParts as _, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -117,7 +117,7 @@ pub(super) struct SignalWithStart {
 }
 
 /// A start's body, read.
-struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     input: &'a RawValue,
     key: Option<String>,
     if_running: IfRunning,
@@ -134,7 +134,48 @@ struct Wanted<'a> {
     signal: Option<(String, Bytes)>,
 }
 
-fn read<'a>(f: &mut Fields<'a>) -> Wanted<'a> {
+impl Wanted<'_> {
+    /// Refuses payloads that are too large.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        check_input("input", self.input.get().len())?;
+        self.signal
+            .as_ref()
+            .map_or(Ok(()), |(_, payload)| check_input("signal.payload", payload.len()))
+    }
+
+    /// What the engine is asked for.
+    pub(super) fn start(
+        self,
+        state: &ApiState,
+        caller: &Caller,
+        function: String,
+        headers: &HeaderMap,
+    ) -> Start {
+        Start {
+            namespace: caller.namespace.clone(),
+            function,
+            input: self.input.to_owned(),
+            key: self.key,
+            if_running: self.if_running,
+            if_closed: self.if_closed,
+            start_at: self.start_at.or_else(|| self.delay.map(|d| state.engine.now() + d)),
+            tags: self.tags,
+            priority: self.priority,
+            start_timeout: self.start_timeout,
+            run_timeout: self.run_timeout,
+            invocation_timeout: self.invocation_timeout,
+            retry: self.retry,
+            deployment: self.deployment,
+            signal: self.signal,
+            idempotency: None,
+            by: caller.by.clone(),
+            traceparent: traceparent(headers),
+            schedule: None,
+        }
+    }
+}
+
+pub(super) fn read<'a>(f: &mut Fields<'a>) -> Wanted<'a> {
     let input = f.payload("input").unwrap_or(RawValue::NULL);
     let key = f.text("key", 256);
     let if_running = f.word(
@@ -257,10 +298,7 @@ pub(super) async fn start_run(
     let wait = params.wait();
     params.finish()?;
     let wanted = fields::read(&body, read)?;
-    check_input("input", wanted.input.get().len())?;
-    if let Some((_, payload)) = &wanted.signal {
-        check_input("signal.payload", payload.len())?;
-    }
+    wanted.check()?;
     let call = format!("POST /v1/functions/{function}/runs");
     let idempotency = idempotency(&parts.headers, &call, &body)?;
 
@@ -281,27 +319,7 @@ pub(super) async fn start_run(
         "null" => Bytes::from_static(b"null"),
         text => body.slice_ref(text.as_bytes()),
     };
-    let start = Start {
-        namespace: caller.namespace.clone(),
-        function,
-        input: wanted.input.to_owned(),
-        key: wanted.key,
-        if_running: wanted.if_running,
-        if_closed: wanted.if_closed,
-        start_at: wanted.start_at.or_else(|| wanted.delay.map(|d| state.engine.now() + d)),
-        tags: wanted.tags,
-        priority: wanted.priority,
-        start_timeout: wanted.start_timeout,
-        run_timeout: wanted.run_timeout,
-        invocation_timeout: wanted.invocation_timeout,
-        retry: wanted.retry,
-        deployment: wanted.deployment,
-        signal: wanted.signal,
-        idempotency,
-        by: caller.by.clone(),
-        traceparent: traceparent(&parts.headers),
-        schedule: None,
-    };
+    let start = Start { idempotency, ..wanted.start(&state, &caller, function, &parts.headers) };
     answer(&state, &caller, start, input, wait).await
 }
 

@@ -5,6 +5,7 @@
 //! Standard output carries data, standard error everything else.
 
 mod ask;
+mod batch;
 mod client;
 mod conformance;
 mod deployment;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::ask::{self, RunQuery, RunUpdate};
+use super::batch;
 use super::client::{Answer, Client, Request, document};
 use super::failure::Failure;
 use super::input;
@@ -108,7 +109,16 @@ pub enum RunCommand {
 #[derive(Debug, Clone, Args)]
 pub struct RunStart {
     /// Name of the function.
-    function: String,
+    #[arg(required_unless_present = "batch")]
+    function: Option<String>,
+    /// Start what this file says, or `-` for standard input: a JSON object a line, with `function` and
+    /// all that a start takes.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["function", "input", "key", "delay", "at", "tags", "wait", "follow"]
+    )]
+    batch: Option<String>,
     /// JSON text, `@file`, or `-` for standard input; null if left out.
     #[arg(short, long, value_name = "JSON")]
     input: Option<String>,
@@ -273,6 +283,9 @@ async fn start(start: RunStart, client: &Client, out: &mut Output) -> Result<(),
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         tags: BTreeMap<String, String>,
     }
+    if let Some(file) = &start.batch {
+        return batch::start(file, start.idempotency_key.as_deref(), client, out).await;
+    }
     let input = input::payload_or_null(start.input.as_deref())?;
     let body = Body {
         input: &input,
@@ -283,7 +296,7 @@ async fn start(start: RunStart, client: &Client, out: &mut Output) -> Result<(),
         start_at: start.at,
         tags: input::object(start.tags),
     };
-    let path = ["functions", start.function.as_str(), "runs"];
+    let path = ["functions", start.function.as_deref().unwrap_or_default(), "runs"];
     let request = Request {
         idempotency_key: start.idempotency_key.as_deref(),
         ..Request::post(&path, &body)

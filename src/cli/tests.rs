@@ -12,6 +12,7 @@ use clap::CommandFactory;
 
 use super::*;
 
+mod batch;
 mod objects;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::batch::Batch;
 use super::{Engine, Error, Point, Wrong};
 use crate::machine::{RunId, Sealed};
 use crate::store::{self, Accept, Accepted, CreateOutcome, Lane, NewRun};
@@ -38,12 +39,13 @@ pub(super) struct Lanes {
     append: mpsc::UnboundedSender<Arc<Sealed>>,
     bulky: mpsc::UnboundedSender<Arc<Sealed>>,
     create: mpsc::UnboundedSender<Pending<NewRun>>,
+    batch: mpsc::UnboundedSender<Pending<Batch>>,
     accept: mpsc::UnboundedSender<Pending<Accept>>,
     discard: mpsc::UnboundedSender<(RunId, i32)>,
 }
 
 /// What callers ask a lane to record, and wait for.
-trait Request: Sized + Send + Sync + 'static {
+pub(super) trait Request: Sized + Send + Sync + 'static {
     /// What becomes of it.
     type Outcome: Send;
     /// A batch is about to be recorded.
@@ -83,11 +85,12 @@ impl Lanes {
         let (append, appends) = mpsc::unbounded_channel();
         let (bulky, bulkies) = mpsc::unbounded_channel();
         let (create, creates) = mpsc::unbounded_channel();
+        let (batch, batches) = mpsc::unbounded_channel();
         let (accept, accepts) = mpsc::unbounded_channel();
         let (discard, discards) = mpsc::unbounded_channel();
         (
-            Self { append, bulky, create, accept, discard },
-            Receivers { appends, bulkies, creates, accepts, discards },
+            Self { append, bulky, create, batch, accept, discard },
+            Receivers { appends, bulkies, creates, batches, accepts, discards },
         )
     }
 
@@ -117,6 +120,11 @@ impl Engine {
     /// Creates a run.
     pub(super) async fn create(&self, new: NewRun) -> Result<CreateOutcome, Error> {
         self.ask(&self.lanes().create, new).await
+    }
+
+    /// Creates many runs in one transaction.
+    pub(super) async fn create_all(&self, batch: Batch) -> Result<Vec<CreateOutcome>, Error> {
+        self.ask(&self.lanes().batch, batch).await
     }
 
     /// Accepts a message.
@@ -154,6 +162,7 @@ pub(super) struct Receivers {
     appends: mpsc::UnboundedReceiver<Arc<Sealed>>,
     bulkies: mpsc::UnboundedReceiver<Arc<Sealed>>,
     creates: mpsc::UnboundedReceiver<Pending<NewRun>>,
+    batches: mpsc::UnboundedReceiver<Pending<Batch>>,
     accepts: mpsc::UnboundedReceiver<Pending<Accept>>,
     discards: mpsc::UnboundedReceiver<(RunId, i32)>,
 }
@@ -163,6 +172,7 @@ impl Receivers {
         engine.spawn(appends(engine.clone(), self.appends));
         engine.spawn(appends(engine.clone(), self.bulkies));
         engine.spawn(creates(engine.clone(), self.creates));
+        engine.spawn(batches(engine.clone(), self.batches));
         engine.spawn(accepts(engine.clone(), self.accepts));
         engine.spawn(discards(engine.clone(), self.discards));
     }
@@ -326,6 +336,13 @@ async fn creates(engine: Engine, mut queue: mpsc::UnboundedReceiver<Pending<NewR
             });
         waiting = later;
         record(&engine, &mut line, batch).await;
+    }
+}
+
+async fn batches(engine: Engine, mut queue: mpsc::UnboundedReceiver<Pending<Batch>>) {
+    let mut line = Line::new(engine.clone());
+    while let Some(one) = queue.recv().await {
+        record(&engine, &mut line, vec![one]).await;
     }
 }
 

@@ -34,7 +34,14 @@ impl Engine {
     ) -> Result<Signalled, Error> {
         let _ = by;
         let message = self.message(MessageKind::Signal, name, payload);
-        self.send(ns, run, message, idempotency).await
+        let idem = idempotency.map(|i| self.idem_at(run, i));
+        self.send(ns, run, message, idem).await
+    }
+
+    /// What is kept of a request to a run.
+    pub(super) fn idem_at(&self, run: RunId, idempotency: Idempotency) -> Idem {
+        let Idempotency { key, hash } = idempotency;
+        Idem { shard: run.shard(), key, hash, expires_at: self.clock().upper() + IDEMPOTENCY_KEPT }
     }
 
     /// Brings a signal or update to a run that has room for it.
@@ -43,7 +50,7 @@ impl Engine {
         ns: &Namespace,
         run: RunId,
         message: Message,
-        idempotency: Option<Idempotency>,
+        idem: Option<Idem>,
     ) -> Result<Signalled, Error> {
         self.admit()?;
         // Who may not see the run may not signal it either.
@@ -52,13 +59,6 @@ impl Engine {
         if untaken >= self.limits().untaken {
             return Err(Error::TooManySignals { run, untaken });
         }
-        let now = self.clock().upper();
-        let idem = idempotency.map(|i| Idem {
-            shard: run.shard(),
-            key: i.key,
-            hash: i.hash,
-            expires_at: now + IDEMPOTENCY_KEPT,
-        });
         match self.deliver(run, ns.id, message, idem).await? {
             Accepted::At(_) | Accepted::Repeat => Ok(Signalled { replayed: false }),
             Accepted::IdemSame(_) => Ok(Signalled { replayed: true }),

@@ -12,6 +12,7 @@ mod acknowledgement;
 mod admission;
 mod attempts;
 mod barriers;
+mod batch;
 mod breaker;
 mod calls;
 mod catalog;
@@ -68,6 +69,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::store::{ListedObject, SecretRow};
 pub use access::bootstrap_key;
+pub use batch::MOST_STARTS;
 pub use catalog::Catalog;
 pub use deployments::{DeploymentView, Repinned, RunsOn};
 pub use events::{Event, EventFilter, EventMatch, EventRow, Published};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::owner::{Entry, HORIZON, Wake};
-use super::{Engine, Error, IfClosed, IfRunning, Start, Started, Status};
+use super::{Engine, Error, IfClosed, IfRunning, Signalled, Start, Started, Status};
 use crate::machine::{
     Act, Created, Flags, Kind, Message, MessageId, MessageKind, Parent, Row, Run, RunId, Shard,
     to_bytes,
@@ -117,7 +117,7 @@ impl Engine {
     }
 
     /// Refuses to start a run where none is started; what is there already is found all the same.
-    async fn admits(&self, start: &Start, new: &NewRun) -> Result<(), Error> {
+    pub(super) async fn admits(&self, start: &Start, new: &NewRun) -> Result<(), Error> {
         let catalog = self.catalog();
         let Some(deployment) = catalog.deployment(new.dep) else { return Ok(()) };
         if !deployment.endpoint.draining {
@@ -142,7 +142,7 @@ impl Engine {
     }
 
     /// Another run has the key. None: it is free by now, try again.
-    async fn key_held(
+    pub(super) async fn key_held(
         &self,
         start: &Start,
         run: RunId,
@@ -166,11 +166,17 @@ impl Engine {
             }
             IfRunning::UseExisting => {
                 if let Some((name, payload)) = &start.signal {
-                    let sent = self.signal(ns, run, name, payload.clone(), None, &start.by).await;
-                    match sent {
+                    let message = self.message(MessageKind::Signal, name, payload.clone());
+                    // Kept where a repeat of this start looks first, whatever has the key by then.
+                    let idem = self.idem_of(start);
+                    match self.send(ns, run, message, idem).await {
+                        Ok(Signalled { replayed: true }) => {
+                            return Ok(Some(Started::Replayed(run)));
+                        }
                         Ok(_) => {}
-                        // It has ended meanwhile: the key is free.
-                        Err(Error::RunEnded(_)) => return Ok(None),
+                        // It has ended meanwhile, and the key is free; or the same request, sent
+                        // twice, has led to something else by now.
+                        Err(Error::RunEnded(_) | Error::IdempotencyKeyReused) => return Ok(None),
                         Err(error) => return Err(error),
                     }
                 }
@@ -299,18 +305,23 @@ impl Engine {
                     IfClosed::Reject => store::IfClosed::Reject,
                 },
             }),
-            idem: start.idempotency.as_ref().map(|i| Idem {
-                // Not the run's: the same key with another run key is to be caught too.
-                shard: Shard::of_idempotency_key(&ns.name, &i.key),
-                key: i.key.clone(),
-                hash: i.hash,
-                expires_at: now + IDEMPOTENCY_KEPT,
-            }),
+            idem: self.idem_of(start),
             object,
             tags: (!start.tags.is_empty())
                 .then(|| serde_json::to_string(&start.tags).expect("strings serialise")),
             schedule: start.schedule.as_ref().map(|fired| fired.id),
             messages,
+        })
+    }
+
+    /// What is kept of the request of a start.
+    fn idem_of(&self, start: &Start) -> Option<Idem> {
+        start.idempotency.as_ref().map(|i| Idem {
+            // Not the run's: the same key with another run key is to be caught too.
+            shard: Shard::of_idempotency_key(&start.namespace.name, &i.key),
+            key: i.key.clone(),
+            hash: i.hash,
+            expires_at: self.clock().upper() + IDEMPOTENCY_KEPT,
         })
     }
 

@@ -56,7 +56,8 @@ impl Engine {
         body.push(b'}');
         let mut message = self.message(MessageKind::Signal, name, body.into());
         message.id = MessageId::from(id.uuid());
-        Ok((id, self.send(ns, run, message, idempotency).await?))
+        let idem = idempotency.map(|i| self.idem_at(run, i));
+        Ok((id, self.send(ns, run, message, idem).await?))
     }
 
     /// What has become of an update: at once, or when it is answered, the run has ended or the time

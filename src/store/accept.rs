@@ -21,7 +21,7 @@ pub struct Accept {
     pub ns: i32,
     /// What; its position is given here.
     pub message: Message,
-    /// The idempotency key of the request, on the shard of the run.
+    /// The idempotency key of the request; if it is a start's, on the shard of that.
     pub idem: Option<Idem>,
 }
 
@@ -51,16 +51,17 @@ pub enum Accepted {
 /// there until the owner's append takes it, so nothing that is accepted can be lost.
 pub(super) const ACCEPT: &str = "with m as materialized (
   select * from unnest($1::int2[],$2::uuid[],$3::uuid[],$4::int2[],$5::text[],$6::bytea[],
-      $7::timestamptz[],$8::text[],$9::bytea[],$10::timestamptz[],$11::int4[],$12::int4[])
-      with ordinality
-    as t(shard,run_id,msg_id,kind,name,body,at,idem_key,idem_hash,idem_expires,ns,generation,ord)),
+      $7::timestamptz[],$8::text[],$9::bytea[],$10::timestamptz[],$11::int4[],$12::int4[],
+      $13::int2[]) with ordinality
+    as t(shard,run_id,msg_id,kind,name,body,at,idem_key,idem_hash,idem_expires,ns,generation,
+         idem_shard,ord)),
 lk as materialized (
   select a.shard, a.run_id, a.inbox, a.closing, a.generation
     from (select distinct shard, run_id, ns from m) d join run_active a using (shard, run_id, ns)
    order by a.shard, a.run_id for update of a),
 seen as materialized (
   select m.ord, e.msg_id, e.hash = m.idem_hash as same, e.expires_at <= m.at as expired
-    from m join idem e on e.shard = m.shard and e.ns = m.ns and e.key = m.idem_key
+    from m join idem e on e.shard = m.idem_shard and e.ns = m.ns and e.key = m.idem_key
    order by e.shard, e.ns, e.key for update of e),
 ins as (
   insert into inbox (shard,run_id,ns,pos,msg_id,kind,name,body,at,generation)
@@ -82,11 +83,11 @@ renewed as (
   update idem e set hash = o.idem_hash, run_id = o.run_id, msg_id = o.msg_id, created_at = o.at,
                     expires_at = o.idem_expires
     from asked o
-   where e.shard = o.shard and e.ns = o.ns and e.key = o.idem_key
+   where e.shard = o.idem_shard and e.ns = o.ns and e.key = o.idem_key
      and (o.ord in (select ord from seen)) is true),
 remembered as (
   insert into idem (shard, ns, key, hash, run_id, msg_id, created_at, expires_at)
-  select shard, ns, idem_key, idem_hash, run_id, msg_id, at, idem_expires from asked
+  select idem_shard, ns, idem_key, idem_hash, run_id, msg_id, at, idem_expires from asked
    where (ord in (select ord from seen)) is not true order by 1, 2, 3)
 select 0::int2 as what, run_id, null::uuid as msg_id, generation as pos, null::int8 as ord,
        closing as flag from lk
@@ -156,7 +157,8 @@ pub(super) async fn accept_on(conn: &mut PgConnection, batch: &[Accept]) -> Resu
         .bind(idem().map(|i| i.map(|i| i.hash.as_slice())).bind_iter())
         .bind(idem().map(|i| i.map(|i| Ts(i.expires_at))).bind_iter())
         .bind(all().map(|a| a.ns).bind_iter())
-        .bind(all().map(|a| a.message.generation).bind_iter());
+        .bind(all().map(|a| a.message.generation).bind_iter())
+        .bind(idem().map(|i| i.map(|i| i.shard.column())).bind_iter());
     let rows = heard(SILENCE, query.fetch_all(&mut *conn)).await?;
     let mut closing: HashMap<Uuid, (bool, i32)> = HashMap::new();
     let mut taken: HashMap<(Uuid, Uuid), i32> = HashMap::new();

@@ -5,6 +5,7 @@
 mod accept;
 mod append;
 mod audit;
+mod batch;
 mod catalog;
 mod create;
 mod debounces;

@@ -8,6 +8,7 @@
 mod acts;
 mod auth;
 mod bad_input;
+mod batches;
 mod callbacks;
 mod calls;
 mod chaos;

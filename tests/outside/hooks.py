@@ -42,6 +42,9 @@ def before_call(ctx, case, kwargs):
     shorten_waits(case)
     if is_meant_well(case, ParameterLocation.BODY) and isinstance(case.body, dict) and percent(case, 70):
         make_sense(case.body)
+        for one in case.body.get("runs") or []:
+            if isinstance(one, dict):
+                make_sense(one)
     if path.startswith("/v1/schedules") and is_meant_well(case, ParameterLocation.BODY) and isinstance(case.body, dict):
         # All of them: without path and query, the content of a case says the same for each.
         make_sense(case.body)

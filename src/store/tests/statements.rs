@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 172] = [
+const ALL: [(&str, &str); 173] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -27,6 +27,7 @@ const ALL: [(&str, &str); 172] = [
     ("create", create::CREATE),
     ("create keyed", create::CREATE_KEYED),
     ("create of objects", create::CREATE_OBJECT),
+    ("known starts", batch::KNOWN_STARTS),
     ("ensure objects", objects::ENSURE),
     ("lock objects", objects::LOCK),
     ("objects of runs", objects::OBJECTS_OF),

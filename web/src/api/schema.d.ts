@@ -839,6 +839,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/runs/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start many runs.
+         * @description One transaction, and each start for itself: what is fine is durable when this answers, what is
+         *     refused is told in its place, as the start alone would have been. A repeat with the same
+         *     `Idempotency-Key` and body answers with the same runs, and tries again what was refused. Refused in a
+         *     batch are the policies that wait for the end of another run (`cancel_existing`,
+         *     `terminate_existing`, singletons that cancel) and functions with `debounce`.
+         */
+        post: operations["start_runs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/runs/{id}": {
         parameters: {
             query?: never;
@@ -1655,6 +1679,75 @@ export interface components {
             overlap?: string | null;
             /** @description Also moments that have had a run. */
             again?: boolean | null;
+        };
+        /** @description What became of a batch. */
+        Batch: {
+            /** @description In the order of the request. */
+            data: components["schemas"]["BatchItem"][];
+            /**
+             * @description How many have a run: a new one, the one of the same idempotency key, or the one that has their
+             *     key with `"if_running": "use_existing"`.
+             */
+            started: number;
+            /** @description How many were refused. */
+            refused: number;
+        };
+        /** @description What became of one start. */
+        BatchItem: {
+            /**
+             * Format: int32
+             * @description As the answer to this start alone would have: 202, or the status of the problem.
+             */
+            status: number;
+            /** @description An earlier request with this idempotency key started the run. */
+            replayed: boolean;
+            run?: null | components["schemas"]["Run"];
+            problem?: null | components["schemas"]["Problem"];
+        };
+        /** @description A function, and what its run is started with. */
+        BatchItemRequest: {
+            /** @description Any JSON up to 1 MiB, passed on byte for byte. Left out: null. */
+            input?: unknown;
+            /** @description Names the run: at most one live run of a function has a key. */
+            key?: string | null;
+            /**
+             * @description If a run of this key is live: `fail` (409, the default), `use_existing`,
+             *     `cancel_existing` or `terminate_existing`.
+             */
+            if_running?: string | null;
+            /** @description If a run of this key has ended: `allow` (the default), `allow_if_failed` or `reject`. */
+            if_closed?: string | null;
+            /**
+             * @description Starts after this time: `30s`, `7d`, `PT30S`.
+             * @example 30s
+             */
+            delay?: string | null;
+            /**
+             * Format: date-time
+             * @description Starts at this moment. Not beside `delay`.
+             */
+            start_at?: string | null;
+            /** @description Up to 32 searchable tags. */
+            tags?: {
+                [key: string]: string;
+            } | null;
+            /**
+             * Format: int32
+             * @description Among runs that wait for the same limit higher ones go first; by default 0.
+             */
+            priority?: number | null;
+            timeouts?: null | components["schemas"]["Timeouts"];
+            retry?: null | components["schemas"]["RetryPolicy"];
+            /** @description The deployment to run on (`dep_…`), instead of the newest. */
+            version?: string | null;
+            signal?: null | components["schemas"]["SignalWithStart"];
+            /** @description The function */
+            function: string;
+        };
+        /** @description Runs to start. */
+        BatchRequest: {
+            /** @description 1 to 1,000 of them, at most 16 MiB together. */
+            runs: components["schemas"]["BatchItemRequest"][];
         };
         /** @description A cancel. */
         CancelRequest: {
@@ -9266,6 +9359,140 @@ export interface operations {
             };
             /** @description `uri-too-long` */
             414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    start_runs: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body start each run once */
+                "Idempotency-Key"?: string | null;
+                /** @description W3C trace context, carried into every invocation */
+                traceparent?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BatchRequest"];
+            };
+        };
+        responses: {
+            /** @description Each was started or refused */
+            202: {
+                headers: {
+                    /** @description `true` where all had been started before */
+                    "Idempotent-Replayed"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request`, `idempotency-key-reused` */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
