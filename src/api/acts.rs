@@ -27,7 +27,7 @@ pub(super) fn reason(f: &mut Fields<'_>) -> Option<String> {
     })
 }
 /// The longest time for compensation.
-const MAX_GRACE: Duration = Duration::from_hours(24);
+pub(super) const MAX_GRACE: Duration = Duration::from_hours(24);
 
 /// Why, for the run's history.
 #[derive(ToSchema)]

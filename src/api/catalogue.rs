@@ -87,6 +87,7 @@ catalogue! {
     EndpointNotFound = "endpoint-not-found", NOT_FOUND, Never, "No such endpoint";
     DeploymentNotFound = "deployment-not-found", NOT_FOUND, Never, "No such deployment";
     EventNotFound = "event-not-found", NOT_FOUND, Never, "No such event";
+    BulkNotFound = "bulk-not-found", NOT_FOUND, Never, "No such bulk operation";
     ScheduleNotFound = "schedule-not-found", NOT_FOUND, Never, "No such schedule";
     UpdateNotFound = "update-not-found", NOT_FOUND, Never, "No such update";
     NotAnObject = "not-an-object", NOT_FOUND, Never, "The function has no objects";

@@ -209,6 +209,11 @@ impl<'a> Fields<'a> {
         self.faults.iter().all(|f| f.pointer != at)
     }
 
+    /// Whether nothing is wrong with any field so far.
+    pub(super) const fn is_faultless(&self) -> bool {
+        self.faults.is_empty()
+    }
+
     /// A payload: any JSON, null included, as it came.
     pub(super) fn payload(&mut self, name: &'static str) -> Option<&'a RawValue> {
         self.known.push(name);
@@ -251,6 +256,28 @@ impl<'a> Fields<'a> {
                 None
             }
         }
+    }
+
+    /// A text, or a list of texts, each as `parse` takes it.
+    pub(super) fn texts<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let listed = self.raw(name).is_some_and(|raw| raw.get().starts_with('['));
+        let texts: Vec<String> = if listed {
+            self.value(name).unwrap_or_default()
+        } else {
+            self.value(name).into_iter().collect()
+        };
+        let mut values = Vec::with_capacity(texts.len());
+        for text in texts {
+            match parse(&text) {
+                Ok(value) => values.push(value),
+                Err(detail) => self.fault(name, detail),
+            }
+        }
+        values
     }
 
     /// A text of 1 to `most` bytes without control characters.

@@ -3,6 +3,7 @@
 mod acts;
 mod auth;
 mod batch;
+mod bulk;
 mod catalogue;
 mod checkpoint;
 mod demo;
@@ -27,6 +28,7 @@ mod pages;
 mod problem;
 mod queries;
 mod request;
+mod run_filter;
 mod runs;
 mod schedule_request;
 mod schedule_shapes;
@@ -127,7 +129,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(start::start_run))
         .routes(routes!(batch::start_runs))
         .routes(routes!(runs::list_runs))
-        .routes(routes!(runs::get_run))
+        .routes(routes!(runs::get_run, runs::delete_run))
         .routes(routes!(runs::get_result))
         .routes(routes!(runs::export_run))
         .routes(routes!(journal::get_journal))
@@ -148,6 +150,9 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(operator::replay_run))
         // A step's id may have slashes: what is done with it is the last part of the path.
         .route("/v1/runs/{id}/steps/{*step}", axum::routing::post(operator::act_on_step))
+        .routes(routes!(bulk::list_bulks, bulk::begin_bulk))
+        .routes(routes!(bulk::get_bulk))
+        .routes(routes!(bulk::abort_bulk))
         .routes(routes!(signals::list_signals))
         .routes(routes!(signals::send_signal))
         .routes(routes!(signals::send_signal_to_key))

@@ -49,6 +49,7 @@ pub(super) fn finish(mut doc: OpenApi) -> OpenApi {
         [
             ("runs", "Start runs, read them, act on them"),
             ("journal", "Steps, values, what happened"),
+            ("bulk", "Acts on many runs at once"),
             ("signals", "What reaches runs from outside"),
             ("events", "What is published to everybody who subscribed"),
             ("schedules", "What starts runs by itself"),
@@ -126,7 +127,7 @@ fn complete(path: &str, operation: &mut Operation) {
         codes.extend([Code::NotFound, Code::MalformedRequest]);
     }
     // Acts without a described body may carry an empty object all the same.
-    let acts = [Code::EndpointNotFound, Code::ScheduleNotFound];
+    let acts = [Code::EndpointNotFound, Code::ScheduleNotFound, Code::BulkNotFound];
     if operation.request_body.is_some() || acts.iter().any(|code| codes.contains(code)) {
         codes.extend([
             Code::MalformedJson,

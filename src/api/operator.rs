@@ -24,7 +24,7 @@ use crate::engine::{ByHand, Candidate, Rerun, Started};
 use crate::machine::{Act, StepError};
 
 /// The longest id of a step, in bytes.
-const MAX_STEP: usize = 256;
+pub(super) const MAX_STEP: usize = 256;
 /// Values that one rerun may put in place of recorded ones.
 const MAX_EDITS: usize = 1_000;
 

@@ -197,6 +197,8 @@ impl From<Error> for Problem {
             Error::ScheduleOwned { function } => {
                 Self::new(Code::ScheduleOwned, detail).with("function", function)
             }
+            Error::BulkNotFound(_) => Self::new(Code::BulkNotFound, detail),
+            Error::BulkEnded(_) => Self::new(Code::InvalidState, detail),
             Error::EventNotFound(_) => Self::new(Code::EventNotFound, detail),
             Error::EndpointDraining { endpoint, .. } => {
                 Self::new(Code::EndpointDraining, detail).with("endpoint", endpoint)

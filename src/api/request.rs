@@ -183,7 +183,8 @@ impl Params {
         Self { pairs, prefer, known: Vec::new(), faults: Vec::new() }
     }
 
-    fn fault(&mut self, name: &str, detail: impl Into<String>) {
+    /// Notes a fault of a parameter.
+    pub(super) fn fault(&mut self, name: &str, detail: impl Into<String>) {
         self.faults.push(Fault::new(format!("?{name}"), detail));
     }
 

@@ -10,11 +10,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::ApiState;
-use super::auth::Reader;
+use super::auth::{Operator, Reader};
 use super::catalogue::Code;
 use super::page::{self, Page};
 use super::problem::Problem;
 use super::request::{At, Params, run_id};
+use super::run_filter;
 use super::shapes::{
     ChunkBody, EntryBody, HistoryBody, ListedRunBody, LogBody, RunBody, SignalBody,
 };
@@ -41,6 +42,7 @@ const BATCH: usize = 200;
         ("started_before" = Option<String>, Query, description = "Created before this moment, RFC 3339"),
         ("parent" = Option<String>, Query, description = "The run that started them"),
         ("schedule" = Option<String>, Query, description = "The schedule that started them"),
+        ("run" = Option<Vec<String>>, Query, explode, description = "These very runs"),
         ("q" = Option<String>, Query, description = "A part of key, function or tag; or the whole id of a run"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
@@ -55,40 +57,36 @@ pub(super) async fn list_runs(
     OriginalUri(uri): OriginalUri,
     mut params: Params,
 ) -> Result<Response, Problem> {
-    let filter = filter(&mut params);
+    let filter = RunFilter {
+        limit: params.limit(),
+        after: page::cursor(&mut params),
+        ..run_filter::of_query(&mut params)
+    };
     params.finish()?;
     let page = state.engine.list(&caller.namespace, filter).await?;
     let runs = page.runs.into_iter().map(ListedRunBody::from).collect();
     Ok(Page::new(runs, page.next).answer(&uri))
 }
 
-fn filter(params: &mut Params) -> RunFilter {
-    let text = |t: &str| Ok(t.to_owned());
-    RunFilter {
-        statuses: params.all("status", |word| {
-            Status::from_word(word).ok_or_else(|| {
-                let words: Vec<&str> = Status::ALL.iter().map(|s| s.word()).collect();
-                format!("`{word}` is no status; there are {}", words.join(", "))
-            })
-        }),
-        functions: params.all("function", text),
-        keys: params.all("key", text),
-        tags: params.all("tag", |pair| {
-            let (name, value) = pair.split_once(':').ok_or("must be `name:value`")?;
-            Ok((name.to_owned(), value.to_owned()))
-        }),
-        deployments: params
-            .all("deployment", |id| id.parse().map_err(|e: crate::machine::BadId| e.to_string())),
-        started_after: params.moment("started_after"),
-        started_before: params.moment("started_before"),
-        parent: params
-            .one("parent", |id| id.parse().map_err(|e: crate::machine::BadId| e.to_string())),
-        schedule: params
-            .one("schedule", |id| id.parse().map_err(|e: crate::machine::BadId| e.to_string())),
-        q: params.one("q", text),
-        limit: params.limit(),
-        after: page::cursor(params),
-    }
+/// Delete a run that has ended: its journal, its history and its log.
+///
+/// An idempotency key that it was started with stays known until it expires.
+#[utoipa::path(
+    delete, path = "/v1/runs/{id}", tag = "runs",
+    params(("id" = String, Path, description = "The run")),
+    responses((status = 204, description = "Nothing is left of it")),
+    extensions(("x-problems" = json!(["run-not-found", "invalid-state"])))
+)]
+pub(super) async fn delete_run(
+    State(state): State<ApiState>,
+    Operator(caller): Operator,
+    At(id): At<String>,
+    params: Params,
+) -> Result<StatusCode, Problem> {
+    let run = run_id(&id)?;
+    params.finish()?;
+    state.engine.purge(&caller.namespace, run).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Read a run.

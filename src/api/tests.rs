@@ -321,6 +321,8 @@ fn operations() -> Vec<(String, String, Value)> {
 fn example(path: &str) -> String {
     path.replace("/runs/{id}", "/runs/run_01jd0000000000000000000000")
         .replace("/keys/{id}", "/keys/key_01jd0000000000000000000000")
+        .replace("/bulk/{id}", "/bulk/blk_01jd0000000000000000000000")
+        .replace("{fingerprint}", "8f3c02ab77de81408f3c02ab77de8140")
         .replace("{code}", "internal")
         .replace("{file}", "style.css")
         .replace(['{', '}'], "")

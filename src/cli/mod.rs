@@ -6,6 +6,7 @@
 
 mod ask;
 mod batch;
+mod bulk;
 mod client;
 mod conformance;
 mod deployment;
@@ -52,6 +53,7 @@ use client::Client;
 use failure::Failure;
 use output::Output;
 
+pub use bulk::BulkCommand;
 pub use conformance::{ConformanceArgs, Transport};
 pub use endpoint::EndpointCommand;
 pub use event::EventCommand;
@@ -182,6 +184,9 @@ pub enum ClientCommand {
     /// Start runs, look at them, and act on them.
     #[command(subcommand, arg_required_else_help = true)]
     Run(RunCommand),
+    /// Act on many runs at once: all that a query finds.
+    #[command(subcommand, arg_required_else_help = true)]
+    Bulk(BulkCommand),
     /// Settle a step of a run by hand, or hurry it.
     #[command(subcommand, arg_required_else_help = true)]
     Step(StepCommand),
@@ -251,6 +256,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Step(command) => step::execute(command, &connect()?, out).await,
         ClientCommand::Function(command) => function::execute(command, &connect()?, out).await,
         ClientCommand::Run(command) => run::execute(command, &connect()?, out).await,
+        ClientCommand::Bulk(command) => bulk::execute(command, &connect()?, out).await,
         ClientCommand::Object(command) => object::execute(command, &connect()?, out).await,
         ClientCommand::Limit(command) => limit::execute(command, &connect()?, out).await,
         ClientCommand::Event(command) => event::execute(command, &connect()?, out).await,

@@ -47,11 +47,13 @@ pub enum Point {
     PassBefore,
     /// Limits have let runs through, and nobody was told.
     PassAfter,
+    /// A run was acted on as one of many, and that was not counted.
+    BulkActed,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CreateBefore,
         Self::CreateAfter,
         Self::AcceptBefore,
@@ -72,6 +74,7 @@ impl Point {
         Self::FireAfter,
         Self::PassBefore,
         Self::PassAfter,
+        Self::BulkActed,
     ];
 
     /// As [`CRASH_AT`] names it.
@@ -98,6 +101,7 @@ impl Point {
             Self::FireAfter => "fire.after",
             Self::PassBefore => "pass.before",
             Self::PassAfter => "pass.after",
+            Self::BulkActed => "bulk.acted",
         }
     }
 }

@@ -107,37 +107,24 @@ impl Engine {
         deployment: Option<DeploymentId>,
     ) -> Result<RunView, Error> {
         let view = self.view(ns, run).await?;
-        if let Some(id) = deployment {
-            let catalog = self.catalog();
-            let found = catalog.deployment_named(id).filter(|d| d.has(&view.function));
-            act.deployment = Some(found.ok_or(Error::DeploymentNotFound(id))?.id);
-        }
+        act.deployment = self.deployment_for(&view, deployment)?;
         act.hurry = kind == MessageKind::RetryNow;
-        let refused = |detail: &str| Error::InvalidState {
-            run,
-            status: view.status,
-            detail: detail.to_owned(),
-        };
-        match kind {
-            // The same act again changes nothing and is no error.
-            MessageKind::Cancel if view.status == Status::Cancelled => return Ok(view),
-            MessageKind::Terminate if view.status == Status::Terminated => return Ok(view),
-            MessageKind::Pause if view.status == Status::Paused => return Ok(view),
-            _ if view.status.ended() => return Err(refused("it has ended")),
-            MessageKind::Resume if view.status != Status::Paused => {
-                return Err(refused("only a paused run can be resumed"));
-            }
-            MessageKind::RetryNow
-                if !matches!(
-                    view.status,
-                    Status::Retrying | Status::Parked | Status::Queued | Status::Scheduled
-                ) =>
-            {
-                return Err(refused("nothing of it waits for another attempt"));
-            }
-            _ => {}
+        if !changes_it(&view, kind)? {
+            return Ok(view);
         }
         self.do_to(ns, run, kind, "", crate::machine::to_bytes(&act)).await
+    }
+
+    /// The number of the deployment that an act puts a run on.
+    pub(super) fn deployment_for(
+        &self,
+        view: &RunView,
+        deployment: Option<DeploymentId>,
+    ) -> Result<Option<i32>, Error> {
+        let Some(id) = deployment else { return Ok(None) };
+        let catalog = self.catalog();
+        let found = catalog.deployment_named(id).filter(|d| d.has(&view.function));
+        Ok(Some(found.ok_or(Error::DeploymentNotFound(id))?.id))
     }
 
     /// The run that a callback's secret is of.
@@ -418,6 +405,29 @@ impl Engine {
                 Ok(Found::Settled { ok, recorded })
             }
         }
+    }
+}
+
+/// Whether an act changes anything of a run that stands like this, or why it does not fit. The same
+/// act again changes nothing and is no error.
+pub(super) fn changes_it(view: &RunView, kind: MessageKind) -> Result<bool, Error> {
+    let refused = |detail: &str| {
+        Err(Error::InvalidState { run: view.id, status: view.status, detail: detail.to_owned() })
+    };
+    let waits = matches!(
+        view.status,
+        Status::Retrying | Status::Parked | Status::Queued | Status::Scheduled
+    );
+    match kind {
+        MessageKind::Cancel if view.status == Status::Cancelled => Ok(false),
+        MessageKind::Terminate if view.status == Status::Terminated => Ok(false),
+        MessageKind::Pause if view.status == Status::Paused => Ok(false),
+        _ if view.status.ended() => refused("it has ended"),
+        MessageKind::Resume if view.status != Status::Paused => {
+            refused("only a paused run can be resumed")
+        }
+        MessageKind::RetryNow if !waits => refused("nothing of it waits for another attempt"),
+        _ => Ok(true),
     }
 }
 

@@ -4,8 +4,8 @@
 //! memory and turns causes into appends; [`exchange`] invokes its handler; [`attempts`] does its
 //! tasks and [`calls`] its calls; [`messages`] brings signals, callbacks and operators' acts;
 //! [`outbox`] what runs say to each other; [`timers`] wakes it; [`leases`] decides which node does
-//! all that; [`view`], [`reads`] and [`history`] show it. [`endpoints`] and [`access`] are about what is
-//! registered and who may ask.
+//! all that; [`view`], [`reads`] and [`history`] show it. [`bulk`] acts on many at once; [`endpoints`] and [`access`]
+//! are about what is registered and who may ask.
 
 mod access;
 mod acknowledgement;
@@ -14,6 +14,8 @@ mod attempts;
 mod barriers;
 mod batch;
 mod breaker;
+mod bulk;
+mod bulk_acts;
 mod calls;
 mod catalog;
 mod checkpoint;
@@ -46,6 +48,7 @@ mod queries;
 mod reads;
 mod removal;
 mod replaying;
+mod run_filter;
 mod schedules;
 mod secrets;
 mod shapes;
@@ -67,9 +70,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-pub use crate::store::{ListedObject, SecretRow};
+pub use crate::store::{BulkCounts, BulkStatus, ListedObject, RunCount, SecretRow};
 pub use access::bootstrap_key;
 pub use batch::MOST_STARTS;
+pub use bulk::{BulkPage, BulkSearch, BulkStarted, BulkView, Foreseen, NewBulk};
+pub use bulk_acts::{BulkAction, BulkReason, code_of};
 pub use catalog::Catalog;
 pub use deployments::{DeploymentView, Repinned, RunsOn};
 pub use events::{Event, EventFilter, EventMatch, EventRow, Published};
@@ -79,6 +84,7 @@ pub use limits::{LimitKey, LimitName, LimitOf, LimitView, PausedView};
 pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
 pub use replaying::{Candidate, Origin, Replayed};
+pub use run_filter::{RunFilter, TagTest};
 pub use schedules::{
     NewSchedule, ScheduleCreated, SchedulePage, SchedulePatch, ScheduleRef, ScheduleSearch,
     ScheduleView, Triggered,
@@ -135,6 +141,7 @@ struct Inner {
     lanes: Lanes,
     outbox: Outbox,
     router: Router,
+    bulks: bulk::Bulks,
     schedules: Schedules,
     turnstile: flow::Turnstile,
     watchers: Watchers,
@@ -192,6 +199,8 @@ impl Engine {
         let e = engine.clone();
         engine.spawn(async move { e.keep_schedules().await });
         let e = engine.clone();
+        engine.spawn(async move { e.keep_bulks().await });
+        let e = engine.clone();
         engine.spawn(async move { e.keep_flow().await });
         let e = engine.clone();
         engine.spawn(async move { e.keep_debounces().await });
@@ -221,6 +230,7 @@ impl Engine {
             lanes,
             outbox: Outbox::default(),
             router: Router::default(),
+            bulks: bulk::Bulks::default(),
             schedules: Schedules::default(),
             turnstile: flow::Turnstile::default(),
             watchers: Watchers::default(),
@@ -331,6 +341,9 @@ impl Engine {
     }
     fn router(&self) -> &Router {
         &self.0.router
+    }
+    fn bulks(&self) -> &bulk::Bulks {
+        &self.0.bulks
     }
     fn schedules_known(&self) -> &Schedules {
         &self.0.schedules

@@ -152,36 +152,16 @@ impl Engine {
 
     /// Lists runs, new to old.
     pub async fn list(&self, ns: &Namespace, filter: RunFilter) -> Result<RunPage, Error> {
-        let catalog = self.catalog();
-        let known = catalog.recorded.deployments.iter().map(|d| (d.id, d.public));
-        let known = known.chain(catalog.recorded.pruned.iter().copied());
-        let wanted: Vec<i32> = known
-            .filter(|(_, public)| filter.deployments.contains(public))
-            .map(|(id, _)| id)
-            .collect();
-        if wanted.is_empty() && !filter.deployments.is_empty() {
-            return Ok(RunPage::default());
-        }
         let limit = filter.limit.clamp(1, LONGEST_PAGE);
-        let filter = store::RunFilter {
-            ns: ns.id,
-            status: filter.statuses.iter().map(|s| s.code()).collect(),
-            functions: filter.functions,
-            keys: filter.keys,
-            tags: filter.tags,
-            deployments: wanted,
-            started_after: filter.started_after,
-            started_before: filter.started_before,
-            parent: filter.parent,
-            schedule: filter.schedule,
-            q: filter.q,
-            cursor: filter.after,
-            // One more tells whether there is a next page.
-            limit: i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1),
+        // One more tells whether there is a next page.
+        let most = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        let Some(filter) = self.recorded_filter(ns, filter, most) else {
+            return Ok(RunPage::default());
         };
         let mut found = self.store().list_runs(&filter).await?;
         let more = found.runs.len() > limit;
         found.runs.truncate(limit);
+        let catalog = self.catalog();
         let runs: Vec<ListedRun> = found
             .runs
             .into_iter()
@@ -203,6 +183,41 @@ impl Engine {
             .collect();
         let next = if more { runs.last().map(|r| r.id) } else { found.looked_to };
         Ok(RunPage { runs, next })
+    }
+
+    /// A filter as the store knows it, for at most `limit` runs; none: no run can match.
+    pub(super) fn recorded_filter(
+        &self,
+        ns: &Namespace,
+        filter: RunFilter,
+        limit: i64,
+    ) -> Option<store::RunFilter> {
+        let catalog = self.catalog();
+        let known = catalog.recorded.deployments.iter().map(|d| (d.id, d.public));
+        let known = known.chain(catalog.recorded.pruned.iter().copied());
+        let wanted: Vec<i32> = known
+            .filter(|(_, public)| filter.deployments.contains(public))
+            .map(|(id, _)| id)
+            .collect();
+        if wanted.is_empty() && !filter.deployments.is_empty() {
+            return None;
+        }
+        Some(store::RunFilter {
+            ns: ns.id,
+            status: filter.statuses.iter().map(|s| s.code()).collect(),
+            functions: filter.functions,
+            keys: filter.keys,
+            tags: filter.tags.into_iter().map(|t| (t.name, t.value)).collect(),
+            deployments: wanted,
+            started_after: filter.started_after,
+            started_before: filter.started_before,
+            parent: filter.parent,
+            schedule: filter.schedule,
+            runs: filter.runs,
+            q: filter.q,
+            cursor: filter.after,
+            limit,
+        })
     }
 }
 

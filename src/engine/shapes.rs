@@ -233,35 +233,6 @@ pub struct Signalled {
     pub replayed: bool,
 }
 
-/// Which runs to list: repeated means or, different means and; an empty list means all.
-#[derive(Debug, Clone, Default)]
-pub struct RunFilter {
-    /// Their status.
-    pub statuses: Vec<Status>,
-    /// Their function.
-    pub functions: Vec<String>,
-    /// Their key.
-    pub keys: Vec<String>,
-    /// Their tags: name and value. The same name twice means or.
-    pub tags: Vec<(String, String)>,
-    /// The deployment they were last invoked on.
-    pub deployments: Vec<DeploymentId>,
-    /// Created at this moment or later.
-    pub started_after: Option<Timestamp>,
-    /// Created before this moment.
-    pub started_before: Option<Timestamp>,
-    /// The run that started them.
-    pub parent: Option<RunId>,
-    /// The schedule that started them.
-    pub schedule: Option<ScheduleId>,
-    /// A part of id, key, function or tag value.
-    pub q: Option<String>,
-    /// How many, 1 to 200.
-    pub limit: usize,
-    /// Only runs after this one in the list, which goes from new to old.
-    pub after: Option<RunId>,
-}
-
 /// A run in a list.
 #[derive(Debug, Clone)]
 pub struct ListedRun {

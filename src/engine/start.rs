@@ -46,7 +46,7 @@ impl Engine {
     }
 
     /// A shard of a group that this node holds, if it holds any.
-    fn any_shard(&self) -> Shard {
+    pub(super) fn any_shard(&self) -> Shard {
         let chance = crate::clock::chance();
         let owner = self.owner();
         let held: Vec<u16> = (0..crate::machine::id::GROUPS)

@@ -268,7 +268,7 @@ async fn a_run_is_read_from_every_side_and_its_history_goes_on_from_anywhere() {
     assert!(matches!(engine.history(&stranger, run, -1, 9).await, Err(Error::RunNotFound(_))));
     let filter = RunFilter {
         limit: 1,
-        tags: vec![("customer".to_owned(), "c7".to_owned())],
+        tags: vec!["customer:c7".parse().expect("a tag")],
         ..RunFilter::default()
     };
     let page = engine.list(ns, filter.clone()).await.expect("a list");

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::machine::{
-    Attention, DeploymentId, EndpointId, EventId, Fired, OpKind, RetrySpec, RunId, ScheduleId,
-    Timestamp, UpdateId,
+    Attention, BulkId, DeploymentId, EndpointId, EventId, Fired, OpKind, RetrySpec, RunId,
+    ScheduleId, Timestamp, UpdateId,
 };
 
 /// A namespace, as a caller's credential names it.
@@ -376,6 +376,12 @@ pub enum Error {
     /// The schedule is at another version.
     #[error("the schedule is not at the version in `If-Match`")]
     ScheduleStale,
+    /// No act on many runs of this id in this namespace.
+    #[error("there is no bulk {0}")]
+    BulkNotFound(BulkId),
+    /// An act on many runs has ended.
+    #[error("bulk {0} has come to its last run; it cannot be aborted any more")]
+    BulkEnded(BulkId),
     /// No such event in this namespace.
     #[error("there is no event {0}")]
     EventNotFound(EventId),

@@ -159,6 +159,10 @@ typed_id!(
     ScheduleId, "sch"
 );
 typed_id!(
+    /// An act on many runs. Carries its shard.
+    BulkId, "blk"
+);
+typed_id!(
     /// An update: a signal whose sender waits for an answer. As a message it has the same UUID.
     UpdateId, "upd"
 );
@@ -195,6 +199,32 @@ impl MessageId {
         hash.update(run.0.as_bytes());
         hash.update(step);
         Self(uuid::Builder::from_custom_bytes(first_half(&hash.finalize())).into_uuid())
+    }
+}
+
+impl MessageId {
+    /// The identity of what an act on many runs sends to one: the same however often it is sent.
+    #[must_use]
+    pub fn of_bulk(bulk: BulkId, run: RunId) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"bulk");
+        hash.update(bulk.0.as_bytes());
+        hash.update(run.0.as_bytes());
+        Self(uuid::Builder::from_custom_bytes(first_half(&hash.finalize())).into_uuid())
+    }
+}
+
+impl BulkId {
+    /// A new id on this shard.
+    #[must_use]
+    pub fn on_shard(at: Timestamp, shard: Shard, chance: u128) -> Self {
+        Self(RunId::on_shard(at, shard, chance).0)
+    }
+
+    /// The shard that it is kept on.
+    #[must_use]
+    pub fn shard(self) -> Shard {
+        RunId(self.0).shard()
     }
 }
 

@@ -45,8 +45,8 @@ pub use carried::{CancelCarried, Carried};
 pub use compact::StepCarried;
 pub use gate::AtGate;
 pub use id::{
-    BadId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId, NodeId, RunId,
-    ScheduleId, Shard, UpdateId,
+    BadId, BulkId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId, NodeId,
+    RunId, ScheduleId, Shard, UpdateId,
 };
 pub use matching::{Matched, Matching, Path};
 pub use objects::{Changes, Publication, State, change, too_large, weight};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sqlx::Row as _;
-use sqlx::postgres::PgBindIterExt as _;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgBindIterExt as _, PgRow};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row as _};
 
 use super::Store;
 use super::error::{Error, Result};
@@ -35,6 +35,8 @@ pub struct RunFilter {
     pub parent: Option<RunId>,
     /// The schedule that started them.
     pub schedule: Option<ScheduleId>,
+    /// These very runs.
+    pub runs: Vec<RunId>,
     /// Text in key, function or tags; case does not count. A run's whole id is that run, and those
     /// that have it as their key.
     pub q: Option<String>,
@@ -75,6 +77,15 @@ pub struct ListedRun {
     pub parent: Option<RunId>,
     /// The schedule that started it.
     pub schedule: Option<ScheduleId>,
+}
+
+/// A number of runs, counted no further than to a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunCount {
+    /// How many there are, at least.
+    pub count: i64,
+    /// Whether there are no more.
+    pub exact: bool,
 }
 
 /// What one look at the runs came to.
@@ -118,6 +129,7 @@ macro_rules! filters {
      and ($8::int4[] is null or dep = any($8))
      and ($15::uuid is null or parent = $15)
      and ($19::uuid is null or schedule = $19)
+     and ($20::uuid[] is null or run_id = any($20))
      and ($9::text is null or tags @> $9::jsonb)
      and ($10::text[] is null or not exists (
            select from unnest($10::text[]) as w(name) where not exists (
@@ -150,6 +162,21 @@ pub(super) const LIST: &str = concat!(
     ),
     ")) x
   join functions f on f.id = x.fn order by x.run_id desc limit $14"
+);
+
+/// How many a list would have, at most so many of each half.
+pub(super) const COUNT: &str = concat!(
+    "select count(*) from (
+  (select run_id from run_active where ",
+    filters!("($5::int2[] is null or 100 > any($5))"),
+    ")
+  union all
+  (select run_id from run_done where ",
+    filters!(
+        "($5::int2[] is null or 100 <= any($5))
+     and ($6::int4[] is null or status = any(coalesce($5, '{100,101,102,103,104}')))"
+    ),
+    ")) x"
 );
 
 /// The run that is so many below the cursor, from the indexes alone.
@@ -316,6 +343,27 @@ impl Store {
         row.as_ref().map(wire::run_id).transpose()
     }
 
+    /// How many runs a list would have, counted to `filter.limit`, and for what no index has over so
+    /// many runs only.
+    pub async fn count_runs(&self, filter: &RunFilter) -> Result<RunCount> {
+        let asked = self.asked(filter).await?;
+        if !filter.functions.is_empty() && asked.functions.is_empty() {
+            return Ok(RunCount { count: 0, exact: true });
+        }
+        let to = if asked.looks_at_all() {
+            self.run_below(filter, filter.cursor, LOOK.iter().sum()).await?
+        } else {
+            None
+        };
+        // One more tells whether there are more.
+        let query = Self::bound(COUNT, &asked, filter.cursor, to, filter.limit.saturating_add(1));
+        let found: i64 = query.fetch_one(&self.pool).await?.try_get(0)?;
+        Ok(RunCount {
+            count: found.min(filter.limit),
+            exact: found <= filter.limit && to.is_none(),
+        })
+    }
+
     /// Runs below `from`, and not below `to`.
     async fn runs_between(
         &self,
@@ -324,6 +372,18 @@ impl Store {
         to: Option<RunId>,
         limit: i64,
     ) -> Result<Vec<ListedRun>> {
+        let rows = Self::bound(LIST, asked, from, to, limit).fetch_all(&self.pool).await?;
+        rows.iter().map(listed).collect()
+    }
+
+    /// A statement about the runs of a filter with all that it asks for.
+    fn bound<'q>(
+        sql: &'static str,
+        asked: &'q Asked<'_>,
+        from: Option<RunId>,
+        to: Option<RunId>,
+        limit: i64,
+    ) -> Query<'q, Postgres, PgArguments> {
         let filter = asked.filter;
         // Tags with one value can use their index, the others are compared one by one.
         let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -340,7 +400,8 @@ impl Store {
             .flat_map(|(n, v)| v.iter().map(|v| (*n, *v)))
             .collect();
         let names: Vec<&str> = many.iter().map(|m| m.0).collect();
-        let rows = sqlx::query(LIST)
+        let runs: Vec<uuid::Uuid> = filter.runs.iter().map(|run| run.uuid()).collect();
+        sqlx::query(sql)
             .bind(filter.ns)
             .bind(from.map_or(uuid::Uuid::max(), RunId::uuid))
             .bind(filter.started_after.map(Ts))
@@ -360,9 +421,7 @@ impl Store {
             .bind(&asked.q_functions)
             .bind(asked.q.as_deref().map(part_in_tags))
             .bind(filter.schedule.map(ScheduleId::uuid))
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(listed).collect()
+            .bind(given(&runs))
     }
 
     /// One run as lists show it, live or ended, if it is in this namespace.

@@ -6,6 +6,7 @@ mod accept;
 mod append;
 mod audit;
 mod batch;
+mod bulk;
 mod catalog;
 mod create;
 mod debounces;
@@ -24,6 +25,7 @@ mod migrate;
 mod objects;
 mod outbox;
 mod permits;
+mod purge;
 mod register;
 mod reopen;
 mod retention;
@@ -46,6 +48,7 @@ use sqlx::{Postgres, Transaction};
 
 pub use accept::{Accept, Accepted};
 pub use audit::Finding;
+pub use bulk::{BulkCounts, BulkFilter, BulkRow, BulkStatus};
 pub use catalog::{
     Address, Catalog, Deployment, Endpoint, EndpointChange, FunctionRow, NamespaceRow,
 };
@@ -60,12 +63,13 @@ pub use journal::{JournalEntry, StoredLog};
 pub use keys::{ApiKey, NewApiKey};
 pub use leases::{NodeBeat, Tick};
 pub use limits::{COUNTED, InLine, LimitRow};
-pub use lists::{ListedRun, RunFilter, RunsFound};
+pub use lists::{ListedRun, RunCount, RunFilter, RunsFound};
 pub use load::Loaded;
 pub use migrate::MigrationStatus;
 pub use objects::{ListedObject, Object, ObjectRow, Role, Written, version_of};
 pub use outbox::{Delivery, Posted, Slot};
 pub use permits::{Ask, Granted, LimitKey, LimitOf, Most, Passed, Release};
+pub use purge::Purged;
 pub use register::{Registered, Registration};
 pub use reopen::Reopened;
 pub use retention::Dropped;

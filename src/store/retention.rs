@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use super::Store;
+use super::bulk::TRIM as TRIM_BULKS;
 use super::error::{Error, Result};
 use super::events::TRIM_EVENTS;
 use super::wire::{self, Ts};
@@ -130,7 +131,7 @@ impl Store {
     }
 
     /// One round of retention: drops the weeks that ended before `older_than`, and deletes keys
-    /// of runs that ended before it and idempotency keys that expired before `now`. Journals of
+    /// of runs that ended before it, acts on many runs that did, and idempotency keys that expired before `now`. Journals of
     /// runs that live, or whose end is kept, are carried over first. Work is bounded; what a round
     /// does not reach, or what is locked, is left for the next. One node at a time.
     pub async fn drop_partitions(&self, older_than: Timestamp, now: Timestamp) -> Result<Dropped> {
@@ -155,8 +156,12 @@ impl Store {
                 self.drop_one(table, name, &mut done).await?;
             }
         }
-        for (sql, before) in [(TRIM_IDEM, now), (TRIM_KEYS, older_than), (TRIM_EVENTS, older_than)]
-        {
+        for (sql, before) in [
+            (TRIM_IDEM, now),
+            (TRIM_KEYS, older_than),
+            (TRIM_EVENTS, older_than),
+            (TRIM_BULKS, older_than),
+        ] {
             for _ in 0..PAGES {
                 let page = sqlx::query(sql).bind(Ts(before)).bind(PAGE);
                 let rows = page.execute(&self.pool).await?.rows_affected();

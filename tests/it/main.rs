@@ -9,6 +9,7 @@ mod acts;
 mod auth;
 mod bad_input;
 mod batches;
+mod bulk;
 mod callbacks;
 mod calls;
 mod chaos;

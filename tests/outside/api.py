@@ -37,6 +37,12 @@ def stock(gateway, handler, dead):
     for n in range(MANY):
         call("POST", "/v1/schedules", {"name": f"spare-{n}", "function": "echo", "cron": "0 9 * * *"})
     called = [run("waits", {}) for n in range(MANY)]
+    deletable = [run("echo", {}) for n in range(MANY)]
+    bulks = [call("POST", "/v1/bulk", {"filter": {"key": f"nobody-{n}"}, "action": "pause", "reason": "a test"})["id"] for n in range(MANY)]
+    # So slow that it does not end by itself; what is aborted may be aborted again.
+    slow = [call("POST", "/v1/bulk", {"filter": {"function": "echo"}, "action": "retry-now", "rate": 1})["id"] for n in range(MANY)]
+    for id in slow:
+        call("POST", f"/v1/bulk/{id}/abort", {})
     objects = ["c/1 ü", *(f"c{n}" for n in range(1, MANY))]
     for key in objects:
         run("counts", {"key": key})
@@ -84,6 +90,9 @@ def stock(gateway, handler, dead):
         "step": {"completed": ["first", "scope/second"], "waiting": ["go", "paid", "nap"]},
         "waiting": runs["waiting"],
         "callback": callbacks(handler, called),
+        "bulk": bulks,
+        "aborted": slow,
+        "deletable": deletable,
         "event": events,
         "object": objects,
         "schedule": [f"spare-{n}" for n in range(MANY)],

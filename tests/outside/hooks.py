@@ -59,6 +59,13 @@ def before_call(ctx, case, kwargs):
         case.body.pop("deployment", None)
     if name in ("POST /v1/limits/pause", "POST /v1/limits/resume") and isinstance(case.body, dict) and is_meant_well(case, ParameterLocation.BODY):
         case.body.update({"function": "spare.3", "key": "input.who", "value": "them"})
+    if name == "POST /v1/bulk" and isinstance(case.body, dict) and is_meant_well(case, ParameterLocation.BODY):
+        # Nothing that would take away what others need.
+        case.body.update({"filter": {"key": pick(["nobody", "w"], name)}, "action": pick(["retry-now", "signal", "rerun"], name + "action")})
+        for field in ("grace", "deployment", "from_step", "keep_signals", "signal"):
+            case.body.pop(field, None)
+        if case.body["action"] == "signal":
+            case.body["signal"] = {"name": "other", "payload": [1.0]}
     if name == "POST /v1/endpoints" and isinstance(case.body, dict) and isinstance(case.body.get("url"), str):
         # Strangers' addresses are none of our business, and slow.
         if is_meant_well(case, ParameterLocation.BODY):
@@ -66,6 +73,10 @@ def before_call(ctx, case, kwargs):
 
 
 def real_path(path, name, given):
+    if name == "DELETE /v1/runs/{id}":
+        return {"id": pick(THERE["deletable"], name)}
+    if path.startswith("/v1/bulk/"):
+        return {"id": pick(THERE["aborted" if path.endswith("/abort") else "bulk"], name)}
     if path.startswith("/v1/runs/{id}"):
         if name.startswith("GET") and "/updates/" in path:
             run, update = pick(THERE["update"], name)

@@ -1,5 +1,6 @@
 //! What the store promises, on a real Postgres.
 
+mod bulks;
 mod cluster;
 mod generations;
 mod reading;
@@ -14,8 +15,8 @@ use uuid::Uuid;
 use super::testing::TestDb;
 use super::*;
 use crate::machine::{
-    Append, DeploymentId, EndpointId, Flags, Kind, Message, MessageId, MessageKind, OpKind, Row,
-    RunId, Sealed, Shard, Timestamp,
+    Append, BulkId, DeploymentId, EndpointId, Flags, Kind, Message, MessageId, MessageKind, OpKind,
+    Row, RunId, Sealed, Shard, Timestamp,
 };
 
 /// A database with one function, a lane, and a clock that only the test moves.

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 173] = [
+const ALL: [(&str, &str); 193] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -112,6 +112,7 @@ const ALL: [(&str, &str); 173] = [
     ("history", journal::HISTORY),
     ("logs", journal::LOGS),
     ("list", lists::LIST),
+    ("count", lists::COUNT),
     ("below", lists::BELOW),
     ("named", lists::NAMED),
     ("get", lists::GET),
@@ -179,9 +180,28 @@ const ALL: [(&str, &str); 173] = [
     ("touch schedule", schedules::TOUCH),
     ("delete schedule", schedules::DELETE),
     ("disown schedules", schedules::DISOWN),
+    ("create bulk", bulk::CREATE),
+    ("bulk", bulk::GET),
+    ("bulk of request", bulk::OF_REQUEST),
+    ("bulks", bulk::LIST),
+    ("bulks due", bulk::DUE),
+    ("claim bulk", bulk::CLAIM),
+    ("plan bulk", bulk::PLAN),
+    ("count bulk", bulk::COUNTED),
+    ("put off bulk", bulk::LATER),
+    ("abort bulk", bulk::ABORT),
+    ("purge: ended", purge::ENDED),
+    ("purge: tells", purge::TELLS),
+    ("purge: key", purge::KEY),
+    ("purge: journal", purge::ROWS[0]),
+    ("purge: journal long", purge::ROWS[1]),
+    ("purge: past generations", purge::ROWS[2]),
+    ("purge: history", purge::ROWS[3]),
+    ("purge: logs", purge::ROWS[4]),
+    ("purge: run", purge::ROWS[5]),
 ];
 
-const RETENTION: [(&str, &str); 11] = [
+const RETENTION: [(&str, &str); 12] = [
     ("ensure", weeks::ENSURE),
     ("expired", weeks::EXPIRED),
     ("drop", weeks::DROP),
@@ -193,6 +213,7 @@ const RETENTION: [(&str, &str); 11] = [
     ("trim generations", weeks::TRIM_GENERATIONS),
     ("trim keys", weeks::TRIM_KEYS),
     ("trim events", events::TRIM_EVENTS),
+    ("trim bulks", bulk::TRIM),
 ];
 
 #[tokio::test]

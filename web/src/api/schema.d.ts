@@ -228,6 +228,67 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List acts on many runs, new to old. */
+        get: operations["list_bulks"];
+        put?: never;
+        /**
+         * Act on many runs.
+         * @description The act is durable and goes on by itself, whatever becomes of the node that was asked. It comes
+         *     to all runs of the filter that were started before it, new to old, each once, and judges each as it
+         *     is then. With `dry_run` nothing is done.
+         */
+        post: operations["begin_bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bulk/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read an act on many runs: how far it has come. */
+        get: operations["get_bulk"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bulk/{id}/abort": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Abort an act on many runs.
+         * @description Runs that it has not come to are left alone; what is done stays done. Those of the page that is
+         *     under way, at most a hundred, are still acted on. Again is no error.
+         */
+        post: operations["abort_bulk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/callbacks/{secret}/{step}": {
         parameters: {
             query?: never;
@@ -877,7 +938,11 @@ export interface paths {
         get: operations["get_run"];
         put?: never;
         post?: never;
-        delete?: never;
+        /**
+         * Delete a run that has ended: its journal, its history and its log.
+         * @description An idempotency key that it was started with stays known until it expires.
+         */
+        delete: operations["delete_run"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1749,6 +1814,161 @@ export interface components {
             /** @description 1 to 1,000 of them, at most 16 MiB together. */
             runs: components["schemas"]["BatchItemRequest"][];
         };
+        /** @description An act on many runs as it stands. */
+        Bulk: {
+            /** @example blk_01k9c3v5h2e8x8p0m4s6t7w9yz */
+            id: string;
+            namespace: string;
+            /** @description `running`, `completed` (it has come to the last run) or `aborted`. */
+            status: string;
+            action: string;
+            /** @description As it was asked for; nothing in it: all runs. */
+            filter: {
+                [key: string]: unknown;
+            };
+            options: components["schemas"]["BulkOptions"];
+            /** Format: int32 */
+            rate: number;
+            reason?: string | null;
+            /** @description Who asked for it. */
+            by: string;
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            updated_at: string;
+            /** Format: date-time */
+            ended_at?: string | null;
+            /** @description Who aborted it. */
+            ended_by?: string | null;
+            /** @description How many runs matched when it was asked for. */
+            expected: components["schemas"]["RunCount"];
+            /**
+             * Format: int64
+             * @description How many runs it has come to.
+             */
+            matched: number;
+            /**
+             * Format: int64
+             * @description Of them, those that were acted on.
+             */
+            done: number;
+            /**
+             * Format: int64
+             * @description Of them, those whose state left nothing to do.
+             */
+            skipped: number;
+            /**
+             * Format: int64
+             * @description Of them, those on which the act failed.
+             */
+            failed: number;
+            /** @description Why runs were skipped or failed, at most 20 reasons. */
+            reasons: components["schemas"]["BulkReason"][];
+            links: components["schemas"]["BulkLinks"];
+        };
+        /** @description What would be acted on. */
+        BulkDryRun: {
+            /** @description Always true. */
+            dry_run: boolean;
+            action: string;
+            /** @description As it was asked for; nothing in it: all runs. */
+            filter: {
+                [key: string]: unknown;
+            };
+            /** @description How many runs match. */
+            expected: components["schemas"]["RunCount"];
+            /** @description The newest of them. */
+            sample: components["schemas"]["ListedRun"][];
+        };
+        /**
+         * @description Which runs. At least one criterion, or `all`; different ones mean and, several values of one
+         *     mean or. Each is what `GET /v1/runs` has under its name: a text, or a list of them.
+         */
+        BulkFilterRequest: {
+            /** @description Every run of the namespace; stands alone. */
+            all?: boolean | null;
+            status?: string[] | null;
+            function?: string[] | null;
+            key?: string[] | null;
+            /** @description `name:value`. */
+            tag?: string[] | null;
+            deployment?: string[] | null;
+            /** Format: date-time */
+            started_after?: string | null;
+            /** Format: date-time */
+            started_before?: string | null;
+            parent?: string | null;
+            schedule?: string | null;
+            /** @description These very runs. */
+            run?: string[] | null;
+            q?: string | null;
+        };
+        /** @description Where to go from here. */
+        BulkLinks: {
+            self: string;
+            abort: string;
+        };
+        /** @description What its action was given. */
+        BulkOptions: {
+            grace?: string | null;
+            deployment?: string | null;
+            from_step?: string | null;
+            keep_signals?: boolean | null;
+            /** @description The signal's name. */
+            signal?: string | null;
+        };
+        /** @description Why runs were not acted on. */
+        BulkReason: {
+            /** @description `skipped` or `failed`. */
+            outcome: string;
+            /**
+             * @description The code of the problem that a single act would have been answered with.
+             * @example invalid-state
+             */
+            code: string;
+            detail: string;
+            /**
+             * Format: int64
+             * @description How many runs.
+             */
+            count: number;
+            /** @description The first of them. */
+            run: string;
+        };
+        /** @description An act on many runs. */
+        BulkRequest: {
+            filter: components["schemas"]["BulkFilterRequest"];
+            /** @description `cancel`, `terminate`, `pause`, `resume`, `retry-now`, `rerun`, `rewind`, `signal` or `delete`. */
+            action: string;
+            /**
+             * Format: int32
+             * @description How many runs a second at most.
+             * @default 100
+             */
+            rate: number | null;
+            /** @description Why: it stands in the history of each run, with the id of this act. */
+            reason?: string | null;
+            /** @description Nothing is done: the answer says how many runs match and shows the newest. */
+            dry_run?: boolean | null;
+            /**
+             * @description Of `cancel`: how long handlers may compensate.
+             * @example 60s
+             */
+            grace?: string | null;
+            /** @description Of `resume` and `rerun`: the deployment to go on with (`dep_…`). */
+            deployment?: string | null;
+            /** @description Of `rerun`: steps that settled before this one are copied. */
+            from_step?: string | null;
+            /** @description Of `rerun`: signals that no copied step took are there again. */
+            keep_signals?: boolean | null;
+            signal?: null | components["schemas"]["BulkSignalRequest"];
+        };
+        /** @description A signal to each run. */
+        BulkSignalRequest: {
+            name: string;
+            /** @description Any JSON, passed on byte for byte; left out: null. */
+            payload?: unknown;
+        };
         /** @description A cancel. */
         CancelRequest: {
             /** @description Why: the handler is told, and the run's history. */
@@ -2379,6 +2599,63 @@ export interface components {
                 last_used_at?: string | null;
                 /** Format: date-time */
                 revoked_at?: string | null;
+            }[];
+            /** @description For `?cursor=` of the next page; null on the last. */
+            next_cursor?: string | null;
+        };
+        /** @description A page of a list. */
+        Page_Bulk: {
+            /** @description In the order of the list. */
+            data: {
+                /** @example blk_01k9c3v5h2e8x8p0m4s6t7w9yz */
+                id: string;
+                namespace: string;
+                /** @description `running`, `completed` (it has come to the last run) or `aborted`. */
+                status: string;
+                action: string;
+                /** @description As it was asked for; nothing in it: all runs. */
+                filter: {
+                    [key: string]: unknown;
+                };
+                options: components["schemas"]["BulkOptions"];
+                /** Format: int32 */
+                rate: number;
+                reason?: string | null;
+                /** @description Who asked for it. */
+                by: string;
+                /** Format: date-time */
+                created_at: string;
+                /** Format: date-time */
+                updated_at: string;
+                /** Format: date-time */
+                ended_at?: string | null;
+                /** @description Who aborted it. */
+                ended_by?: string | null;
+                /** @description How many runs matched when it was asked for. */
+                expected: components["schemas"]["RunCount"];
+                /**
+                 * Format: int64
+                 * @description How many runs it has come to.
+                 */
+                matched: number;
+                /**
+                 * Format: int64
+                 * @description Of them, those that were acted on.
+                 */
+                done: number;
+                /**
+                 * Format: int64
+                 * @description Of them, those whose state left nothing to do.
+                 */
+                skipped: number;
+                /**
+                 * Format: int64
+                 * @description Of them, those on which the act failed.
+                 */
+                failed: number;
+                /** @description Why runs were skipped or failed, at most 20 reasons. */
+                reasons: components["schemas"]["BulkReason"][];
+                links: components["schemas"]["BulkLinks"];
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;
@@ -3231,6 +3508,13 @@ export interface components {
             /** @description The run that this one does again. */
             rerun_of?: string | null;
             links: components["schemas"]["Links"];
+        };
+        /** @description A number of runs, counted to 10,000, and for what no index has over the newest 210,000 runs. */
+        RunCount: {
+            /** Format: int64 */
+            count: number;
+            /** @description Whether there are no more. */
+            exact: boolean;
         };
         /** @description The live runs of a deployment. */
         RunsOn: {
@@ -4424,6 +4708,539 @@ export interface operations {
             };
             /** @description `uri-too-long` */
             414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_bulks: {
+        parameters: {
+            query?: {
+                /** @description `running`, `completed` or `aborted` */
+                status?: string[];
+                /** @description Their action */
+                action?: string[];
+                /** @description By default 50 */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of them */
+            200: {
+                headers: {
+                    /** @description The next page, with `rel="next"` */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Bulk"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    begin_bulk: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body begin one act */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BulkRequest"];
+            };
+        };
+        responses: {
+            /** @description Of a dry run: what it would be about */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BulkDryRun"];
+                };
+            };
+            /** @description It has begun */
+            202: {
+                headers: {
+                    /** @description `true` where the idempotency key was used before */
+                    "Idempotent-Replayed"?: string;
+                    /** @description The act */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `idempotency-in-progress` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request`, `idempotency-key-reused` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_bulk: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The act */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The act */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `bulk-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    abort_bulk: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The act */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Aborted */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Bulk"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `bulk-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-state` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9304,6 +10121,8 @@ export interface operations {
                 parent?: string;
                 /** @description The schedule that started them */
                 schedule?: string;
+                /** @description These very runs */
+                run?: string[];
                 /** @description A part of key, function or tag; or the whole id of a run */
                 q?: string;
                 /** @description By default 50 */
@@ -9590,6 +10409,114 @@ export interface operations {
             /** @description `not-found`, `run-not-found` */
             404: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`, `node-unreachable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Nothing is left of it */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `run-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-state` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {

@@ -1,0 +1,155 @@
+//! Which runs: what a list may ask for, and what an act on many is about. In JSON it has the words of
+//! the API, and is kept in that form.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Status;
+use crate::machine::{DeploymentId, RunId, ScheduleId, Timestamp};
+
+/// Which runs: repeated means or, different means and; an empty list means all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunFilter {
+    /// Their status.
+    #[serde(rename = "status", skip_serializing_if = "Vec::is_empty")]
+    pub statuses: Vec<Status>,
+    /// Their function.
+    #[serde(rename = "function", skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<String>,
+    /// Their key.
+    #[serde(rename = "key", skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+    /// Their tags. The same name twice means or.
+    #[serde(rename = "tag", skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<TagTest>,
+    /// The deployment they were last invoked on.
+    #[serde(rename = "deployment", skip_serializing_if = "Vec::is_empty")]
+    pub deployments: Vec<DeploymentId>,
+    /// Created at this moment or later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_after: Option<Timestamp>,
+    /// Created before this moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_before: Option<Timestamp>,
+    /// The run that started them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<RunId>,
+    /// The schedule that started them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleId>,
+    /// These very runs.
+    #[serde(rename = "run", skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunId>,
+    /// A part of id, key, function or tag value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub q: Option<String>,
+    /// How many, 1 to 200.
+    #[serde(skip)]
+    pub limit: usize,
+    /// Only runs after this one in the list, which goes from new to old.
+    #[serde(skip)]
+    pub after: Option<RunId>,
+}
+
+impl RunFilter {
+    /// Whether it asks for nothing, and so is about all runs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self { limit: self.limit, after: self.after, ..Self::default() }
+    }
+}
+
+/// What is asked of a tag, as `name:value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagTest {
+    /// The tag.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl FromStr for TagTest {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once(':').ok_or("must be `name:value`")?;
+        Ok(Self { name: name.to_owned(), value: value.to_owned() })
+    }
+}
+
+impl fmt::Display for TagTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.value)
+    }
+}
+
+impl Serialize for TagTest {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TagTest {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.word())
+    }
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl FromStr for Status {
+    type Err = String;
+    fn from_str(word: &str) -> Result<Self, String> {
+        Self::from_word(word).ok_or_else(|| {
+            let words: Vec<&str> = Self::ALL.iter().map(|s| s.word()).collect();
+            format!("`{word}` is no status; there are {}", words.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_kept_in_the_words_of_the_api() {
+        let filter = RunFilter {
+            statuses: vec![Status::Failed, Status::TimedOut],
+            tags: vec!["customer:c7:8".parse().expect("a tag")],
+            started_before: Some(Timestamp::from_micros(1_000_000)),
+            q: Some("x".to_owned()),
+            ..RunFilter::default()
+        };
+        let json = serde_json::to_string(&filter).expect("JSON");
+        assert_eq!(
+            json,
+            r#"{"status":["failed","timed_out"],"tag":["customer:c7:8"],"started_before":"1970-01-01T00:00:01.000Z","q":"x"}"#
+        );
+        assert_eq!(serde_json::from_str::<RunFilter>(&json).expect("a filter"), filter);
+        assert!(!filter.is_empty());
+    }
+
+    #[test]
+    fn where_a_page_is_does_not_count() {
+        assert!(RunFilter { limit: 50, ..RunFilter::default() }.is_empty());
+        assert!(!RunFilter { functions: vec!["f".to_owned()], ..RunFilter::default() }.is_empty());
+    }
+
+    #[test]
+    fn what_a_newer_version_asks_for_is_not_passed_over() {
+        assert!(serde_json::from_str::<RunFilter>(r#"{"colour":["red"]}"#).is_err());
+        assert!(serde_json::from_str::<RunFilter>(r#"{"status":["lost"]}"#).is_err());
+    }
+}
