@@ -1,6 +1,7 @@
 //! How a node tells about itself: logs, metrics, and traces where a collector is named.
 
 mod otlp;
+pub mod series;
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+
+use series::RUN_SECONDS;
 
 pub use otlp::{Context, Span, install_traces, span};
 
@@ -69,10 +72,7 @@ pub fn install_metrics() -> &'static PrometheusHandle {
         let recorder = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
             .and_then(|b| {
-                b.set_buckets_for_metric(
-                    Matcher::Full("stepwell_run_seconds".into()),
-                    &LONG_SECONDS,
-                )
+                b.set_buckets_for_metric(Matcher::Full(RUN_SECONDS.into()), &LONG_SECONDS)
             })
             .and_then(|b| {
                 b.set_buckets_for_metric(Matcher::Prefix("stepwell_lane_batch".into()), &COUNTS)
@@ -96,6 +96,12 @@ pub fn install_metrics() -> &'static PrometheusHandle {
         }
         handle
     })
+}
+
+/// The upper bounds of a histogram's buckets, in seconds.
+#[must_use]
+pub fn bounds(name: &str) -> &'static [f64] {
+    if name == RUN_SECONDS { &LONG_SECONDS } else { &SECONDS }
 }
 
 /// The metrics as Prometheus text; empty if none are gathered.

@@ -120,6 +120,7 @@ impl FromStr for Place {
     params(
         ("function" = Option<String>, Query, description = "Of this function alone"),
         ("value" = Option<String>, Query, description = "At this value of their key alone"),
+        ("waiting" = Option<bool>, Query, description = "`true`: only where runs wait, or that are paused"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
@@ -139,12 +140,17 @@ pub(super) async fn list_limits(
     let limit = params.limit();
     let function = params.one("function", text);
     let value = params.one("value", text);
+    let waiting = params
+        .one("waiting", |text| text.parse::<bool>().map_err(|_| "is `true` or `false`".to_owned()));
     let after = page::cursor::<Place>(&mut params).map(|Place(at)| at);
     params.finish()?;
     let (function, value) = (function.as_deref(), value.as_deref());
     let ns = &caller.namespace;
+    let waiting = waiting.unwrap_or_default();
     // One more tells whether there is a next page.
-    let mut rows = state.engine.limits_of(ns, function, value, after.as_ref(), limit + 1).await?;
+    let rows =
+        state.engine.limits_of(ns, function, value, waiting, after.as_ref(), limit + 1).await;
+    let mut rows = rows?;
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(|row| Place(row.at.clone()));

@@ -16,6 +16,7 @@ mod events;
 mod fields;
 mod forward;
 mod functions;
+mod gateway;
 mod journal;
 mod keys;
 mod limits;
@@ -34,6 +35,7 @@ mod schedule_request;
 mod schedule_shapes;
 mod schedules;
 mod secrets;
+mod series;
 mod serve;
 mod shapes;
 mod signals;
@@ -204,7 +206,9 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(keys::list_keys, keys::create_key))
         .routes(routes!(keys::revoke_key))
         .routes(routes!(secrets::list_secrets, secrets::set_secret))
-        .routes(routes!(secrets::remove_secret));
+        .routes(routes!(secrets::remove_secret))
+        .routes(routes!(series::metrics_series))
+        .routes(routes!(gateway::get_gateway));
     let open = OpenApiRouter::default()
         .routes(routes!(node::healthz))
         .routes(routes!(node::readyz))

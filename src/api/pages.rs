@@ -33,7 +33,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 struct Built;
 
 /// The addresses of the dashboard's views, beside `/`: each is answered with the same page.
-pub(super) const VIEWS: [&str; 14] = [
+pub(super) const VIEWS: [&str; 16] = [
     "/runs",
     "/runs/{id}",
     "/waiting",
@@ -44,6 +44,8 @@ pub(super) const VIEWS: [&str; 14] = [
     "/endpoints",
     "/endpoints/{name}",
     "/objects/{function}/{key}",
+    "/limits",
+    "/charts",
     "/schedules",
     "/schedules/{name}",
     "/settings",

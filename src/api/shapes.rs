@@ -75,6 +75,27 @@ pub(super) struct AttentionBody {
     expected: Option<String>,
     /// For a mismatch: what the handler said.
     got: Option<String>,
+    /// For a queued run (`limit-reached`, `limit-paused`): the limit that it waits for; else left out.
+    limit: Option<HeldAtBody>,
+}
+
+/// The limit that a queued run waits for, named as in `GET /v1/limits`.
+#[derive(ToSchema)]
+#[schema(as = HeldAt)]
+#[expect(dead_code, reason = "describes what `machine::HeldAt` writes")]
+pub(super) struct HeldAtBody {
+    /// `concurrency` or `throttle`.
+    kind: String,
+    /// The function whose limit it is.
+    function: Option<String>,
+    /// The endpoint whose limit it is.
+    endpoint: Option<String>,
+    /// The path of its key.
+    key: Option<String>,
+    /// The value at that path.
+    value: Option<String>,
+    /// How many runs go before it, counted up to 10,000.
+    before: u64,
 }
 
 /// How many steps a run has.

@@ -19,6 +19,9 @@ pub enum LimitCommand {
         /// At this value of their key alone.
         #[arg(long)]
         value: Option<String>,
+        /// Only where runs wait, or that are paused.
+        #[arg(long)]
+        waiting: bool,
         /// How many at most.
         #[arg(long, default_value_t = 50)]
         limit: usize,
@@ -101,8 +104,9 @@ pub(super) async fn execute(
     out: &mut Output,
 ) -> Result<(), Failure> {
     let answer = match command {
-        LimitCommand::List { function, value, limit } => {
-            let given = [("function", function), ("value", value)];
+        LimitCommand::List { function, value, waiting, limit } => {
+            let waiting = waiting.then(|| "true".to_owned());
+            let given = [("function", function), ("value", value), ("waiting", waiting)];
             let query: Vec<(&str, String)> =
                 given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
             let page = client.list(&["limits"], &query, limit).await?;

@@ -462,8 +462,8 @@ fn changed_kind(run: &Run, kind: RunKind) -> Attention {
         kind.word()
     );
     Attention {
-        expected: Some(was.word().to_owned()),
-        got: Some(kind.word().to_owned()),
+        expected: Some(was.word().into()),
+        got: Some(kind.word().into()),
         ..Attention::new("kind-changed", detail)
     }
 }

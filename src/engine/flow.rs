@@ -507,7 +507,10 @@ impl Engine {
                 (_, Most::Pace { .. }) => format!("{words} lets no more through yet"),
             };
             let code = if place.paused { "limit-paused" } else { "limit-reached" };
-            return Some(Attention::new(code, format!("{}; {before}.", capital(&state))));
+            return Some(Attention {
+                limit: Some(Box::new(self.held_at(&barrier.at, place.before.unsigned_abs()))),
+                ..Attention::new(code, format!("{}; {before}.", capital(&state)))
+            });
         }
         None
     }

@@ -33,6 +33,14 @@ pub(super) struct Cluster {
     pub(super) config_version: i64,
 }
 
+impl Cluster {
+    /// The live nodes, with how many groups each has.
+    pub(super) fn shares(&self) -> Vec<(NodeId, usize)> {
+        let groups = |id: NodeId| self.owners.iter().filter(|owner| **owner == Some(id)).count();
+        self.nodes.iter().map(|(id, _)| (*id, groups(*id))).collect()
+    }
+}
+
 impl Engine {
     /// Who drives a shard, as of the last tick.
     #[must_use]

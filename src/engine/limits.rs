@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::barriers::rule;
 use super::{Engine, Error, FunctionView, Namespace};
-use crate::machine::Timestamp;
+use crate::machine::{HeldAt, Timestamp};
 use crate::protocol::Per;
 use crate::store::LimitRow;
 pub use crate::store::{LimitKey, LimitOf};
@@ -67,12 +67,14 @@ pub struct LimitName {
 }
 
 impl Engine {
-    /// Limits at the values of their keys that are in use, after `after`.
+    /// Limits at the values of their keys that are in use, after `after`; `waiting`: only where runs
+    /// wait or nobody is let through.
     pub async fn limits_of(
         &self,
         ns: &Namespace,
         function: Option<&str>,
         value: Option<&str>,
+        waiting: bool,
         after: Option<&LimitKey>,
         limit: usize,
     ) -> Result<Vec<LimitView>, Error> {
@@ -86,7 +88,7 @@ impl Engine {
             None => None,
         };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.store().limits(ns.id, after, id, value, limit).await?;
+        let rows = self.store().limits(ns.id, after, id, value, waiting, limit).await?;
         Ok(rows.into_iter().map(|row| self.limit_view(row)).collect())
     }
 
@@ -149,6 +151,13 @@ impl Engine {
             paused: row.paused.map(PausedView::of),
             at: row.at,
         }
+    }
+
+    /// The limit by its names, for who waits there.
+    pub(super) fn held_at(&self, at: &LimitKey, before: u64) -> HeldAt {
+        let none = LimitRow { at: at.clone(), running: 0, queued: 0, paused: None };
+        let LimitView { kind, function, endpoint, key, value, .. } = self.limit_view(none);
+        HeldAt { kind: kind.to_owned(), function, endpoint, key, value, before }
     }
 
     /// The limit of that name.

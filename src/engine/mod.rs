@@ -29,6 +29,7 @@ mod firing;
 mod flow;
 mod functions;
 mod gates;
+mod gateway;
 mod history;
 mod house;
 mod invocation;
@@ -51,6 +52,7 @@ mod replaying;
 mod run_filter;
 mod schedules;
 mod secrets;
+mod series;
 mod shapes;
 mod signing;
 mod start;
@@ -80,6 +82,7 @@ pub use deployments::{DeploymentView, Repinned, RunsOn};
 pub use events::{Event, EventFilter, EventMatch, EventRow, Published};
 pub use faults::{CRASH_AT, DO_WRONG, Faults, Point, Wrong};
 pub use functions::FunctionView;
+pub use gateway::GatewayView;
 pub use limits::{LimitKey, LimitName, LimitOf, LimitView, PausedView};
 pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
@@ -89,6 +92,7 @@ pub use schedules::{
     NewSchedule, ScheduleCreated, SchedulePage, SchedulePatch, ScheduleRef, ScheduleSearch,
     ScheduleView, Triggered,
 };
+pub use series::{Curves, NodeCurves, Window};
 pub use shapes::*;
 pub use types::*;
 pub use updates::Answer;
@@ -146,6 +150,7 @@ struct Inner {
     turnstile: flow::Turnstile,
     watchers: Watchers,
     api_keys: access::Keys,
+    counted: series::Counted,
     timer_nudge: Notify,
     loads: Semaphore,
     away: AtomicBool,
@@ -184,26 +189,14 @@ impl Engine {
         let (engine, receivers) = Self::of(store, clock, client, settings, &secret, catalog);
         engine.hear_circuits(&circuits, |_| true, engine.clock().mono());
         receivers.run(&engine);
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_time().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_lease().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_horizon().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_house().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_outbox().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_events().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_schedules().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_bulks().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_flow().await });
-        let e = engine.clone();
-        engine.spawn(async move { e.keep_debounces().await });
+        macro_rules! keep {
+            ($($what:ident)*) => {$({
+                let e = engine.clone();
+                engine.spawn(async move { e.$what().await });
+            })*};
+        }
+        keep!(keep_time keep_lease keep_horizon keep_house keep_outbox keep_events);
+        keep!(keep_schedules keep_bulks keep_flow keep_debounces keep_count);
         Ok(engine)
     }
 
@@ -235,6 +228,7 @@ impl Engine {
             turnstile: flow::Turnstile::default(),
             watchers: Watchers::default(),
             api_keys: access::Keys::default(),
+            counted: series::Counted::default(),
             timer_nudge: Notify::new(),
             loads: Semaphore::new(8),
             away: AtomicBool::new(false),

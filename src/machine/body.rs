@@ -224,10 +224,30 @@ pub struct Attention {
     pub next_attempt_at: Option<Timestamp>,
     /// For a mismatch: what is recorded.
     #[serde(default)]
-    pub expected: Option<String>,
+    pub expected: Option<Box<str>>,
     /// For a mismatch: what the handler said.
     #[serde(default)]
-    pub got: Option<String>,
+    pub got: Option<Box<str>>,
+    /// For a queued run: the limit that it waits for. It is never recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Box<HeldAt>>,
+}
+
+/// The limit that a queued run waits for, named as in the list of limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldAt {
+    /// `concurrency` or `throttle`.
+    pub kind: String,
+    /// The function whose limit it is.
+    pub function: Option<String>,
+    /// The endpoint whose limit it is.
+    pub endpoint: Option<String>,
+    /// The path of its key.
+    pub key: Option<String>,
+    /// The value at that path.
+    pub value: Option<String>,
+    /// How many runs go before it, counted up to 10,000.
+    pub before: u64,
 }
 
 impl Attention {
@@ -240,6 +260,7 @@ impl Attention {
             next_attempt_at: None,
             expected: None,
             got: None,
+            limit: None,
         }
     }
 }

@@ -26,8 +26,8 @@ impl Run {
         let mut ops = answer.ops.iter().filter(|_| env.policy.strict);
         let (id, expected, got) = ops.find_map(changed)?;
         Some(Attention {
-            expected: Some(format!("run {id} with input_hash {expected}")),
-            got: Some(format!("run {id} with input_hash {got}")),
+            expected: Some(format!("run {id} with input_hash {expected}").into()),
+            got: Some(format!("run {id} with input_hash {got}").into()),
             ..Attention::new(
                 "mismatch",
                 format!(

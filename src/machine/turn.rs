@@ -78,8 +78,8 @@ impl Run {
             match known {
                 Some(was) if was != kind => {
                     return Some(Attention {
-                        expected: Some(format!("{} {id}", was.word())),
-                        got: Some(format!("{} {id}", kind.word())),
+                        expected: Some(format!("{} {id}", was.word()).into()),
+                        got: Some(format!("{} {id}", kind.word()).into()),
                         ..Attention::new(
                             "mismatch",
                             format!(

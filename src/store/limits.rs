@@ -68,6 +68,10 @@ pub(super) const LIMITS: &str = limit!(
     " where l.ns = $1 and (l.owner_kind, l.owner_id, l.rule, l.key) > ($2, $3, $4, $5)
    and ($6::int4 is null or l.owner_kind = 0 and l.owner_id = $6)
    and ($7::text is null or l.key = $7)
+   and (not $9 or l.paused_at is not null or exists (
+          select from permits w
+           where w.owner_kind = l.owner_kind and w.owner_id = l.owner_id and w.rule = l.rule
+             and w.key = l.key and w.slot is null))
  order by l.owner_kind, l.owner_id, l.rule, l.key limit $8"
 );
 
@@ -143,13 +147,14 @@ impl Store {
     }
 
     /// Limits at the values of their keys that are in use, after `after`, of a function or of a value
-    /// where one is named.
+    /// where one is named; `waiting`: only where somebody waits or nobody is let through.
     pub async fn limits(
         &self,
         ns: i32,
         after: Option<&LimitKey>,
         function: Option<i32>,
         key: Option<&str>,
+        waiting: bool,
         limit: i64,
     ) -> Result<Vec<LimitRow>> {
         let (kind, id) = after.map_or((-1, 0), |a| a.of.columns());
@@ -162,6 +167,7 @@ impl Store {
             .bind(function)
             .bind(key)
             .bind(limit)
+            .bind(waiting)
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(limit_row).collect()

@@ -8,6 +8,7 @@ mod audit;
 mod batch;
 mod bulk;
 mod catalog;
+mod census;
 mod create;
 mod debounces;
 mod deployments;

@@ -55,18 +55,18 @@ async fn no_more_are_on_their_way_than_the_limit_and_who_waits_says_why() {
             g.invoked(&handler, n + 1).await;
         }
     }
-    let view = g.status(&runs[3], "queued").await;
+    g.status(&runs[3], "queued").await;
     g.eventually("all ask", async |g| limits(g).await[0]["queued"] == 3).await;
-    let view = if view["attention"].is_null() {
-        g.get(&format!("/v1/runs/{}", runs[3])).await
-    } else {
-        view
-    };
+    // Who goes before it is known once all have asked.
+    let view = g.get(&format!("/v1/runs/{}", runs[3])).await;
     assert_eq!(view["attention"]["code"], "limit-reached", "{view}");
     assert_eq!(
         view["attention"]["detail"],
         "2 of 2 slots of the concurrency of `f` are taken; 2 runs go before it."
     );
+    let held_at = json!({"kind": "concurrency", "function": "f", "endpoint": null, "key": null,
+        "value": null, "before": 2});
+    assert_eq!(view["attention"]["limit"], held_at);
     let [limit] = &limits(&g).await[..] else { panic!("one limit") };
     let expected = json!({"kind": "concurrency", "function": "f", "endpoint": null, "key": null,
         "value": null, "limit": 2, "per": "invocation", "period": null, "running": 2, "queued": 3,
@@ -395,6 +395,9 @@ async fn a_paused_function_or_key_takes_starts_and_invokes_nobody() {
         g.get(&format!("/v1/runs/{held}")).await["attention"]["code"] == "limit-paused"
     })
     .await;
+    let waiting = g.get("/v1/limits?waiting=true").await;
+    let values = waiting["data"].as_array().expect("a list").iter().map(|l| &l["value"]);
+    assert_eq!(values.collect::<Vec<_>>(), ["y"], "{waiting}");
     g.post("/v1/limits/resume", key).await;
     g.status(&held, "completed").await;
     let refused =

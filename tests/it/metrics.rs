@@ -58,6 +58,54 @@ async fn counters_grow_with_what_happens() {
     g.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_counted_is_told_moment_by_moment() {
+    stepwell::telemetry::install_metrics();
+    let g = Gateway::start().await;
+    let handler = Handler::serve(|it| match it["input"] {
+        serde_json::Value::Null => json!({"result": 1}),
+        _ => json!({"ops": [{"op": "signal", "id": "go", "name": "go"}], "await": "go"}),
+    })
+    .await;
+    g.register(&handler, json!(["f"])).await;
+    let waits = g.run("f", json!({"input": 1})).await;
+    let moments = async |g: &Gateway| g.get("/v1/metrics/series").await;
+    // A moment is counted from the one before it.
+    g.eventually("there is one", async |g| {
+        g.advance(Duration::from_secs(10));
+        moments(g).await["at"].as_array().is_some_and(|at| !at.is_empty())
+    })
+    .await;
+    g.status(&waits, "waiting").await;
+    let run = g.run("f", json!({})).await;
+    g.status(&run, "completed").await;
+    let sum = |of: &serde_json::Value| -> u64 {
+        of.as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64).sum()
+    };
+    g.eventually("it is counted, and so is who lives", async |g| {
+        g.advance(Duration::from_secs(10));
+        let all = moments(g).await;
+        let live = all["live"]["waiting"].as_array().and_then(|of| of.last());
+        // Other tests of this process count too; of runs that live each has its own.
+        sum(&all["runs_ended"]["completed"]) >= 1
+            && sum(&all["runs_started"]) >= 1
+            && sum(&all["invocations"]["answered"]) >= 1
+            && live == Some(&json!(1))
+    })
+    .await;
+    let all = moments(&g).await;
+    let places = |of: &serde_json::Value| of.as_array().expect("a list").len();
+    for list in ["seconds", "runs_started"] {
+        assert_eq!(places(&all[list]), places(&all["at"]), "{all}");
+    }
+    let times = &all["invocation_seconds"];
+    let timed = times["counts"].as_array().expect("a list");
+    let timed = timed.iter().find(|counts| !counts.is_null()).expect("a call was timed");
+    assert_eq!(places(timed), places(&times["bounds"]) + 1, "and what took longer");
+    assert_eq!((&all["step"], places(&all["at"]) < 100), (&json!("10s"), true));
+    g.close().await;
+}
+
 // P2.5
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trace_of_the_start_is_carried_to_every_invocation() {

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 193] = [
+const ALL: [(&str, &str); 194] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -65,6 +65,7 @@ const ALL: [(&str, &str); 193] = [
     ("probe failed", health::FAILED),
     ("close circuit", health::CLOSE),
     ("forget circuit", health::FORGET),
+    ("live runs", census::LIVE),
     ("limit keys", permits::KEYS),
     ("limit lock", permits::LOCK),
     ("release permits", permits::RELEASE_PERMITS),

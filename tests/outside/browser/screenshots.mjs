@@ -1,6 +1,8 @@
 // Each view in both themes, as PNG files in the directory that is given.
 //
-//     node screenshots.mjs DIRECTORY        STEPWELL=path/to/stepwell
+//     node screenshots.mjs DIRECTORY [NAME…]        STEPWELL=path/to/stepwell
+//
+// With names only those.
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { launch, open } from "./browser.mjs";
@@ -10,11 +12,13 @@ import { manifest, shop } from "./shop.mjs";
 import { small } from "./small.mjs";
 
 const to = resolve(process.argv[2] ?? ".");
+const only = process.argv.slice(3);
 mkdirSync(to, { recursive: true });
 const [server, gw, browser] = await Promise.all([shop(), gateway(), launch()]);
 const url = `http://127.0.0.1:${server.address().port}/`;
 
 async function shoot(name, path, act) {
+  if (only.length && !only.includes(name)) return;
   for (const colorScheme of ["light", "dark"]) {
     const page = await open(browser, gw.url + path, { colorScheme, viewport: { width: 1280, height: 760 } });
     await eventually(`${path} is there`, () => page.evaluate(() => document.querySelector("h1, h2") !== null && !document.body.textContent.includes("Reading ")));
@@ -106,6 +110,18 @@ await eventually("it has started some", async () => (await gw.get("/v1/schedules
 await shoot("schedules", "/schedules");
 await shoot("schedule", "/schedules/catalogue-sync");
 await gw.post("/v1/schedules/catalogue-sync/pause", { note: "done" });
+const reports = [];
+for (const tenant of ["acme", "acme", "acme", "globex", "initech", "acme", "acme", "globex"]) reports.push(await gw.start("render-report", { key: `${tenant}-${reports.length + 1}`, input: { tenant } }));
+for (let i = 0; i < 6; i++) await gw.start("remind", { input: { invoice: i } });
+await gw.post("/v1/limits/pause", { function: "render-report", key: "input.tenant", value: "umbrella", reason: "Invoice 2026-0917 is overdue" });
+await gw.start("render-report", { key: "umbrella-1", input: { tenant: "umbrella" } });
+await gw.post("/v1/functions/newsletter/pause", { reason: "The template is wrong: see the ticket" });
+const queued = async () => (await gw.get("/v1/limits?function=render-report")).data.filter((l) => l.queued).length;
+await eventually("they wait", async () => (await queued()) === 2);
+await shoot("limits", "/limits", (page) => page.getByText("All taken").first().waitFor());
+await shoot("limit-pause", "/limits", (page) => page.getByRole("button", { name: "Pause render-report, input.tenant acme" }).click());
+await shoot("run-queued", `/runs/${reports[6].id}`, (page) => page.getByText("It waits for its turn").waitFor());
+await shoot("metrics", "/charts", (page) => page.getByRole("region", { name: "Runs", exact: true }).waitFor());
 await shoot("settings-keys", "/settings/keys");
 await shoot("settings-secrets", "/settings/secrets");
 await shoot("settings-gateway", "/settings/gateway");

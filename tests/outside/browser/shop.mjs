@@ -52,6 +52,9 @@ const FUNCTIONS = {
     if (day < 4) return { continue: { input: { day: day + 1 } } };
     return { ops: [{ op: "sleep", id: "until-tomorrow", for: "9h" }], await: "until-tomorrow" };
   },
+  // Takes its time, as far as anybody has waited.
+  "render-report": () => new Promise(() => {}),
+  remind: () => ({ result: null }),
   newsletter: () => ({ error: { type: "NoRecipients", message: "The list “nobody” has no members." } }),
 };
 
@@ -60,6 +63,7 @@ export const manifest = {
   protocol: [1, 1], sdk: "stepwell-ts/0.1.0", version: "2026.11.1",
   functions: [
     { name: "checkout" }, { name: "refund" }, { name: "newsletter", timeouts: { run: "1h" } }, { name: "gallery", tasks: ["thumbnail"] }, { name: "payout" }, { name: "digest" },
+    { name: "render-report", concurrency: [{ limit: 2, key: "input.tenant" }, { limit: 8 }] }, { name: "remind", throttle: { limit: 20, period: "1m" } },
     { name: "onboard", versioning: "pinned", retry: { max_attempts: 5 }, triggers: [{ event: "customer.created", match: { "data.plan": "pro" } }], input_schema: {
       type: "object", required: ["id", "plan"], properties: {
         id: { type: "string", title: "Customer", description: "As it is in the shop, such as cus_20417." }, plan: { enum: ["free", "pro"], title: "Plan", default: "pro" },

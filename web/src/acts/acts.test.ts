@@ -1,14 +1,15 @@
 import { expect, test } from "vitest";
-import type { ApiKey, Deployment, Endpoint, Run, Schedule, Secret } from "../api/types.ts";
+import type { ApiKey, Deployment, Endpoint, Limit, Run, Schedule, Secret } from "../api/types.ts";
 import type { StepLine } from "../run/steps.ts";
 import { fault } from "../json/text.ts";
 import { isReady, type Act, type Values } from "./act.ts";
 import { shown, TOOLS } from "./calls.ts";
 import { actsOnEndpoint, prune, repin } from "./endpoint.ts";
 import { publish } from "./event.ts";
+import { pauseFunction, pauseKey, pauseLimit, resumeFunction, resumeLimit, whichOf } from "./limit.ts";
 import { rerun } from "./run.ts";
 import { actsOnSchedule } from "./schedule.ts";
-import { createKey, removeSecret, revokeKey, setSecret } from "./settings.ts";
+import { createKey, removeSecret, replaceKey, revokeKey, setSecret } from "./settings.ts";
 
 const endpoint = (change: Partial<Endpoint> = {}) => ({ id: "end_1", name: "it's", url: "http://a/", state: "healthy", draining: false, headers: ["X-Old"], functions: ["f"], ...change }) as Endpoint;
 const deployment = (id: string, change: Partial<Deployment> = {}) => ({ id, url: "http://a/", version: null, functions: ["f"], current: false, drained: false, runs: { live: 3, pinned: 2, running: 0 }, ...change }) as Deployment;
@@ -17,7 +18,8 @@ const body = (act: Act, values: Values) => act.call({ ...first(act), ...values }
 
 test("every act has a sentence, a call with JSON, and words for each tool", () => {
   const acts = [...actsOnEndpoint(endpoint()), ...actsOnEndpoint(endpoint({ state: "disabled" })), repin(endpoint(), deployment("dep_1"), [deployment("dep_1"), deployment("dep_2")])!,
-    prune(endpoint(), [deployment("dep_1", { drained: true })])!, publish(), createKey(), revokeKey({ id: "key_1", name: "ci" } as ApiKey), setSecret(), setSecret("a"), removeSecret({ name: "a/b" } as Secret)];
+    prune(endpoint(), [deployment("dep_1", { drained: true })])!, publish(), createKey(), revokeKey({ id: "key_1", name: "ci" } as ApiKey), replaceKey({ id: "key_1", name: "ci", scopes: ["admin"] } as ApiKey), setSecret(), setSecret("a"), removeSecret({ name: "a/b" } as Secret),
+    pauseFunction("a/b"), resumeFunction("a/b"), pauseKey(["f"]), pauseLimit({ function: "f", key: null, value: null }), resumeLimit({ function: "f", key: "input.t", value: "" })];
   for (const act of acts) {
     const values = { ...first(act), name: "it's", reason: 'be"cause' };
     const call = act.call(values);
@@ -56,6 +58,17 @@ test("a secret is in what is sent, and in no words of the command line", () => {
   const act = setSecret();
   expect(act.call({ name: " stripe ", value: ' s"k ' }).body).toBe('{"name": "stripe", "value": " s\\"k "}');
   expect(act.cli({ name: "stripe", value: "sk_live" }).join(" ")).not.toContain("sk_live");
+});
+
+test("a limit is paused by its names, the empty value and one with a dash too", () => {
+  const limit = (change: Partial<Limit>) => ({ kind: "concurrency", function: "f", key: "input.t", value: '"a\\"b "', ...change }) as Limit;
+  const of = (change: Partial<Limit>) => pauseLimit(whichOf(limit(change))!);
+  expect(of({}).call({ reason: " r " }).body).toBe('{"function": "f", "key": "input.t", "value": "a\\"b ", "reason": "r"}');
+  expect(of({ value: '""' }).call({}).body).toBe('{"function": "f", "key": "input.t", "value": ""}');
+  expect(of({ key: null, value: null }).call({}).body).toBe('{"function": "f"}');
+  expect(of({ value: '"-x"' }).cli({ reason: "" })).toEqual(["limit", "pause", "f", "--key", "input.t", "--value=-x"]);
+  expect([whichOf(limit({ kind: "throttle" })), whichOf(limit({ function: null, endpoint: "shop" }))]).toEqual([null, null]);
+  expect(pauseKey(["f"]).call({ function: "f", key: " ", value: "x" }).body).toBe('{"function": "f"}');
 });
 
 test("a run is done again with the values that were typed, byte for byte", () => {

@@ -23,6 +23,16 @@ export const createKey = (): Act => ({
   once: (answer) => ({ text: (answer as { secret: string }).secret, what: "This is the key, for `Authorization: Bearer`. It is shown this once." }),
 });
 
+/** Another key that may do the same: who uses it changes over, then the old one is revoked. */
+export const replaceKey = (key: ApiKey): Act => {
+  const values = { name: key.name, scopes: key.scopes.join("\n") };
+  return {
+    ...createKey(), id: "replace", label: "Replace…", doIt: "Make another key", fields: [],
+    sentence: `A second key with the name \`${key.name}\` and the same scopes is made. The first works until you revoke it: change over whoever uses it, then revoke it.`,
+    call: () => createKey().call(values), cli: () => createKey().cli(values),
+  };
+};
+
 export const revokeKey = (key: ApiKey): Act => ({
   id: "revoke", label: "Revoke…", doIt: "Revoke the key", danger: true, done: "The key is revoked.", fields: [],
   sentence: `Whoever uses \`${key.name}\` is refused within 30 seconds. This cannot be taken back.`,

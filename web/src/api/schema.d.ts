@@ -744,6 +744,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/gateway": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the gateway is: version, nodes, retention, limits. */
+        get: operations["get_gateway"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/keys": {
         parameters: {
             query?: never;
@@ -830,6 +847,27 @@ export interface paths {
         put?: never;
         /** Let runs through again at one value of a limit's key. */
         post: operations["resume_limit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/metrics/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What happened over the last hour or day, as the node that answers counted it.
+         * @description By ten seconds, or by five minutes; kept in the node's memory since it began. For more, and for all
+         *     nodes, let Prometheus read `/metrics` of each.
+         */
+        get: operations["metrics_series"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1727,6 +1765,7 @@ export interface components {
             expected?: string | null;
             /** @description For a mismatch: what the handler said. */
             got?: string | null;
+            limit?: null | components["schemas"]["HeldAt"];
         };
         /** @description A backfill. */
         BackfillScheduleRequest: {
@@ -2345,12 +2384,52 @@ export interface components {
             debounce?: null | components["schemas"]["Debounce"];
             singleton?: null | components["schemas"]["Singleton"];
         };
+        /** @description What the gateway is. */
+        Gateway: {
+            /** @description Of Stepwell. */
+            version: string;
+            /** @description The node that answers. */
+            node: string;
+            /** @description The nodes that live, as of the last heartbeat. */
+            nodes: components["schemas"]["GatewayNode"][];
+            /**
+             * @description How long ended runs, their history and logs are kept; they go by whole weeks.
+             * @example 30d
+             */
+            retention: string;
+            /** @description What a run may have. */
+            limits: components["schemas"]["RunLimits"];
+        };
+        /** @description A node that lives. */
+        GatewayNode: {
+            id: string;
+            /** @description How many of the 256 groups of runs it drives. */
+            groups: number;
+        };
         /** @description How a node stands. */
         Health: {
             /** @description `ok`. */
             status: string;
             /** @description Of Stepwell. */
             version: string;
+        };
+        /** @description The limit that a queued run waits for, named as in `GET /v1/limits`. */
+        HeldAt: {
+            /** @description `concurrency` or `throttle`. */
+            kind: string;
+            /** @description The function whose limit it is. */
+            function?: string | null;
+            /** @description The endpoint whose limit it is. */
+            endpoint?: string | null;
+            /** @description The path of its key. */
+            key?: string | null;
+            /** @description The value at that path. */
+            value?: string | null;
+            /**
+             * Format: int64
+             * @description How many runs go before it, counted up to 10,000.
+             */
+            before: number;
         };
         /** @description Something that happened to a run. */
         HistoryEntry: {
@@ -2562,6 +2641,51 @@ export interface components {
             level: string;
             message: string;
             fields: unknown;
+        };
+        /**
+         * @description What one node counted, moment by moment: each list has a place for each moment.
+         *
+         *     Counts of nodes can be added, and buckets too. Since the process began; at most a window.
+         */
+        MetricsSeries: {
+            /** @description Who counted. Another node has counted what it did itself. */
+            node: string;
+            /**
+             * @description How far apart the moments are. They are on a grid that all nodes have.
+             * @example 10s
+             */
+            step: string;
+            /** @description When each moment ended. */
+            at: string[];
+            /** @description How long each was, in seconds: counts by it are rates. */
+            seconds: number[];
+            /** @description Runs that were started. */
+            runs_started: number[];
+            /** @description Runs that ended, by status. */
+            runs_ended: {
+                [key: string]: number[];
+            };
+            /** @description Calls of handlers, by outcome: `answered`, `held` (202), `failed`. */
+            invocations: {
+                [key: string]: number[];
+            };
+            /** @description Attempts of tasks and calls, by outcome: `value`, `failed`, `accepted` (202), `unhealthy`. */
+            attempts: {
+                [key: string]: number[];
+            };
+            /** @description How long calls of handlers took. */
+            invocation_seconds: components["schemas"]["Times"];
+            /** @description How long runs took that ended. */
+            run_seconds: components["schemas"]["Times"];
+            /** @description How long runs waited for a limit that let them through. */
+            limit_wait_seconds: components["schemas"]["Times"];
+            /**
+             * @description Live runs of the whole cluster by status, as lists have it. null: this node did not count them
+             *     (one node does), or there were 100,000 or more.
+             */
+            live: {
+                [key: string]: (number | null)[];
+            };
         };
         /** @description A new API key. */
         NewApiKey: components["schemas"]["ApiKey"] & {
@@ -3516,6 +3640,21 @@ export interface components {
             /** @description Whether there are no more. */
             exact: boolean;
         };
+        /** @description What a run may have. */
+        RunLimits: {
+            /** @description Bytes of one value. */
+            value_bytes: number;
+            /** @description Bytes of all values and errors of a run. */
+            journal_bytes: number;
+            /** @description Steps of a run. */
+            steps: number;
+            /** @description Signals that were accepted and nobody has taken. */
+            untaken_signals: number;
+            /** @description Fields of an object. */
+            object_fields: number;
+            /** @description Bytes of an object's state. */
+            object_bytes: number;
+        };
         /** @description The live runs of a deployment. */
         RunsOn: {
             /**
@@ -3976,6 +4115,13 @@ export interface components {
              * @example 60s
              */
             invocation?: string | null;
+        };
+        /** @description How long something took: how many fell into each bucket. */
+        Times: {
+            /** @description The upper bounds of the buckets, in seconds. There is one bucket more, for what took longer. */
+            bounds: number[];
+            /** @description For each moment how many fell into each bucket alone; null: nothing was timed. */
+            counts: (number[] | null)[];
         };
         /** @description What starts a function by itself. */
         Trigger: {
@@ -9009,6 +9155,93 @@ export interface operations {
             };
         };
     };
+    get_gateway: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The gateway */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Gateway"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_keys: {
         parameters: {
             query?: {
@@ -9334,6 +9567,8 @@ export interface operations {
                 function?: string;
                 /** @description At this value of their key alone */
                 value?: string;
+                /** @description `true`: only where runs wait, or that are paused */
+                waiting?: boolean;
                 /** @description By default 50 */
                 limit?: number;
                 /** @description `next_cursor` of the page before */
@@ -9668,6 +9903,96 @@ export interface operations {
             };
             /** @description `invalid-request` */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    metrics_series: {
+        parameters: {
+            query?: {
+                /** @description `1h` (by default) or `24h` */
+                window?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What it counted */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MetricsSeries"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
                 headers: {
                     [name: string]: unknown;
                 };

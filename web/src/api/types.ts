@@ -32,6 +32,11 @@ export type Schedule = Omit<Schemas["Schedule"], "input"> & { input?: Raw | null
 export type Held = Omit<Schemas["Object"], "state"> & { state: Raw };
 export type ListedObject = Schemas["ListedObject"];
 export type ScheduleMoment = Schemas["ScheduleMoment"];
+/** The value of its key is text of JSON, as all that is called `value` is. */
+export type Limit = Schemas["Limit"];
+export type HeldAt = Schemas["HeldAt"];
+export type MetricsSeries = Schemas["MetricsSeries"];
+export type GatewayBody = Schemas["Gateway"];
 export type ApiKey = Schemas["ApiKey"];
 export type Secret = Schemas["Secret"];
 /** `runs`: those that a refusal is about. */

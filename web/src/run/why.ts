@@ -1,5 +1,5 @@
 // Why a run does not move, in words, from what the API tells of it.
-import type { Run, WaitingFor } from "../api/types.ts";
+import type { HeldAt, Run, WaitingFor } from "../api/types.ts";
 import { visible } from "../json/text.ts";
 import { askOf } from "./ask.ts";
 import { told, type RunLog } from "./log.ts";
@@ -14,11 +14,16 @@ export type Why = {
   helps: string | null;
   /** For a mismatch: what is recorded, and what the handler says now. */
   diff: { expected: string; got: string } | null;
+  /** Where there is more to see of what keeps it back. */
+  see: { limit: HeldAt } | { function: string } | null;
   /** The last answer of the handler, where it was no good one. */
   answer: { status: number | null; body: string } | null;
 };
 
 const OP: Record<string, string> = { sleep: "the timer", signal: "the signal", callback: "a callback for", invoke: "the run that it started as", call: "the call", task: "the task", event: "the event" };
+
+/** What parks a run until a person does something about it. */
+const STOPPED: Record<string, string> = { "function-paused": "Its function is paused", "endpoint-disabled": "Its endpoint is disabled", "function-gone": "Nobody has its function any more", "deployment-gone": "Its deployment is no more" };
 
 /** How many of the steps that a run waits for are told. */
 const SHOWN = 5;
@@ -50,7 +55,7 @@ export const parts = (text: string): Part[] => text.split("`").map((part, i) => 
 export function why(log: RunLog): Why | null {
   const run = log.run;
   if (!run) return null;
-  const none = { lines: [] as Part[][], helps: null, diff: null, answer: null };
+  const none = { lines: [] as Part[][], helps: null, diff: null, answer: null, see: null };
   const attention = run.attention;
   const next = attention?.next_attempt_at;
   const tries: Part[][] = next ? [["The next try is ", { at: next }, "."]] : [];
@@ -59,6 +64,9 @@ export function why(log: RunLog): Why | null {
       return { ...none, title: "It failed and is tried again", tone: "warn", helps: "retry-now", answer: lastAnswer(log),
         lines: [parts(attention?.detail ?? "The last attempt failed."), ...tries] };
     case "parked":
+      // What a person has stopped, or taken away, does not go on when something gets well.
+      if (Object.hasOwn(STOPPED, attention?.code ?? "")) return { ...none, title: STOPPED[attention!.code]!, tone: "stop",
+        lines: [parts(attention!.detail)], see: attention!.code === "function-paused" ? { function: run.function } : null };
       return { ...none, title: "Its endpoint is unhealthy", tone: "warn", helps: "retry-now", answer: lastAnswer(log),
         lines: [parts(attention?.detail ?? "The endpoint does not answer as it should."),
           next ? ["It goes on by itself when the endpoint is well; that is looked at ", { at: next }, "."] : ["It goes on by itself when the endpoint is well."]] };
@@ -81,6 +89,8 @@ export function why(log: RunLog): Why | null {
         lines: [at ? ["It begins ", { at }, "."] : ["It begins at a moment to come."]] };
     }
     case "queued":
+      if (attention) return { ...none, title: attention.code === "limit-paused" ? "A limit on its way is paused" : "It waits for its turn", tone: attention.code === "limit-paused" ? "stop" : "info",
+        lines: [parts(attention.detail)], see: attention.limit ? { limit: attention.limit } : null };
       return { ...none, title: "It is on its way to its handler", tone: "info" };
     default:
       return null;

@@ -1,7 +1,7 @@
 // What is around every view: where one can go, whether it is live, how it looks.
 import { useQuery } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate, useRouterState } from "@tanstack/react-router";
-import { Activity, BookOpen, CalendarClock, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Settings, Sun, WifiOff, Zap } from "lucide-react";
+import { Activity, BookOpen, CalendarClock, ChartLine, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Settings, Sun, Waypoints, WifiOff, Zap } from "lucide-react";
 import { lazy, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { BASE, data, key, lock, read } from "../api/client.ts";
 import { useShortcuts } from "./shortcuts.ts";
@@ -14,7 +14,7 @@ const Shortcuts = lazy(async () => ({ default: (await import("./Shortcuts.tsx"))
 const NAV = [
   ["Monitor", [["/", "Overview", Gauge], ["/runs", "Runs", Activity], ["/waiting", "Waiting", Hourglass], ["/events", "Events", Zap]]],
   ["Build", [["/functions", "Functions", SquareFunction], ["/endpoints", "Endpoints", Radio], ["/schedules", "Schedules", CalendarClock]]],
-  ["Operate", [["/settings", "Settings", Settings]]],
+  ["Operate", [["/charts", "Metrics", ChartLine], ["/limits", "Limits", Waypoints], ["/settings", "Settings", Settings]]],
 ] as const;
 
 /** Whether the gateway answers, and its version. */
@@ -35,14 +35,14 @@ export function Shell() {
   const path = useRouterState({ select: (s) => s.location.pathname });
   const navigate = useNavigate();
   useEffect(() => {
-    const name = path === "/" ? "Overview" : path.split("/")[1]!;
+    const name = path === "/" ? "Overview" : path === "/charts" ? "Metrics" : path.split("/")[1]!;
     document.title = `${name.charAt(0).toUpperCase()}${name.slice(1)} · Stepwell`;
   }, [path]);
   useShortcuts({
     "mod+k": () => setSheet("palette"), "mod+b": () => setPrefs({ narrow: !prefs.narrow }),
     "?": () => setSheet("help"), p: () => setPrefs({ paused: !prefs.paused }),
     "g o": () => navigate({ to: "/" }), "g r": () => navigate({ to: "/runs" }), "g w": () => navigate({ to: "/waiting" }), "g v": () => navigate({ to: "/events" }),
-    "g f": () => navigate({ to: "/functions" }), "g e": () => navigate({ to: "/endpoints" }), "g c": () => navigate({ to: "/schedules" }), "g s": () => navigate({ to: "/settings" }),
+    "g f": () => navigate({ to: "/functions" }), "g e": () => navigate({ to: "/endpoints" }), "g c": () => navigate({ to: "/schedules" }), "g m": () => navigate({ to: "/charts" }), "g l": () => navigate({ to: "/limits" }), "g s": () => navigate({ to: "/settings" }),
   });
   if (locked) return <SignIn />;
   return (

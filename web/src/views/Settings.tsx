@@ -3,12 +3,13 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useParams } from "@tanstack/react-router";
 import { Ban, CircleCheck, CirclePlus } from "lucide-react";
 import { useState, type ReactNode } from "react";
-import { createKey, removeSecret, revokeKey, setSecret } from "../acts/settings.ts";
+import { createKey, removeSecret, replaceKey, revokeKey, setSecret } from "../acts/settings.ts";
 import { ActDialog } from "../acts/ActDialog.tsx";
 import type { Act } from "../acts/act.ts";
 import { BASE, data, read } from "../api/client.ts";
-import type { ApiKey, Page, Secret } from "../api/types.ts";
+import type { ApiKey, GatewayBody, Page, Secret } from "../api/types.ts";
 import { visible } from "../json/text.ts";
+import { bytes, inWhole } from "../run/time.ts";
 import { CopyButton, Facts, Failed, Loading, Nothing } from "../ui/bits.tsx";
 import { useSaid } from "../ui/Said.tsx";
 import { Ago } from "../ui/Time.tsx";
@@ -66,7 +67,7 @@ function Keys({ onAct }: { onAct: (act: Act) => void }) {
               <td className={CELL}>{k.scopes.map((s) => <code key={s} className={`mr-1.5 whitespace-nowrap rounded px-1 ${s === "admin" && !k.revoked_at ? "bg-warn-bg text-warn" : "bg-hover"}`}>{s}</code>)}</td>
               <td className={`${CELL} text-dim`}><Ago at={k.created_at} /></td>
               <td className={CELL}>{k.last_used_at ? <Ago at={k.last_used_at} /> : <span className="text-dim">never</span>}</td>
-              <td className={`${CELL} text-right`}>{k.revoked_at ? <span className="inline-flex items-center gap-1.5 whitespace-nowrap"><Ban size={14} aria-hidden />revoked <Ago at={k.revoked_at} /></span> : <button type="button" className="btn danger" aria-label={`Revoke ${k.name}`} onClick={() => onAct(revokeKey(k))}>Revoke</button>}</td>
+              <td className={`${CELL} text-right`}>{k.revoked_at ? <span className="inline-flex items-center gap-1.5 whitespace-nowrap"><Ban size={14} aria-hidden />revoked <Ago at={k.revoked_at} /></span> : <span className="inline-flex gap-2"><button type="button" className="btn" aria-label={`Replace ${k.name}`} onClick={() => onAct(replaceKey(k))}>Replace</button><button type="button" className="btn danger" aria-label={`Revoke ${k.name}`} onClick={() => onAct(revokeKey(k))}>Revoke</button></span>}</td>
             </tr>
           ))}</Table>
         )}
@@ -97,13 +98,19 @@ function Secrets({ onAct }: { onAct: (act: Act) => void }) {
 function Gateway() {
   const health = useQuery({ queryKey: ["health"], queryFn: ({ signal }) => data<{ version: string }>(read("/healthz", { signal })) });
   const ready = useQuery({ queryKey: ["ready"], retry: false, refetchInterval: 5000, queryFn: ({ signal }) => read("/readyz", { signal }).then(() => true) });
+  const gateway = useQuery({ queryKey: ["gateway"], retry: false, refetchInterval: 5000, queryFn: ({ signal }) => data<GatewayBody>(read("/v1/gateway", { signal })) });
+  const g = gateway.data;
   const page = (path: string, words: string) => <a href={new URL(path, BASE).href}>{words}</a>;
   return (
     <Facts facts={[
       ["Version", health.data ? <code>{health.data.version}</code> : health.isError ? "It does not answer." : "…"],
       ["Ready", ready.data && !ready.isError ? <span className="inline-flex items-center gap-1.5 font-medium text-good"><CircleCheck size={15} aria-hidden />it takes requests</span> : ready.isError ? <Failed error={ready.error} /> : "…"],
       ["Address", <code className="breaks">{BASE}</code>],
-      ["More", <span className="flex flex-wrap gap-x-4">{page("metrics", "Metrics")}{page("docs", "API reference")}{page("openapi.json", "OpenAPI document")}{page("problems", "Problems")}</span>],
+      ["Nodes", g ? <ul aria-label="Nodes">{g.nodes.map((n) => <li key={n.id}><code>{n.id}</code> <span className="text-dim">drives {n.groups} of 256 groups{n.id === g.node ? ", and answers this page" : ""}</span></li>)}</ul> : gateway.isError ? <Failed error={gateway.error} /> : "…"],
+      ["Kept", g && <>Ended runs, their history and logs for {inWhole(g.retention)}; they go by whole weeks.</>],
+      ["A run may have", g && <>{g.limits.steps.toLocaleString("en")} steps, {bytes(g.limits.value_bytes)} in one value, {bytes(g.limits.journal_bytes)} in all, {g.limits.untaken_signals.toLocaleString("en")} signals that nobody has taken</>],
+      ["An object", g && <>{g.limits.object_fields.toLocaleString("en")} fields, {bytes(g.limits.object_bytes)} in all</>],
+      ["More", <span className="flex flex-wrap gap-x-4">{page("metrics", "Metrics for Prometheus")}{page("docs", "API reference")}{page("openapi.json", "OpenAPI document")}{page("problems", "Problems")}</span>],
     ]} />
   );
 }

@@ -2,6 +2,8 @@
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { WifiOff } from "lucide-react";
 import { lazy, Suspense, useDeferredValue, useEffect, useMemo, useState, type ReactNode } from "react";
+import { useQuery } from "@tanstack/react-query";
+import { data, read } from "../../api/client.ts";
 import { one, type Search } from "../../router.tsx";
 import type { Act } from "../../acts/act.ts";
 import { actsOn } from "../../acts/run.ts";
@@ -14,6 +16,7 @@ import { why } from "../../run/why.ts";
 import { useShortcuts } from "../../shell/shortcuts.ts";
 import { CopyButton, Failed, Loading } from "../../ui/bits.tsx";
 import { Menu } from "../../ui/Menu.tsx";
+import { usePrefs } from "../../ui/prefs.ts";
 import { useSaid } from "../../ui/Said.tsx";
 import { Status } from "../../ui/Status.tsx";
 import { Ago, useNow } from "../../ui/Time.tsx";
@@ -38,7 +41,8 @@ export function Run() {
 function Open({ id }: { id: string }) {
   const search = useSearch({ strict: false }) as Search;
   const navigate = useNavigate();
-  const { log: newest, state, refused, again } = useRun(id);
+  const { log: followed, state, refused, again } = useRun(id);
+  const newest = useInLine(followed);
   // Laying out ten thousand steps must not hold up a key press.
   const log = useDeferredValue(newest);
   const [act, setAct] = useState<Act | null>(null);
@@ -117,6 +121,18 @@ function Open({ id }: { id: string }) {
       default: return <Timeline log={log} steps={steps} chosen={chosen} onChoose={choose} />;
     }
   }
+}
+
+/** Who goes before a queued run is no change of the run: it is asked for. */
+function useInLine(log: RunLog): RunLog {
+  const { paused } = usePrefs();
+  const queued = log.run?.status === "queued";
+  const asked = useQuery({
+    queryKey: ["runs", "in line", log.run?.id], enabled: queued, refetchInterval: paused ? false : 2000, gcTime: 0,
+    queryFn: ({ signal }) => data<RunBody>(read("/v1/runs/{id}", { params: { path: { id: log.run!.id } }, signal })),
+  });
+  const attention = queued && asked.data?.status === "queued" ? asked.data.attention : undefined;
+  return useMemo(() => (attention ? { ...log, run: { ...log.run!, attention } } : log), [log, attention]);
 }
 
 /** Where it comes from, and which generation of it this is. */

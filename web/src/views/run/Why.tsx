@@ -1,8 +1,10 @@
 // Why the run does not move, first of all.
+import { Link } from "@tanstack/react-router";
 import { Hourglass, TriangleAlert, Hand } from "lucide-react";
 import type { Run } from "../../api/types.ts";
 import { visible } from "../../json/text.ts";
 import type { Act } from "../../acts/act.ts";
+import { searchOf } from "../../run/limits.ts";
 import { errorOf } from "../../run/steps.ts";
 import type { Why as Told } from "../../run/why.ts";
 import { Prose } from "../../ui/bits.tsx";
@@ -38,6 +40,8 @@ export function Why({ why, acts, onAct }: { why: Told; acts: Act[]; onAct: (act:
       </div>
       <div className="flex shrink-0 flex-col gap-2">
         {helps && <button type="button" className="btn primary justify-center" onClick={() => onAct(helps)}>{helps.label}</button>}
+        {why.see && ("limit" in why.see ? <Link to="/limits" search={searchOf(why.see.limit) as never} className="btn justify-center">Show the limit</Link>
+          : <Link to="/functions/$name" params={{ name: why.see.function }} className="btn justify-center">Show the function</Link>)}
         {rerun && <button type="button" className="btn justify-center" onClick={() => onAct(rerun)}>{rerun.label}</button>}
       </div>
     </section>
