@@ -33,7 +33,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 struct Built;
 
 /// The addresses of the dashboard's views, beside `/`: each is answered with the same page.
-pub(super) const VIEWS: [&str; 16] = [
+pub(super) const VIEWS: [&str; 18] = [
     "/runs",
     "/runs/{id}",
     "/waiting",
@@ -45,6 +45,8 @@ pub(super) const VIEWS: [&str; 16] = [
     "/endpoints/{name}",
     "/objects/{function}/{key}",
     "/limits",
+    "/bulk",
+    "/bulk/{id}",
     "/charts",
     "/schedules",
     "/schedules/{name}",

@@ -35,6 +35,7 @@ const routes = [
   at("/waiting", lazyRouteComponent(() => import("./views/Waiting.tsx"), "Waiting")),
   at("/events", lazyRouteComponent(() => import("./views/Events.tsx"), "Events")), at("/events/$id", lazyRouteComponent(() => import("./views/Event.tsx"), "Event")),
   at("/objects/$function/$key", lazyRouteComponent(() => import("./views/Held.tsx"), "HeldObject")),
+  at("/bulk", lazyRouteComponent(() => import("./views/Bulk.tsx"), "Bulks")), at("/bulk/$id", lazyRouteComponent(() => import("./views/Bulk.tsx"), "Bulk")),
   at("/charts", lazyRouteComponent(() => import("./views/Metrics.tsx"), "Metrics")), at("/limits", lazyRouteComponent(() => import("./views/Limits.tsx"), "Limits")),
   at("/schedules", lazyRouteComponent(() => import("./views/Schedules.tsx"), "Schedules")), at("/schedules/$name", lazyRouteComponent(() => import("./views/Schedule.tsx"), "Schedule")),
   at("/functions", lazyRouteComponent(() => import("./views/Functions.tsx"), "Functions")), at("/functions/$name", lazyRouteComponent(() => import("./views/Function.tsx"), "Fn")),

@@ -122,6 +122,19 @@ await shoot("limits", "/limits", (page) => page.getByText("All taken").first().w
 await shoot("limit-pause", "/limits", (page) => page.getByRole("button", { name: "Pause render-report, input.tenant acme" }).click());
 await shoot("run-queued", `/runs/${reports[6].id}`, (page) => page.getByText("It waits for its turn").waitFor());
 await shoot("metrics", "/charts", (page) => page.getByRole("region", { name: "Runs", exact: true }).waitFor());
+await shoot("runs-chosen", "/runs?function=checkout", async (page) => {
+  await page.getByLabel("Choose order-4709").check();
+  await page.getByLabel("Choose order-4706").click({ modifiers: ["Shift"] });
+});
+await shoot("bulk-ask", "/runs?function=checkout&status=waiting", async (page) => {
+  await page.getByRole("button", { name: "All that match…" }).click();
+  await page.getByRole("menuitem", { name: "Cancel…" }).click();
+  await page.getByText(/It would touch/).waitFor();
+});
+const bulk = await gw.post("/v1/bulk", { filter: { function: ["newsletter", "refund"] }, action: "rewind", rate: 1, reason: "The list is not empty any more" });
+await eventually("it is on its way", async () => (await gw.get(`/v1/bulk/${bulk.id}`)).matched > 2);
+await shoot("bulk", `/bulk/${bulk.id}`);
+await shoot("bulk-list", "/bulk");
 await shoot("settings-keys", "/settings/keys");
 await shoot("settings-secrets", "/settings/secrets");
 await shoot("settings-gateway", "/settings/gateway");

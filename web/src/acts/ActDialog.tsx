@@ -9,6 +9,7 @@ import { Dialog } from "../ui/Dialog.tsx";
 import { isReady, type Act, type Field, type Values } from "./act.ts";
 import { shown, TOOLS } from "./calls.ts";
 import { Input } from "./Fields.tsx";
+import { Preview } from "./Preview.tsx";
 
 const first = (field: Field) => ("initial" in field ? (field.initial ?? "") : "");
 
@@ -22,7 +23,9 @@ export function ActDialog({ act, onClose, onDone }: { act: Act; onClose: () => v
   const navigate = useNavigate();
   const queries = useQueryClient();
   useEffect(() => { form.current?.querySelector<HTMLElement>("input, select, textarea, button[type=submit]")?.focus(); }, []);
-  const ready = act.fields.every((f) => isReady(f, values[f.name] ?? ""));
+  const [known, setKnown] = useState(!act.dry);
+  const filled = act.fields.every((f) => isReady(f, values[f.name] ?? ""));
+  const ready = filled && known;
   const submit = async () => {
     if (!ready || busy) return;
     setBusy(true);
@@ -53,6 +56,7 @@ export function ActDialog({ act, onClose, onDone }: { act: Act; onClose: () => v
     <Dialog title={title} onClose={onClose}>
       <form ref={form} onSubmit={(e) => { e.preventDefault(); void submit(); }} onKeyDown={(e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) { e.preventDefault(); void submit(); } }}>
         <p className="breaks mb-3"><Prose text={act.sentence} /></p>
+        {act.dry && filled && <Preview dry={act.dry} values={values} tell={setKnown} />}
         {act.fields.map((field) => <Input key={field.name} field={field} value={values[field.name] ?? ""} set={(value) => setValues((v) => ({ ...v, [field.name]: value }))} />)}
         <button type="button" className="btn bare -ml-1.5 text-accent" aria-expanded={call} onClick={() => setCall(!call)}>{call ? "Hide the call" : "Show me the call"}</button>
         {call && <CallTabs text={(tool) => shown(tool, BASE, act.call(veiled(act, values)), act.cli(values), key.get() !== null)} />}

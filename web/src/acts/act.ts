@@ -36,12 +36,14 @@ export type Act = {
   sentence: string;
   fields: Field[];
   call(values: Values): Call;
+  /** A call that changes nothing and says which runs it would touch; it is made before anything else. */
+  dry?(values: Values): Call;
   /** The same on the command line, its arguments behind `stepwell`. */
   cli(values: Values): string[];
   /** What to say when it is done. */
   done: string | ((answer: unknown) => string);
   /** Where the answer's `id` is shown next. */
-  leads?: "/runs/$id" | "/events/$id";
+  leads?: "/runs/$id" | "/events/$id" | "/bulk/$id";
   /** What the answer has in it that is shown this once. */
   once?: (answer: unknown) => { text: string; what: string } | null;
 };

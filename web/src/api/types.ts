@@ -37,6 +37,8 @@ export type Limit = Schemas["Limit"];
 export type HeldAt = Schemas["HeldAt"];
 export type MetricsSeries = Schemas["MetricsSeries"];
 export type GatewayBody = Schemas["Gateway"];
+export type Bulk = Schemas["Bulk"];
+export type BulkDryRun = Schemas["BulkDryRun"];
 export type ApiKey = Schemas["ApiKey"];
 export type Secret = Schemas["Secret"];
 /** `runs`: those that a refusal is about. */

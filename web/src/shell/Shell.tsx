@@ -1,7 +1,7 @@
 // What is around every view: where one can go, whether it is live, how it looks.
 import { useQuery } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate, useRouterState } from "@tanstack/react-router";
-import { Activity, BookOpen, CalendarClock, ChartLine, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Settings, Sun, Waypoints, WifiOff, Zap } from "lucide-react";
+import { Activity, BookOpen, CalendarClock, ChartLine, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Layers, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Settings, Sun, Waypoints, WifiOff, Zap } from "lucide-react";
 import { lazy, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { BASE, data, key, lock, read } from "../api/client.ts";
 import { useShortcuts } from "./shortcuts.ts";
@@ -14,7 +14,7 @@ const Shortcuts = lazy(async () => ({ default: (await import("./Shortcuts.tsx"))
 const NAV = [
   ["Monitor", [["/", "Overview", Gauge], ["/runs", "Runs", Activity], ["/waiting", "Waiting", Hourglass], ["/events", "Events", Zap]]],
   ["Build", [["/functions", "Functions", SquareFunction], ["/endpoints", "Endpoints", Radio], ["/schedules", "Schedules", CalendarClock]]],
-  ["Operate", [["/charts", "Metrics", ChartLine], ["/limits", "Limits", Waypoints], ["/settings", "Settings", Settings]]],
+  ["Operate", [["/charts", "Metrics", ChartLine], ["/limits", "Limits", Waypoints], ["/bulk", "Bulk operations", Layers], ["/settings", "Settings", Settings]]],
 ] as const;
 
 /** Whether the gateway answers, and its version. */
@@ -42,7 +42,7 @@ export function Shell() {
     "mod+k": () => setSheet("palette"), "mod+b": () => setPrefs({ narrow: !prefs.narrow }),
     "?": () => setSheet("help"), p: () => setPrefs({ paused: !prefs.paused }),
     "g o": () => navigate({ to: "/" }), "g r": () => navigate({ to: "/runs" }), "g w": () => navigate({ to: "/waiting" }), "g v": () => navigate({ to: "/events" }),
-    "g f": () => navigate({ to: "/functions" }), "g e": () => navigate({ to: "/endpoints" }), "g c": () => navigate({ to: "/schedules" }), "g m": () => navigate({ to: "/charts" }), "g l": () => navigate({ to: "/limits" }), "g s": () => navigate({ to: "/settings" }),
+    "g f": () => navigate({ to: "/functions" }), "g e": () => navigate({ to: "/endpoints" }), "g c": () => navigate({ to: "/schedules" }), "g b": () => navigate({ to: "/bulk" }), "g m": () => navigate({ to: "/charts" }), "g l": () => navigate({ to: "/limits" }), "g s": () => navigate({ to: "/settings" }),
   });
   if (locked) return <SignIn />;
   return (

@@ -2,7 +2,7 @@
 import { useEffect, useRef } from "react";
 
 const typing = (target: EventTarget | null) =>
-  target instanceof HTMLElement && (target.isContentEditable || ["INPUT", "TEXTAREA", "SELECT"].includes(target.tagName) || target.shadowRoot !== null);
+  target instanceof HTMLElement && (target.isContentEditable || ["INPUT", "TEXTAREA", "SELECT"].includes(target.tagName) && !(target instanceof HTMLInputElement && target.type === "checkbox") || target.shadowRoot !== null);
 
 let before: { key: string; at: number } | null = null;
 
@@ -42,7 +42,7 @@ if (typeof window !== "undefined") addEventListener("keydown", (event) => {
 
 /** What the sheet shows. */
 export const SHEET: [string, [string, string][]][] = [
-  ["Everywhere", [["Ctrl K", "Search, or go to"], ["Ctrl B", "Sidebar"], ["G then O R W V F E C M L S", "Overview, runs, waiting, events, functions, endpoints, schedules, metrics, limits, settings"], ["P", "Pause what is live"], ["?", "This sheet"], ["Esc", "Close"], ["Ctrl Enter", "Confirm a dialog"]]],
-  ["Runs and events", [["J K", "Next, previous"], ["Enter", "Open"], ["F or /", "Filter"]]],
+  ["Everywhere", [["Ctrl K", "Search, or go to"], ["Ctrl B", "Sidebar"], ["G then O R W V F E C M L B S", "Overview, runs, waiting, events, functions, endpoints, schedules, metrics, limits, bulk, settings"], ["P", "Pause what is live"], ["?", "This sheet"], ["Esc", "Close"], ["Ctrl Enter", "Confirm a dialog"]]],
+  ["Runs and events", [["J K", "Next, previous"], ["Enter", "Open"], ["X", "Choose the run"], ["F or /", "Filter"]]],
   ["One run", [["T", "Timeline"], ["J", "Journal"], ["I", "Input and output"], ["N", "Retry now"], ["S", "Signal"], ["C", "Cancel"], ["R", "Run again"], ["Esc", "Close the step"]]],
 ];

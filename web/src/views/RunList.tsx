@@ -3,7 +3,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { ArrowUp } from "lucide-react";
-import { memo, useEffect, useReducer, useRef, useState } from "react";
+import { lazy, memo, Suspense, useCallback, useEffect, useReducer, useRef, useState } from "react";
 import { data, read } from "../api/client.ts";
 import type { ListedRun, Page } from "../api/types.ts";
 import { change, none } from "../run/rows.ts";
@@ -17,6 +17,9 @@ import { Ago, useNow } from "../ui/Time.tsx";
 
 export type Filters = { status?: string[]; function?: string[]; tag?: string[]; key?: string[]; parent?: string; schedule?: string; q?: string; since?: number };
 
+const Chosen = lazy(async () => ({ default: (await import("./Many.tsx")).Chosen }));
+/** So many runs at most are acted on by their ids. */
+const MOST = 1000;
 const PAGE = 50;
 const ROW = 40;
 
@@ -34,6 +37,18 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
   const pages = useRef<{ cursor: string; from: string }[]>([]);
   const busy = useRef(false);
   const [chosen, setChosen] = useState<number | null>(null);
+  const [picked, setPicked] = useState<ReadonlySet<string>>(new Set());
+  const last = useRef<string | null>(null);
+  const latest = useRef(rows.shown);
+  latest.current = rows.shown;
+  /** With `through`, all between the one that was picked last and this. */
+  const pick = useCallback((id: string, on: boolean, through = false) => {
+    const all = latest.current;
+    const [from, to] = [all.findIndex((r) => r.id === last.current), all.findIndex((r) => r.id === id)];
+    const ids = through && from >= 0 && to >= 0 ? all.slice(Math.min(from, to), Math.max(from, to) + 1).map((r) => r.id) : [id];
+    last.current = id;
+    setPicked((was) => { const next = new Set(was); for (const one of ids) if (on && next.size < MOST) next.add(one); else if (!on) next.delete(one); return next; });
+  }, []);
   const [more, setMore] = useState<{ on: boolean; error: unknown }>({ on: false, error: null });
   const navigate = useNavigate();
   const name = JSON.stringify(filters);
@@ -52,7 +67,7 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
   useEffect(() => {
     if (!head.data) return;
     const box = scroll.current;
-    const still = !box || (box.scrollTop < 4 && !busy.current && !box.contains(document.activeElement) && getSelection()?.isCollapsed !== false);
+    const still = !box || (box.scrollTop < 4 && !busy.current && !picked.size && !box.contains(document.activeElement) && getSelection()?.isCollapsed !== false);
     dispatch({ type: "head", rows: head.data.data, next: head.data.next_cursor ?? null, still });
   }, [head.data]);
 
@@ -95,6 +110,8 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
   useShortcuts({
     j: () => go(1), k: () => go(-1),
     ArrowDown: () => go(1), ArrowUp: () => go(-1),
+    x: () => { const run = chosen !== null && rows.shown[chosen]; if (run) pick(run.id, !picked.has(run.id)); },
+    Escape: () => setPicked(new Set()),
     Enter: () => { const run = chosen !== null && rows.shown[chosen]; if (run) navigate({ to: "/runs/$id", params: { id: run.id } }); },
   });
 
@@ -112,16 +129,27 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
         <ul aria-label="Runs" className="relative" style={{ height: virtual.getTotalSize() }}>
           {items.map((item) => {
             const run = rows.shown[item.index]!;
-            return <li key={run.id} className="absolute inset-x-0" style={{ height: ROW, transform: `translateY(${item.start}px)` }}><Row run={run} /></li>;
+            return <li key={run.id} className="absolute inset-x-0" style={{ height: ROW, transform: `translateY(${item.start}px)` }}><Pickable run={run} on={picked.has(run.id)} pick={pick} /></li>;
           })}
         </ul>
         {more.error ? <div className="p-4"><Failed error={more.error} again={load} /></div>
           : rows.next ? <div className="p-3 text-center"><button type="button" className="btn" onClick={load} disabled={more.on}>{!more.on ? "Load more" : rows.shown.length ? "Reading more…" : "Looking further back…"}</button></div>
-          : rows.shown.length > 10 ? <p className="p-3 text-center text-dim">That is all of them.</p> : null}
+          : rows.shown.length > 10 || picked.size ? <p className="p-3 text-center text-dim">That is all of them.</p> : null}
       </div>
+      {picked.size > 0 && <Suspense><Chosen picked={picked} statuses={[...new Set(rows.shown.filter((r) => picked.has(r.id)).map((r) => r.status))].join(" ")} most={MOST} clear={() => setPicked(new Set())} /></Suspense>}
     </div>
   );
 }
+
+const Pickable = memo(function Pickable({ run, on, pick }: { run: ListedRun; on: boolean; pick: (id: string, on: boolean, through?: boolean) => void }) {
+  const through = useRef(false);
+  return (
+    <div className={`flex h-full ${on ? "bg-accent-bg" : ""}`}>
+      <label className="flex w-10 shrink-0 cursor-pointer items-center justify-center border-b pl-2"><input type="checkbox" checked={on} aria-label={`Choose ${run.key ?? run.id}`} onClick={(e) => { through.current = e.shiftKey; }} onChange={(e) => pick(run.id, e.target.checked, through.current)} /></label>
+      <div className="min-w-0 flex-1 [&>a]:pl-2"><Row run={run} /></div>
+    </div>
+  );
+});
 
 export const Row = memo(function Row({ run }: { run: ListedRun }) {
   return (

@@ -2,7 +2,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { Search as SearchIcon, X } from "lucide-react";
-import { useEffect, useRef, useState } from "react";
+import { lazy, Suspense, useEffect, useRef, useState } from "react";
 import { data, read } from "../api/client.ts";
 import type { Fn, Page } from "../api/types.ts";
 import { list, one, type Search } from "../router.tsx";
@@ -10,6 +10,8 @@ import { SINCE } from "../run/since.ts";
 import { STATUSES, word } from "../run/status.ts";
 import { useShortcuts } from "../shell/shortcuts.ts";
 import { RunList, type Filters } from "./RunList.tsx";
+
+const AllOfThem = lazy(async () => ({ default: (await import("./Many.tsx")).AllOfThem }));
 
 const PRESETS: [string, string[]][] = [
   ["All", []], ["Needs a look", ["retrying", "parked", "paused", "failed", "timed_out"]], ["Running", ["running", "queued"]],
@@ -72,6 +74,7 @@ export function Runs() {
           </button>
         ))}
         {filtered ? <button type="button" className="btn bare" onClick={() => { setText(""); navigate({ to: "/runs", search: {} as never, replace: true }); }}>Clear</button> : null}
+        {filtered ? <Suspense><AllOfThem filters={filters} /></Suspense> : null}
       </form>
       <RunList key={JSON.stringify(filters)} filters={filters} filtered={Boolean(filtered)} />
     </div>

@@ -1,0 +1,77 @@
+// Many runs at once as a person meets them: chosen or filtered, counted before anything is done, followed to
+// the end.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { axe, close, launch, missing, open } from "./browser.mjs";
+import { eventually, gateway } from "./gateway.mjs";
+import { EVIL, serve } from "./handler.mjs";
+import { begin, button } from "./person.mjs";
+
+let handler, gw, browser;
+
+before(async () => {
+  if (missing) return;
+  [handler, gw, browser] = await Promise.all([serve(), gateway(), launch()]);
+  await gw.post("/v1/endpoints", { name: "shop", url: `http://127.0.0.1:${handler.address().port}/`, discover: false, functions: ["approval", "fails"].map((name) => ({ name })) });
+});
+
+after(async () => {
+  await browser?.close();
+  await gw?.stop();
+  handler?.closeAllConnections();
+  handler?.close();
+});
+
+const both = async (page) => {
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    assert.deepEqual(await axe(page), []);
+  }
+};
+
+test("runs are chosen or filtered, counted, acted on, and followed to the end", { skip: missing, timeout: 900_000 }, async () => {
+  for (let i = 0; i < 5; i++) await gw.start("approval", { key: `order-${i}`, input: {} });
+  const count = async (status) => (await gw.get(`/v1/runs?function=approval&status=${status}`)).data.length;
+  await eventually("all wait", async () => (await count("waiting")) === 5);
+  const page = await open(browser, `${gw.url}/runs`);
+  await page.getByLabel("Choose order-3").check();
+  await page.getByRole("toolbar").getByText("1 chosen").waitFor();
+  await page.getByLabel("Choose order-1").click({ modifiers: ["Shift"] });
+  await page.getByRole("toolbar").getByText("3 chosen").waitFor();
+  await page.getByLabel("Choose order-2").uncheck();
+  await page.getByRole("toolbar").getByText("2 chosen").waitFor();
+  await page.keyboard.press("j");
+  await page.keyboard.press("x");
+  await page.getByRole("toolbar").getByText("3 chosen").waitFor();
+  assert.ok(await page.getByLabel("Choose order-4").isChecked());
+  await page.keyboard.press("x");
+  await page.getByRole("toolbar").getByText("2 chosen").waitFor();
+  await both(page);
+  let dialog = await begin(page, "Cancel…");
+  await dialog.getByText("It would touch 2 runs.").waitFor();
+  assert.equal(await count("waiting"), 5, "nothing has been done");
+  await dialog.getByLabel("Reason").fill(EVIL);
+  await button(dialog, "Show me the call").click();
+  await dialog.getByRole("tabpanel").getByText(`curl -X POST ${gw.url}/v1/bulk`).waitFor();
+  await button(dialog, "Cancel them").click();
+  const progress = page.getByRole("region", { name: "How far it is" });
+  await page.locator('[data-state="completed"]').waitFor();
+  await progress.getByText("2", { exact: true }).waitFor();
+  await page.getByText(EVIL).waitFor();
+  await both(page);
+
+  await page.goto(`${gw.url}/runs?function=approval&status=waiting`);
+  await button(page, "All that match…").click();
+  await page.getByRole("menuitem", { name: "Signal…" }).click();
+  dialog = page.getByRole("dialog");
+  await dialog.getByLabel("Name").fill("approved");
+  await dialog.getByText("It would touch 3 runs.").waitFor();
+  await button(dialog, "Send the signals").click();
+  await page.locator('[data-state="completed"]').waitFor();
+  await eventually("they have gone on", async () => (await count("completed")) === 3);
+  await page.getByRole("link", { name: "Bulk operations" }).first().click();
+  await page.getByRole("list", { name: "Bulk operations" }).getByText("3 done").waitFor();
+  assert.equal(await page.getByRole("list", { name: "Bulk operations" }).getByRole("listitem").count(), 2);
+  await both(page);
+  await close(page);
+});
