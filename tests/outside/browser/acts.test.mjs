@@ -159,6 +159,8 @@ actTest("retry now, a step completed and a step failed by hand", async () => {
 
   await page.goto(`${gw.url}/runs/${second.id}?step=charge`);
   await status(page, "Retrying");
+  // The run is there before its steps are.
+  await button(page, "Fail…").waitFor();
   await button(await begin(page, "Fail…"), "Let the step fail").click();
   await page.getByRole("complementary", { name: "Step charge" }).getByText("failed by an operator").first().waitFor();
   await close(page);
