@@ -59,13 +59,8 @@ def before_call(ctx, case, kwargs):
         case.body.pop("deployment", None)
     if name in ("POST /v1/limits/pause", "POST /v1/limits/resume") and isinstance(case.body, dict) and is_meant_well(case, ParameterLocation.BODY):
         case.body.update({"function": "spare.3", "key": "input.who", "value": "them"})
-    if name == "POST /v1/bulk" and isinstance(case.body, dict) and is_meant_well(case, ParameterLocation.BODY):
-        # Nothing that would take away what others need.
-        case.body.update({"filter": {"key": pick(["nobody", "w"], name)}, "action": pick(["retry-now", "signal", "rerun"], name + "action")})
-        for field in ("grace", "deployment", "from_step", "keep_signals", "signal"):
-            case.body.pop(field, None)
-        if case.body["action"] == "signal":
-            case.body["signal"] = {"name": "other", "payload": [1.0]}
+    if name == "POST /v1/bulk" and isinstance(case.body, dict):
+        make_a_bulk(case, name)
     if name == "POST /v1/endpoints" and isinstance(case.body, dict) and isinstance(case.body.get("url"), str):
         # Strangers' addresses are none of our business, and slow.
         if is_meant_well(case, ParameterLocation.BODY):
@@ -141,6 +136,18 @@ def make_a_schedule(path, body):
         body.update(cron="0 9 * * *", function="echo")
     elif "note" in body:
         body["note"] = "a note"
+
+
+def make_a_bulk(case, name):
+    """Nothing that would take away what others need."""
+    if case.meta is not None and case.meta.generation.mode != GenerationMode.POSITIVE:
+        case.body["filter"] = {}  # whatever else is wrong with it
+        return
+    case.body.update({"filter": {"key": [pick(["nobody", "w"], name)]}, "action": pick(["retry-now", "signal", "rerun"], name + "action")})
+    for field in ("grace", "deployment", "from_step", "keep_signals", "signal"):
+        case.body.pop(field, None)
+    if case.body["action"] == "signal":
+        case.body["signal"] = {"name": "other", "payload": [1.0]}
 
 
 def shorten_waits(case):
