@@ -9,15 +9,18 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Demo};
-use crate::cli::{Database, DevArgs, DoctorArgs, KeyCreate, MigrateAction, ServeArgs};
+use crate::cli::{
+    Algorithm, Database, DevArgs, DoctorArgs, JwtArgs, KeyCreate, MigrateAction, ServeArgs,
+};
 use crate::clock::Clock;
 use crate::dev::{self, Banner, DataDir, DemoHandler, Handler, PrivatePostgres, asked_to_end};
 use crate::engine::{
-    Caller, Engine, Faults, Namespace, RegisterOutcome, Registration, Scope, Scopes, Settings,
-    bootstrap_key,
+    Caller, Engine, Faults, JwtKeys, JwtSettings, Namespace, RegisterOutcome, Registration, Scope,
+    Scopes, Settings, bootstrap_key,
 };
 use crate::machine::Limits;
 use crate::outbound::{Client, Guard};
+use crate::protocol::{JwtAlgorithm, JwtKey};
 use crate::store::Store;
 
 /// Connections of the pool, beside the lanes.
@@ -281,7 +284,8 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let public_url = args.public_url.as_ref().map_or_else(|| address.clone(), trimmed);
     let guard = if args.allow_private_endpoints { open_guard() } else { Guard::default() };
     let (sign_publicly, retention) = (args.sign_publicly, args.retention);
-    let settings = Settings { sign_publicly, retention, ..settings(public_url, address) };
+    let jwt = jwt_settings(&args.jwt)?;
+    let settings = Settings { sign_publicly, retention, jwt, ..settings(public_url, address) };
     let gateway = Gateway::start(store, listener, settings, guard, None).await?;
     gateway.ready().await?;
     tracing::info!(listen = %here, "stepwell serves");
@@ -406,8 +410,48 @@ fn settings(public_url: String, address: String) -> Settings {
         sign_publicly: false,
         limits: Limits::default(),
         retention: RETENTION,
+        jwt: None,
         faults: Faults::armed(),
     }
+}
+
+/// Whose JWTs are taken, or why what was given is not safe.
+fn jwt_settings(args: &JwtArgs) -> anyhow::Result<Option<JwtSettings>> {
+    let Some((issuer, audience)) = args.jwt_issuer.clone().zip(args.jwt_audience.clone()) else {
+        return Ok(None);
+    };
+    let keys = match (&args.jwt_secret, &args.jwt_jwks_url, &args.jwt_jwks_file) {
+        (Some(secret), ..) => {
+            let key = JwtKey::secret(secret.expose().as_bytes());
+            JwtKeys::Secret(key.map_err(|why| anyhow::anyhow!("--jwt-secret {why}"))?)
+        }
+        (_, Some(url), _) => JwtKeys::Url(url.clone()),
+        (.., Some(file)) => JwtKeys::File(file.clone()),
+        _ => bail!("--jwt-issuer needs --jwt-jwks-url, --jwt-jwks-file or --jwt-secret"),
+    };
+    let given = args.jwt_algorithms.iter().map(|given| match given {
+        Algorithm::Hs256 => JwtAlgorithm::Hs256,
+        Algorithm::Rs256 => JwtAlgorithm::Rs256,
+        Algorithm::Es256 => JwtAlgorithm::Es256,
+        Algorithm::EdDsa => JwtAlgorithm::EdDsa,
+    });
+    let mut algorithms: Vec<JwtAlgorithm> = given.collect();
+    if algorithms.is_empty() {
+        let shared = matches!(keys, JwtKeys::Secret(_));
+        let fits = |a: &JwtAlgorithm| (*a == JwtAlgorithm::Hs256) == shared;
+        algorithms = JwtAlgorithm::ALL.into_iter().filter(fits).collect();
+    }
+    let settings = JwtSettings {
+        issuer,
+        audience,
+        algorithms,
+        keys,
+        namespace_claim: args.jwt_namespace_claim.clone(),
+        scopes_claim: args.jwt_scopes_claim.clone(),
+        leeway: args.jwt_leeway,
+    };
+    settings.check().map_err(|why| anyhow::anyhow!("{why}"))?;
+    Ok(Some(settings))
 }
 
 /// Handlers anywhere but on the ports of this house.

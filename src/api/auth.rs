@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use super::ApiState;
 use super::catalogue::Code;
 use super::problem::Problem;
-use crate::engine::{Caller, Forwarded, Namespace, Scope};
+use crate::engine::{Caller, Error, Forwarded, JwtRefused, Namespace, Scope};
 use crate::machine::RunId;
 
 /// What an API key begins with; another bearer token is a handler's.
@@ -38,6 +38,14 @@ pub(super) async fn check(state: &ApiState, parts: &Parts) -> Result<Checked, Pr
             let caller = state.engine.authenticate(token).await?;
             caller.map(Checked::Caller).ok_or_else(|| {
                 Problem::new(Code::Unauthenticated, "The API key is not valid, or no longer.")
+            })
+        }
+        Some(token) if state.engine.takes_jwt(token) => {
+            state.engine.authenticate_jwt(token).await.map(Checked::Caller).map_err(|e| match e {
+                JwtRefused::Keys => {
+                    Error::busy("the keys of the token's issuer cannot be read").into()
+                }
+                refused => Problem::new(Code::Unauthenticated, format!("Not let in: {refused}.")),
             })
         }
         Some(token) => Ok(Checked::Token(token.to_owned())),

@@ -92,12 +92,15 @@ catalogue! {
     UpdateNotFound = "update-not-found", NOT_FOUND, Never, "No such update";
     NotAnObject = "not-an-object", NOT_FOUND, Never, "The function has no objects";
     KeyNotFound = "key-not-found", NOT_FOUND, Never, "No such API key";
+    WebhookNotFound = "webhook-not-found", NOT_FOUND, Never, "No such webhook";
+    DeliveryNotFound = "delivery-not-found", NOT_FOUND, Never, "No such delivery";
     SecretNotFound = "secret-not-found", NOT_FOUND, Never, "No such secret";
     CallbackNotFound = "callback-not-found", NOT_FOUND, Never, "No such callback address";
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, Never, "The method does not fit the address";
     RequestTimeout = "request-timeout", REQUEST_TIMEOUT, Safe, "The body did not arrive in time";
     RunExists = "run-exists", CONFLICT, Never, "A run with this key exists";
     ScheduleExists = "schedule-exists", CONFLICT, Never, "Another schedule has this name";
+    WebhookExists = "webhook-exists", CONFLICT, Never, "Another webhook has this name";
     ScheduleOwned = "schedule-owned", CONFLICT, Never, "The schedule is part of a registration";
     IdempotencyInProgress = "idempotency-in-progress", CONFLICT, Safe, "The same request is under way";
     InvalidState = "invalid-state", CONFLICT, Never, "The run's state does not allow this";

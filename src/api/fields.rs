@@ -203,6 +203,11 @@ impl<'a> Fields<'a> {
         null
     }
 
+    /// Whether a field is there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|(n, _)| n == name)
+    }
+
     /// Whether nothing is wrong with a field so far.
     pub(super) fn is_sound(&self, name: &str) -> bool {
         let at = pointer(&self.at, name);

@@ -44,6 +44,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod updates;
+mod webhook_shapes;
+mod webhooks;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -203,6 +205,14 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(schedules::trigger_schedule))
         .routes(routes!(schedules::backfill_schedule))
         .routes(routes!(schedules::coming_moments))
+        .routes(routes!(webhooks::list_webhooks, webhooks::create_webhook))
+        .routes(routes!(webhooks::get_webhook, webhooks::patch_webhook, webhooks::delete_webhook))
+        .routes(routes!(webhooks::rotate_webhook_secret))
+        .routes(routes!(webhooks::test_webhook))
+        .routes(routes!(webhooks::redeliver_dead))
+        .routes(routes!(webhooks::list_deliveries))
+        .routes(routes!(webhooks::get_delivery))
+        .routes(routes!(webhooks::redeliver))
         .routes(routes!(keys::list_keys, keys::create_key))
         .routes(routes!(keys::revoke_key))
         .routes(routes!(secrets::list_secrets, secrets::set_secret))

@@ -54,6 +54,7 @@ pub(super) fn finish(mut doc: OpenApi) -> OpenApi {
             ("events", "What is published to everybody who subscribed"),
             ("schedules", "What starts runs by itself"),
             ("endpoints", "Where functions are"),
+            ("webhooks", "Who is told of what happens"),
             ("keys", "API keys"),
             ("secrets", "What calls are made with"),
             ("node", "Health and metrics"),
@@ -127,7 +128,8 @@ fn complete(path: &str, operation: &mut Operation) {
         codes.extend([Code::NotFound, Code::MalformedRequest]);
     }
     // Acts without a described body may carry an empty object all the same.
-    let acts = [Code::EndpointNotFound, Code::ScheduleNotFound, Code::BulkNotFound];
+    let acts =
+        [Code::EndpointNotFound, Code::ScheduleNotFound, Code::BulkNotFound, Code::WebhookNotFound];
     if operation.request_body.is_some() || acts.iter().any(|code| codes.contains(code)) {
         codes.extend([
             Code::MalformedJson,

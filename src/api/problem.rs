@@ -186,7 +186,7 @@ impl From<Error> for Problem {
             Error::QueryFailed(..) => Self::new(Code::QueryFailed, detail),
             Error::NotAnObject(_) => Self::new(Code::NotAnObject, detail),
             Error::ObjectBusy { run, .. } => Self::new(Code::ObjectBusy, detail).with("run", run),
-            Error::ObjectChanged | Error::ScheduleStale => {
+            Error::ObjectChanged | Error::ScheduleStale | Error::WebhookStale => {
                 Self::new(Code::PreconditionFailed, detail)
             }
             Error::UpdateNotFound(_) => Self::new(Code::UpdateNotFound, detail),
@@ -199,6 +199,9 @@ impl From<Error> for Problem {
             }
             Error::BulkNotFound(_) => Self::new(Code::BulkNotFound, detail),
             Error::BulkEnded(_) => Self::new(Code::InvalidState, detail),
+            Error::WebhookNotFound(_) => Self::new(Code::WebhookNotFound, detail),
+            Error::WebhookExists(_) => Self::new(Code::WebhookExists, detail),
+            Error::DeliveryNotFound(_) => Self::new(Code::DeliveryNotFound, detail),
             Error::EventNotFound(_) => Self::new(Code::EventNotFound, detail),
             Error::EndpointDraining { endpoint, .. } => {
                 Self::new(Code::EndpointDraining, detail).with("endpoint", endpoint)

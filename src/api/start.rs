@@ -18,8 +18,9 @@ use super::forward::elsewhere;
 use super::problem::Problem;
 use super::request::{At, Params, check_input, idempotency, sent, traceparent};
 use super::shapes::RunBody;
+use super::webhook_shapes::{self, OnCompleteRequest};
 use crate::engine::{Caller, IfClosed, IfRunning, RunView, Start, Started};
-use crate::machine::{DeploymentId, RetrySpec, Shard};
+use crate::machine::{DeploymentId, Hook, RetrySpec, Shard};
 
 /// Says that an idempotency key was used before, and this is what it did then.
 pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -62,6 +63,9 @@ pub(super) struct StartRequest {
     /// A signal that is there from the start, or is sent to the existing run with
     /// `"if_running": "use_existing"`.
     signal: Option<SignalWithStart>,
+    /// Who is told when it has ended.
+    #[schema(max_items = 8)]
+    on_complete: Option<Vec<OnCompleteRequest>>,
 }
 
 /// How long things may take.
@@ -132,6 +136,7 @@ pub(super) struct Wanted<'a> {
     retry: Option<RetrySpec>,
     deployment: Option<DeploymentId>,
     signal: Option<(String, Bytes)>,
+    pub(super) on_complete: Vec<Hook>,
 }
 
 impl Wanted<'_> {
@@ -171,6 +176,7 @@ impl Wanted<'_> {
             by: caller.by.clone(),
             traceparent: traceparent(headers),
             schedule: None,
+            on_complete: self.on_complete,
         }
     }
 }
@@ -231,6 +237,7 @@ pub(super) fn read<'a>(f: &mut Fields<'a>) -> Wanted<'a> {
         retry: f.retry("retry"),
         deployment: f.parsed("version", |text| text.parse().map_err(|e| format!("{e}"))),
         signal: f.object("signal", signal).flatten(),
+        on_complete: webhook_shapes::hooks(f),
     }
 }
 
@@ -299,6 +306,7 @@ pub(super) async fn start_run(
     params.finish()?;
     let wanted = fields::read(&body, read)?;
     wanted.check()?;
+    state.engine.check_receivers(&wanted.on_complete)?;
     let call = format!("POST /v1/functions/{function}/runs");
     let idempotency = idempotency(&parts.headers, &call, &body)?;
 

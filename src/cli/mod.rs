@@ -16,6 +16,7 @@ mod failure;
 mod function;
 mod input;
 mod json_text;
+mod jwt;
 mod key;
 mod limit;
 mod model;
@@ -35,6 +36,7 @@ mod trace;
 mod tree;
 mod vault;
 mod wait;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -59,6 +61,7 @@ pub use endpoint::EndpointCommand;
 pub use event::EventCommand;
 pub use failure::exit;
 pub use function::FunctionCommand;
+pub use jwt::{Algorithm, JwtArgs};
 pub use key::{KeyCommand, KeyCreate};
 pub use limit::LimitCommand;
 pub use object::ObjectCommand;
@@ -73,6 +76,7 @@ pub use server::{
 pub use signal::SignalCommand;
 pub use step::StepCommand;
 pub use vault::SecretCommand;
+pub use webhook::WebhookCommand;
 
 /// `stepwell`: durable functions over plain HTTP.
 #[derive(Debug, Parser)]
@@ -158,6 +162,7 @@ pub struct Global {
 }
 
 /// Everything that the binary can do.
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a gateway for development, with a Postgres of its own.
@@ -199,6 +204,9 @@ pub enum ClientCommand {
     /// See who is on its way through a limit and who waits; pause single keys.
     #[command(subcommand, arg_required_else_help = true)]
     Limit(LimitCommand),
+    /// Tell others what happens to runs and endpoints, and see what became of it.
+    #[command(subcommand, arg_required_else_help = true)]
+    Webhook(WebhookCommand),
     /// Publish events, and see what became of them.
     #[command(subcommand, arg_required_else_help = true)]
     Event(EventCommand),
@@ -259,6 +267,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Bulk(command) => bulk::execute(command, &connect()?, out).await,
         ClientCommand::Object(command) => object::execute(command, &connect()?, out).await,
         ClientCommand::Limit(command) => limit::execute(command, &connect()?, out).await,
+        ClientCommand::Webhook(command) => webhook::execute(command, &connect()?, out).await,
         ClientCommand::Event(command) => event::execute(command, &connect()?, out).await,
         ClientCommand::Schedule(command) => schedule::execute(command, &connect()?, out).await,
         ClientCommand::Signal(command) => signal::execute(command, &connect()?, out).await,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use url::Url;
 
+use super::jwt::JwtArgs;
 use super::secret::Secret;
 use crate::machine::time::parse_duration;
 
@@ -75,6 +76,9 @@ pub struct ServeArgs {
         env = "STEPWELL_DANGEROUS_ALLOW_PRIVATE_ENDPOINTS"
     )]
     pub allow_private_endpoints: bool,
+    /// Who is let in without an API key.
+    #[command(flatten)]
+    pub jwt: JwtArgs,
     /// Worker threads [default: 1].
     #[arg(long, env = "STEPWELL_THREADS", value_name = "N")]
     pub threads: Option<NonZeroUsize>,

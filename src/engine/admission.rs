@@ -12,7 +12,7 @@ use super::barriers::rule;
 use super::lanes::Line;
 use super::{Engine, Error, IfRunning, Namespace, RunView, Start, Started, Status};
 use crate::machine::time::duration;
-use crate::machine::{RetrySpec, RunId, Timestamp, to_bytes};
+use crate::machine::{Hook, RetrySpec, RunId, Timestamp, to_bytes};
 use crate::protocol::{Debounce, Flow, Rate, Stays};
 use crate::store::{self, CreateOutcome, Debounced, LimitKey, LimitOf, NewRun};
 
@@ -44,6 +44,8 @@ struct Kept {
     by: String,
     #[serde(default)]
     traceparent: Option<String>,
+    #[serde(default)]
+    on_complete: Vec<Hook>,
 }
 
 impl Kept {
@@ -58,6 +60,7 @@ impl Kept {
             retry: start.retry,
             by: start.by.clone(),
             traceparent: start.traceparent.clone(),
+            on_complete: start.on_complete.clone(),
         }
     }
 
@@ -70,6 +73,7 @@ impl Kept {
             invocation_timeout: self.invocation_timeout,
             retry: self.retry,
             traceparent: self.traceparent,
+            on_complete: self.on_complete,
             ..Start::new(namespace, function, self.input, self.by)
         }
     }

@@ -264,7 +264,7 @@ impl Engine {
             }
         };
         match reply.status {
-            200 => match protocol::parse_task_answer(&reply.body, self.answer_limits()) {
+            200 => match protocol::parse_task_answer(&reply.body, self.limits()) {
                 Ok(Outcome::Value(value)) => Came::answered(AttemptEnd::Value(value)),
                 Ok(Outcome::Error(error)) => Came::answered(AttemptEnd::Failed(error)),
                 Err(error) if error.is_limit() => Came::answered(AttemptEnd::Failed(

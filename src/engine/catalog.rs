@@ -362,6 +362,7 @@ impl Catalog {
             invocation: over(spec.and_then(|s| s.invocation_retry), &RetryPolicy::INVOCATION),
             run: over(spec.and_then(|s| s.run_retry), &RetryPolicy::RUN),
             strict: spec.is_some_and(|s| s.strict),
+            listened: self.listened(run.ns, &run.created.function),
         }
     }
 }

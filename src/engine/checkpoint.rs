@@ -150,8 +150,7 @@ impl Engine {
         if claims.run != run {
             return Err(Error::BadToken);
         }
-        let said =
-            protocol::parse_report(&body, self.answer_limits()).map_err(|e| bad_report(&e))?;
+        let said = protocol::parse_report(&body, self.limits()).map_err(|e| bad_report(&e))?;
         // There is nothing to wait for but a tree.
         let awaits =
             |(_, answer): &(i32, Answer)| matches!(answer.terminal, Some(Terminal::Await(_)));

@@ -20,7 +20,7 @@ use crate::protocol::{self, Manifest, Secret, Timeouts, Transport};
 use crate::store;
 
 /// How long the secret before a rotation signs too.
-const ROTATION_GRACE: Duration = Duration::from_hours(24);
+pub(super) const ROTATION_GRACE: Duration = Duration::from_hours(24);
 /// How many runs are named where they are in the way.
 pub(super) const SHOWN_RUNS: i64 = 20;
 /// Headers that the gateway sets itself, or that belong to the connection.

@@ -363,7 +363,7 @@ impl Engine {
                 parted(ready, None, detail.to_owned(), ms)
             }
             202 => went(Cause::Held { epoch, lease: ready.silence }),
-            200 => match protocol::parse_answer(&reply.body, self.answer_limits()) {
+            200 => match protocol::parse_answer(&reply.body, self.limits()) {
                 Ok(answer) => Ended {
                     cause: Cause::Answered { epoch, answer, ms },
                     health: Health::Answered,

@@ -7,6 +7,11 @@ use super::Engine;
 /// How long a key of a limit that nobody uses is remembered.
 const KEYS_KEPT: Duration = Duration::from_hours(24);
 
+/// How long a delivery is remembered that was taken or given up.
+const DELIVERIES_KEPT: Duration = Duration::from_hours(30 * 24);
+/// How many are removed at once.
+const TRIMMED: i64 = 10_000;
+
 impl Engine {
     /// Weeks made and dropped, old rows removed, as long as the node lives.
     pub(super) async fn keep_house(&self) {
@@ -22,6 +27,10 @@ impl Engine {
                 }
                 if let Err(error) = self.store().forget_limit_keys(now - KEYS_KEPT).await {
                     tracing::warn!(%error, "unused keys of limits wait for the next round");
+                }
+                let settled_before = now - DELIVERIES_KEPT;
+                if let Err(error) = self.store().trim_deliveries(settled_before, TRIMMED).await {
+                    tracing::warn!(%error, "old deliveries wait for the next round");
                 }
                 let older_than = now - self.0.settings.retention;
                 match self.store().drop_partitions(older_than, now).await {

@@ -176,7 +176,7 @@ impl Engine {
             if std::mem::take(&mut first) {
                 self.owner().fallbacks.remove(&ready.deployment.id);
             }
-            let (n, answer) = match protocol::parse_report(&line, self.answer_limits()) {
+            let (n, answer) = match protocol::parse_report(&line, self.limits()) {
                 Ok(None) => {
                     ready.life.sign();
                     continue;
@@ -228,7 +228,7 @@ impl Engine {
                 Ok(None) => return spoken("the stream ended without a terminal line"),
                 Err(failure) => return cut(&failure),
             };
-            let answer = match protocol::parse_stream_line(&line, self.answer_limits()) {
+            let answer = match protocol::parse_stream_line(&line, self.limits()) {
                 Ok(None) => continue,
                 Ok(Some(answer)) => answer,
                 Err(error) => return refused(&error),

@@ -33,6 +33,7 @@ mod gateway;
 mod history;
 mod house;
 mod invocation;
+mod jwt;
 mod lanes;
 mod leases;
 mod limits;
@@ -58,11 +59,13 @@ mod signing;
 mod start;
 #[cfg(test)]
 mod surface_tests;
+mod telling;
 mod timers;
 mod types;
 mod updates;
 mod view;
 mod watch;
+mod webhooks;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,7 +75,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-pub use crate::store::{BulkCounts, BulkStatus, ListedObject, RunCount, SecretRow};
+pub use crate::store::{
+    BulkCounts, BulkStatus, DeliveryFilter, DeliveryRow, DeliveryStatus, ListedObject, RunCount,
+    SecretRow, Webhook, WebhookSpec,
+};
 pub use access::bootstrap_key;
 pub use batch::MOST_STARTS;
 pub use bulk::{BulkPage, BulkSearch, BulkStarted, BulkView, Foreseen, NewBulk};
@@ -83,6 +89,7 @@ pub use events::{Event, EventFilter, EventMatch, EventRow, Published};
 pub use faults::{CRASH_AT, DO_WRONG, Faults, Point, Wrong};
 pub use functions::FunctionView;
 pub use gateway::GatewayView;
+pub use jwt::{JwtKeys, JwtRefused, JwtSettings};
 pub use limits::{LimitKey, LimitName, LimitOf, LimitView, PausedView};
 pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
@@ -97,11 +104,12 @@ pub use shapes::*;
 pub use types::*;
 pub use updates::Answer;
 pub use watch::Changes;
+pub use webhooks::{MOST_REDELIVERED, ON_COMPLETE, WEBHOOK_EVENTS, WebhookCreated, WebhookPatch};
 
 use crate::clock::Clock;
 use crate::machine::{Attention, Limits, NodeId, Run, RunId, Timestamp};
 use crate::outbound::Client;
-use crate::protocol::{self, ClusterKeys, ClusterSecret};
+use crate::protocol::{ClusterKeys, ClusterSecret};
 use crate::store::{self, Store};
 use events::Router;
 use firing::Schedules;
@@ -124,6 +132,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How long ended runs are kept; whole weeks are dropped when all of them is older.
     pub retention: Duration,
+    /// Whose JWTs are taken beside API keys; none: nobody's.
+    pub jwt: Option<JwtSettings>,
     /// What a test has armed; nothing in operation.
     pub faults: Faults,
 }
@@ -147,6 +157,8 @@ struct Inner {
     router: Router,
     bulks: bulk::Bulks,
     schedules: Schedules,
+    tellers: telling::Tellers,
+    tokens: Option<jwt::Tokens>,
     turnstile: flow::Turnstile,
     watchers: Watchers,
     api_keys: access::Keys,
@@ -196,7 +208,7 @@ impl Engine {
             })*};
         }
         keep!(keep_time keep_lease keep_horizon keep_house keep_outbox keep_events);
-        keep!(keep_schedules keep_bulks keep_flow keep_debounces keep_count);
+        keep!(keep_schedules keep_bulks keep_telling keep_flow keep_debounces keep_count);
         Ok(engine)
     }
 
@@ -210,6 +222,7 @@ impl Engine {
     ) -> (Self, lanes::Receivers) {
         let (lanes, receivers) = Lanes::start();
         let node = NodeId::new(clock.upper(), crate::clock::chance());
+        let tokens = settings.jwt.is_some().then(jwt::Tokens::new).flatten();
         let engine = Self(Arc::new(Inner {
             keys: ClusterKeys::derive(secret),
             store,
@@ -225,6 +238,8 @@ impl Engine {
             router: Router::default(),
             bulks: bulk::Bulks::default(),
             schedules: Schedules::default(),
+            tellers: telling::Tellers::default(),
+            tokens,
             turnstile: flow::Turnstile::default(),
             watchers: Watchers::default(),
             api_keys: access::Keys::default(),
@@ -247,6 +262,7 @@ impl Engine {
             sign_publicly: false,
             limits: Limits::default(),
             retention: Duration::from_hours(1),
+            jwt: None,
             faults: Faults::default(),
         };
         let client = Client::new(crate::outbound::Guard::dev()).expect("a client can be made");
@@ -351,15 +367,6 @@ impl Engine {
     pub(super) fn limits(&self) -> &Limits {
         &self.0.settings.limits
     }
-    pub(super) fn answer_limits(&self) -> &Limits {
-        &self.0.settings.limits
-    }
-    /// The public keys with which handlers may verify `v1a` signatures.
-    #[must_use]
-    pub fn key_set(&self) -> protocol::KeySet {
-        self.keys().public().key_set()
-    }
-
     pub(super) fn public_url(&self) -> &str {
         &self.0.settings.public_url
     }

@@ -207,6 +207,7 @@ impl Engine {
             run_timeout: it.allowed,
             invocation_timeout: created.invocation_timeout,
             retry: created.retry,
+            on_complete: created.on_complete.clone(),
             deployment: how.deployment,
             idempotency: how.idempotency,
             traceparent: how.traceparent,

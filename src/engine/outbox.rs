@@ -157,11 +157,13 @@ impl Engine {
     }
 
     async fn deliver_all(&self, line: &mut Line, posted: Vec<Posted>) {
-        // In a transaction of their own, which locks schedules and no runs.
+        // In transactions of their own, which lock schedules, or nothing, and no runs.
         let (ran, posted): (Vec<Posted>, Vec<Posted>) =
             posted.into_iter().partition(|p| p.kind == OutgoingKind::Ran);
+        let (told, posted): (Vec<Posted>, Vec<Posted>) =
+            posted.into_iter().partition(|p| p.kind == OutgoingKind::Tell);
         let mut parts: Vec<Vec<Posted>> =
-            [posted, ran].into_iter().filter(|part| !part.is_empty()).collect();
+            [posted, ran, told].into_iter().filter(|part| !part.is_empty()).collect();
         while let Some(mut part) = parts.pop() {
             match self.deliver_part(line, &part).await {
                 Ok(()) => {}
@@ -197,6 +199,9 @@ impl Engine {
     async fn deliver_part(&self, line: &mut Line, part: &[Posted]) -> store::Result<()> {
         if part.iter().all(|p| p.kind == OutgoingKind::Ran) {
             return self.tell_schedules(line, part).await;
+        }
+        if part.iter().all(|p| p.kind == OutgoingKind::Tell) {
+            return self.tell_listeners(line, part).await;
         }
         let mut jobs = Vec::with_capacity(part.len());
         for posted in part {
@@ -262,7 +267,7 @@ impl Engine {
                 (None, Plan::Listen(Wait { run, step, ns, event, matching, since, taken }))
             }
             Said::Unlisten { steps } => (None, Plan::Unlisten(steps)),
-            Said::Ran { .. } => (None, Plan::Drop),
+            Said::Ran { .. } | Said::Tell(_) => (None, Plan::Drop),
             Said::Ended { step, told } => {
                 let Some(run) = posted.to else { return drop(posted) };
                 (None, accept(MessageKind::Outcome, &step, to_bytes(&told), run))

@@ -46,7 +46,7 @@ impl Engine {
             let head = String::from_utf8_lossy(&reply.body[..reply.body.len().min(200)]);
             return Err(failed(format!("it answered {}: {head}", reply.status)));
         }
-        let limits = self.answer_limits();
+        let limits = self.limits();
         protocol::parse_query_answer(&reply.body, limits).map_err(|e| failed(e.to_string()))
     }
 

@@ -203,7 +203,7 @@ impl Engine {
                 }
                 Err(failure) => return Ok(replay.broken(&failure.to_string())),
             };
-            if let Some(report) = replay.answered(&answer, self.answer_limits()) {
+            if let Some(report) = replay.answered(&answer, self.limits()) {
                 return Ok(report);
             }
         }

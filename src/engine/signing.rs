@@ -7,6 +7,12 @@ use crate::protocol::{self, Secret};
 use crate::telemetry::Context;
 
 impl Engine {
+    /// The public keys with which handlers may verify `v1a` signatures.
+    #[must_use]
+    pub fn key_set(&self) -> protocol::KeySet {
+        self.keys().public().key_set()
+    }
+
     /// The headers of a request with this id and body, signed for now: the endpoint's own, and over
     /// them those of the protocol.
     pub(super) fn signed(

@@ -252,6 +252,7 @@ impl Engine {
             by: start.by.clone(),
             parent,
             schedule: start.schedule.clone(),
+            on_complete: start.on_complete.clone(),
         };
         let hot = start_at.is_none_or(|at| at <= now + HORIZON);
         // Who starts later leaves memory until then, and must not seem to have been invoked.

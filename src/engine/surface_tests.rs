@@ -59,6 +59,7 @@ async fn node() -> Node {
         address: "http://127.0.0.1:1".to_owned(),
         sign_publicly: false,
         limits: Limits::default(),
+        jwt: None,
         faults: Faults::default(),
     };
     let client = Client::new(Guard::dev()).expect("a client");

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::machine::{
-    Attention, BulkId, DeploymentId, EndpointId, EventId, Fired, OpKind, RetrySpec, RunId,
-    ScheduleId, Timestamp, UpdateId,
+    Attention, BulkId, DeploymentId, EndpointId, EventId, Fired, Hook, MessageId, OpKind,
+    RetrySpec, RunId, ScheduleId, Timestamp, UpdateId,
 };
 
 /// A namespace, as a caller's credential names it.
@@ -97,6 +97,8 @@ pub struct Start {
     pub traceparent: Option<String>,
     /// The firing of a schedule that it comes of.
     pub schedule: Option<Box<Fired>>,
+    /// Who is told of its end.
+    pub on_complete: Vec<Hook>,
 }
 
 impl Start {
@@ -128,6 +130,7 @@ impl Start {
             by,
             traceparent: None,
             schedule: None,
+            on_complete: Vec::new(),
         }
     }
 }
@@ -382,6 +385,18 @@ pub enum Error {
     /// An act on many runs has ended.
     #[error("bulk {0} has come to its last run; it cannot be aborted any more")]
     BulkEnded(BulkId),
+    /// No such webhook.
+    #[error("there is no webhook `{0}`")]
+    WebhookNotFound(String),
+    /// Another one has the name.
+    #[error("there is a webhook named `{0}`, and it is another one")]
+    WebhookExists(String),
+    /// It has changed in the meantime.
+    #[error("the webhook is not at the version in `If-Match`")]
+    WebhookStale,
+    /// No such delivery of this webhook.
+    #[error("there is no delivery {0} of this webhook; what is old is removed")]
+    DeliveryNotFound(MessageId),
     /// No such event in this namespace.
     #[error("there is no event {0}")]
     EventNotFound(EventId),

@@ -180,6 +180,7 @@ impl Run {
         if self.ended() && !matches!(cause, Cause::GateLost { .. } | Cause::Reopened { .. }) {
             return Err(Refusal::Ended);
         }
+        self.listened = env.policy.listened;
         match cause {
             Cause::Free { dep } => self.open(dep, env),
             Cause::Answered { epoch, answer, ms } => {
@@ -290,10 +291,12 @@ impl Run {
         let gated = self.ended() || self.continues();
         if self.ended() {
             self.farewell();
+            self.tell_of_end();
             let end = self.next.rows.last().map(|r| r.kind).filter(|kind| kind.ends());
             self.next.publication = end.and_then(|end| self.let_go_of_object(end));
         } else {
             self.unlisten();
+            self.tell_of_pause();
             self.flip();
             self.next.gate = self.gate.filter(|_| self.parked);
             self.next.placement = self.moved();

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::id::{RunId, ScheduleId};
 use super::retry::{RetryPolicy, RetrySpec};
 use super::schedule::By;
+use super::telling::{Hook, Listened};
 use super::time::{Timestamp, duration};
 
 /// What a run is to its function, for as long as it lives.
@@ -103,6 +104,9 @@ pub struct Created {
     /// The firing of a schedule that it comes of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Box<Fired>>,
+    /// Who is told of its end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_complete: Vec<Hook>,
 }
 
 /// The firing of a schedule that a run comes of, as its handler and people are shown it.
@@ -324,6 +328,8 @@ pub struct Policy {
     pub run: RetryPolicy,
     /// Whether another input hash of a recorded step is a mismatch.
     pub strict: bool,
+    /// Of what its namespace's webhooks are told.
+    pub listened: Listened,
 }
 
 impl Default for Policy {
@@ -333,6 +339,7 @@ impl Default for Policy {
             invocation: RetryPolicy::INVOCATION,
             run: RetryPolicy::RUN,
             strict: false,
+            listened: Listened::default(),
         }
     }
 }

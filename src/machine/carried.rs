@@ -54,6 +54,9 @@ pub struct Carried {
     /// The cancel that was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<CancelCarried>,
+    /// It had ended once, and was reopened.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reopened: bool,
     /// Messages that were ever accepted.
     pub accepted: i32,
     /// Messages taken lately, and when, in microseconds: a repeat is known.
@@ -228,6 +231,7 @@ impl Run {
                 reason: cancel.reason.clone(),
                 deadline: cancel.deadline.as_micros(),
             }),
+            reopened: self.was_reopened,
             accepted: self.drained,
             taken: recent.map(|(at, id)| (at.as_micros(), *id)).collect(),
             events: self.events.iter().copied().collect(),
@@ -334,6 +338,7 @@ impl Run {
         self.last_note = old.last_note;
         self.before = old.before;
         self.placed = old.placed;
+        self.listened = old.listened;
         // What still waits for events is said to wait no more when this is sealed.
         self.listening = old.listening;
         Ok(())
@@ -356,6 +361,7 @@ impl Run {
         run.custom_status = carried.custom_status.map(|s| Bytes::from(s.get().to_owned()));
         run.cancel =
             carried.cancel.map(|c| Cancel { reason: c.reason, deadline: moment(c.deadline) });
+        run.was_reopened = carried.reopened;
         run.paused = carried.paused;
         run.counted = carried.accepted;
         run.know(carried.taken);

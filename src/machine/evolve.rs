@@ -199,7 +199,9 @@ impl Run {
             Kind::Paused => {
                 let attention: Attention = serde_json::from_slice(&body())
                     .map_err(|e| Unreadable::Body { n: row.n, detail: e.to_string() })?;
-                self.paused = Some(attention);
+                if self.paused.replace(attention).is_none() {
+                    self.paused_since = Some(row.n);
+                }
                 // Nothing ends it while a person looks: it accepts messages again.
                 self.closing = false;
                 self.refused = 0;

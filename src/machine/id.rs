@@ -167,6 +167,10 @@ typed_id!(
     UpdateId, "upd"
 );
 typed_id!(
+    /// A webhook: a receiver that is told of what happens in a namespace.
+    WebhookId, "whk"
+);
+typed_id!(
     /// An API key.
     KeyId, "key"
 );

@@ -29,6 +29,7 @@ mod shown;
 mod step;
 mod strict;
 mod talk;
+mod telling;
 #[cfg(test)]
 mod tests;
 pub mod time;
@@ -46,7 +47,7 @@ pub use compact::StepCarried;
 pub use gate::AtGate;
 pub use id::{
     BadId, BulkId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId, NodeId,
-    RunId, ScheduleId, Shard, UpdateId,
+    RunId, ScheduleId, Shard, UpdateId, WebhookId,
 };
 pub use matching::{Matched, Matching, Path};
 pub use objects::{Changes, Publication, State, change, too_large, weight};
@@ -63,6 +64,7 @@ pub use run::{Buffered, Cancel, End, Mail, Reason, Run, Turn, Unreadable};
 pub use shown::{INLINE_VALUE, Shown};
 pub use step::{AskKept, Step, StepState};
 pub use talk::{Heard, Report, Talk};
+pub use telling::{Hook, Listened, Telling};
 pub use time::Timestamp;
 pub use tree::{Standing, Tree};
 pub use works::{Open, Terms, Work, Works};

@@ -145,6 +145,7 @@ impl Run {
 
     /// A `reopened` row: the end is undone.
     pub(super) fn reopened(&mut self, row: &Row) {
+        self.was_reopened = true;
         self.deadline = row.due;
         self.paused = None;
         self.cancel = None;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::id::{RunId, ScheduleId};
 use super::matching::Matching;
 use super::row::OpKind;
+use super::telling::Telling;
 use super::time::Timestamp;
 
 /// An op that another run is asked by.
@@ -154,6 +155,8 @@ pub enum OutgoingKind {
     Unlisten = 7,
     /// Tell the schedule that started it of the end. Body: [`Said::Ran`].
     Ran = 40,
+    /// Tell those outside who listen. Body: [`Said::Tell`].
+    Tell = 80,
 }
 
 impl OutgoingKind {
@@ -169,6 +172,7 @@ impl OutgoingKind {
             6 => Self::Listen,
             7 => Self::Unlisten,
             40 => Self::Ran,
+            80 => Self::Tell,
             _ => return None,
         })
     }
@@ -271,6 +275,8 @@ pub enum Said {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
+    /// Something that those outside who listen are to know.
+    Tell(Telling),
     /// A step waits for an event.
     Listen {
         /// Which step.

@@ -17,6 +17,7 @@ use super::row::{Append, Flags, Kind, MessageKind, Placement, Row};
 use super::shown::Shown;
 use super::step::{Step, StepState};
 use super::talk::{Heard, Talk};
+use super::telling::Listened;
 use super::time::Timestamp;
 use super::tree::{Standing, Tree};
 use super::works::Works;
@@ -210,6 +211,12 @@ pub struct Run {
     pub drained: i32,
     /// Whose move it is.
     pub turn: Turn,
+    /// It had ended once.
+    pub(super) was_reopened: bool,
+    /// The row that paused it last; later ones say only that it still is.
+    pub(super) paused_since: Option<i32>,
+    /// Of what those outside are told, as of the last thing that happened.
+    pub(super) listened: Listened,
     /// Why a person is needed; the turn stands still beneath it.
     pub paused: Option<Attention>,
     /// The cancel that was taken.
@@ -364,6 +371,9 @@ impl Run {
             counted: 0,
             drained: 0,
             turn: Turn::Due { reason: Reason::Start, not_before },
+            was_reopened: false,
+            paused_since: None,
+            listened: Listened::default(),
             paused: None,
             cancel: None,
             faults: 0,

@@ -8,6 +8,7 @@ mod call;
 mod errand;
 mod flow;
 mod form;
+mod jwt;
 mod kinds;
 mod manifest;
 mod names;
@@ -28,6 +29,9 @@ pub use answer::{
 pub use call::{Call, HeaderText, SecretRef, write_call_value, write_plain_result};
 pub use flow::{Concurrency, Debounce, Flow, Per, Rate, Singleton, Stays};
 pub use form::{MAX_DEPTH, too_deep};
+pub use jwt::{
+    BadJwt, JwtAlgorithm, JwtClaims, JwtKey, MIN_JWT_SECRET, looks_like_jwt, verify_jwt,
+};
 pub use manifest::{BadManifest, FunctionSpec, Manifest, Timeouts, Transport, Versioning};
 pub use names::{valid_key, valid_name, valid_step_id, valid_tag};
 pub use public_key::{KeySet, PublicSigner};

@@ -8,7 +8,8 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::error::{Error, Result};
-use super::health::FORGET;
+use super::health;
+use super::webhooks::{self, Webhook};
 use super::wire::{self, Raw, Ts};
 use super::{Store, register, wire::INFINITY};
 use crate::machine::{DeploymentId, EndpointId, Timestamp};
@@ -88,7 +89,7 @@ pub struct FunctionRow {
 }
 
 /// All of it, in one snapshot.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Catalog {
     /// What [`super::Tick::config_version`] is compared with.
     pub version: i64,
@@ -102,6 +103,8 @@ pub struct Catalog {
     pub pruned: Vec<(i32, DeploymentId)>,
     /// By number.
     pub functions: Vec<FunctionRow>,
+    /// By number.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// A change of an endpoint; what is none stays.
@@ -260,6 +263,7 @@ impl Store {
         let pruned = sqlx::query(PRUNED).fetch_all(&mut *tx).await?;
         let functions = sqlx::query(FUNCTIONS).fetch_all(&mut *tx).await?;
         let namespaces = sqlx::query(NAMESPACES).fetch_all(&mut *tx).await?;
+        let webhooks = webhooks::all(&mut tx).await?;
         tx.commit().await?;
         let gone = |row: &PgRow| -> Result<(i32, DeploymentId)> {
             Ok((row.try_get("id")?, row.try_get::<Uuid, _>("public_id")?.into()))
@@ -277,6 +281,7 @@ impl Store {
             deployments: deployments.iter().map(deployment).collect::<Result<_>>()?,
             pruned: pruned.iter().map(gone).collect::<Result<_>>()?,
             functions: functions.iter().map(function).collect::<Result<_>>()?,
+            webhooks,
         })
     }
 
@@ -311,7 +316,7 @@ impl Store {
             let (dep, _) = register::deploy(&mut tx, ns, id, url, manifest, *deployment).await?;
             sqlx::query(REHOST).bind(id).bind(dep).execute(&mut *tx).await?;
         }
-        sqlx::query(FORGET).bind(id).execute(&mut *tx).await?;
+        health::forget(&mut tx, id).await?;
         tx.commit().await?;
         Ok(Some(updated.try_get("version")?))
     }

@@ -4,10 +4,11 @@
 //! of many nodes that want the probe one moves them, and only that one may say what came of it.
 
 use sqlx::Row as _;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgConnection, PgRow};
 
 use super::Store;
 use super::error::Result;
+use super::webhooks::tell_of_endpoint;
 use super::wire::{self, Ts};
 use crate::machine::{NodeId, Timestamp};
 
@@ -72,6 +73,19 @@ pub(super) const FORGET: &str = "update endpoint_health
        updated_at = now()
  where endpoint_id = $1 and state <> 0";
 
+/// Of what those who listen are told.
+const UNHEALTHY: &str = "endpoint.unhealthy";
+const HEALTHY: &str = "endpoint.healthy";
+
+/// Forgets what was learnt of an endpoint, for it has changed.
+pub(super) async fn forget(conn: &mut PgConnection, endpoint: i32) -> Result<()> {
+    let known = sqlx::query(FORGET).bind(endpoint).execute(&mut *conn).await?.rows_affected();
+    if known == 1 {
+        tell_of_endpoint(conn, endpoint, HEALTHY, "it was changed and is tried anew").await?;
+    }
+    Ok(())
+}
+
 fn health(row: &PgRow) -> Result<Health> {
     Ok(Health {
         endpoint_id: row.try_get("endpoint_id")?,
@@ -89,7 +103,7 @@ impl Store {
         sqlx::query(OPEN).fetch_all(&self.pool).await?.iter().map(health).collect()
     }
 
-    /// Opens a circuit. Returns false if it was open.
+    /// Opens a circuit, and tells those who want to know. Returns false if it was open.
     pub async fn open_circuit(
         &self,
         endpoint: i32,
@@ -97,9 +111,15 @@ impl Store {
         since: Timestamp,
         next_probe_at: Timestamp,
     ) -> Result<bool> {
+        let mut tx = self.begin("begin").await?;
         let query = sqlx::query(TRIP).bind(endpoint).bind(detail);
         let query = query.bind(Ts(since)).bind(Ts(next_probe_at));
-        Ok(query.execute(&self.pool).await?.rows_affected() == 1)
+        let opened = query.execute(&mut *tx).await?.rows_affected() == 1;
+        if opened {
+            tell_of_endpoint(&mut tx, endpoint, UNHEALTHY, detail).await?;
+        }
+        tx.commit().await?;
+        Ok(opened)
     }
 
     /// Takes the probe of an open circuit, if `next_probe_at` is still what the caller read and
@@ -128,7 +148,13 @@ impl Store {
 
     /// The probe went well: the circuit is closed. Returns false if the ticket is no longer valid.
     pub async fn close_circuit(&self, endpoint: i32, ticket: Ticket) -> Result<bool> {
+        let mut tx = self.begin("begin").await?;
         let query = sqlx::query(CLOSE).bind(endpoint).bind(ticket.by.uuid()).bind(Ts(ticket.at));
-        Ok(query.execute(&self.pool).await?.rows_affected() == 1)
+        let closed = query.execute(&mut *tx).await?.rows_affected() == 1;
+        if closed {
+            tell_of_endpoint(&mut tx, endpoint, HEALTHY, "a probe went well").await?;
+        }
+        tx.commit().await?;
+        Ok(closed)
     }
 }

@@ -77,7 +77,7 @@ select now() as now, c.level, c.config_version,
                 order by shard, run_id limit 1000) i limit 1000) as inboxes,
        array(select o.run_id from mine g cross join lateral (
                select distinct shard, run_id from outbox
-                where shard between g.grp * 16 and g.grp * 16 + 15 and (kind between 1 and 7 or kind = 40)
+                where shard between g.grp * 16 and g.grp * 16 + 15 and (kind between 1 and 7 or kind in (40, 80))
                   and (due is null or due <= now())
                 order by shard, run_id limit 1000) o limit 1000) as outboxes,
        array(select endpoint_id from ill order by endpoint_id) as ill,

@@ -8,7 +8,7 @@ use super::{SCHEMA, Store, wire};
 use crate::machine::Timestamp;
 
 /// Version, what it is about, and the text of every migration.
-const MIGRATIONS: [(i64, &str, &str); 20] = [
+const MIGRATIONS: [(i64, &str, &str); 21] = [
     (1, "cluster", include_str!("../../migrations/0001_cluster.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "journal", include_str!("../../migrations/0003_journal.sql")),
@@ -29,6 +29,7 @@ const MIGRATIONS: [(i64, &str, &str); 20] = [
     (18, "flow", include_str!("../../migrations/0018_flow.sql")),
     (20, "run lists", include_str!("../../migrations/0020_run_lists.sql")),
     (22, "bulk", include_str!("../../migrations/0022_bulk.sql")),
+    (23, "webhooks", include_str!("../../migrations/0023_webhooks.sql")),
 ];
 
 /// One migration and whether the database has it.

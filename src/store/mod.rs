@@ -11,6 +11,7 @@ mod catalog;
 mod census;
 mod create;
 mod debounces;
+mod deliveries;
 mod deployments;
 mod error;
 mod events;
@@ -37,6 +38,7 @@ mod takeover;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod wire;
 
 use std::future::Future;
@@ -55,6 +57,9 @@ pub use catalog::{
 };
 pub use create::{CreateOutcome, Idem, IfClosed, NewKey, NewPart, NewRun};
 pub use debounces::Debounced;
+pub use deliveries::{
+    Attempted, DeliveryFilter, DeliveryRow, DeliveryStatus, NewDelivery, Noteworthy,
+};
 pub use deployments::{Needing, Population, Resident};
 pub use error::{Error, Result};
 pub use events::{EventFilter, EventMatch, EventRow, NewEvent, Published, Queued, Wait};
@@ -77,6 +82,7 @@ pub use retention::Dropped;
 pub use schedules::{LockedSchedule, ScheduleChange, ScheduleFilter, ScheduleRow, TurnedSchedule};
 pub use secrets::SecretRow;
 pub use takeover::Projection;
+pub use webhooks::{Switch, Webhook, WebhookSpec};
 
 /// Connections to one database.
 #[derive(Debug, Clone)]

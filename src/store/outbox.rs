@@ -42,7 +42,7 @@ pub(super) const POSTED: &str = "select o.run_id, o.ns, o.n, o.k, o.kind, o.to_r
   from unnest($1::int2[], $2::uuid[]) as u(shard, run_id)
  cross join lateral (
    select * from outbox x
-    where x.shard = u.shard and x.run_id = u.run_id and (x.kind between 1 and 7 or x.kind = 40)
+    where x.shard = u.shard and x.run_id = u.run_id and (x.kind between 1 and 7 or x.kind in (40, 80))
       and (x.due is null or x.due <= now())
     order by x.n, x.k limit $3) o
   left join run_active a on a.shard = o.shard and a.run_id = o.run_id";

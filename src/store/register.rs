@@ -9,7 +9,7 @@ use sqlx::postgres::PgBindIterExt as _;
 use super::Store;
 use super::catalog::{BUMP, headers_json};
 use super::error::Result;
-use super::health::FORGET;
+use super::health;
 use super::schedules::{ScheduleRow, own};
 use super::wire::Raw;
 use crate::machine::{DeploymentId, EndpointId};
@@ -128,7 +128,7 @@ impl Store {
         let endpoint = EndpointId::from(row.try_get::<uuid::Uuid, _>("public_id")?);
         let version: i32 = row.try_get("version")?;
         let new_endpoint = version == 1;
-        sqlx::query(FORGET).bind(endpoint_id).execute(&mut *tx).await?;
+        health::forget(&mut tx, endpoint_id).await?;
         if new_endpoint {
             sqlx::query(SECRET)
                 .bind(endpoint_id)

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use stepwell::api::{self, ApiState};
 use stepwell::clock::Clock;
-use stepwell::engine::{Caller, Engine, Faults, Namespace, Scopes, Settings, Wrong};
+use stepwell::engine::{Caller, Engine, Faults, JwtSettings, Namespace, Scopes, Settings, Wrong};
 use stepwell::machine::{Limits, Timestamp};
 use stepwell::outbound::{Client, Guard};
 use stepwell::store::testing::TestDb;
@@ -54,6 +54,14 @@ impl Gateway {
         Self::set_up(db, Limits::default(), clock, false, Faults::default()).await
     }
 
+    /// A gateway that lets in who has an API key or one of these JWTs.
+    pub async fn with_jwts(jwt: JwtSettings) -> Self {
+        let db = TestDb::new().await;
+        let clock = standing(&db).await;
+        let settings = Settings { jwt: Some(jwt), ..settings() };
+        Self::set_up_with(db, clock, false, settings).await
+    }
+
     /// A gateway on this database, such as one that another gateway has left.
     pub async fn on(db: TestDb, limits: Limits) -> Self {
         let clock = standing(&db).await;
@@ -78,17 +86,21 @@ impl Gateway {
         open_on_loopback: bool,
         faults: Faults,
     ) -> Self {
+        // As in operation, where nobody is let in without a key.
+        let sign_publicly = !open_on_loopback;
+        let settings = Settings { limits, faults, sign_publicly, ..settings() };
+        Self::set_up_with(db, clock, open_on_loopback, settings).await
+    }
+
+    async fn set_up_with(
+        db: TestDb,
+        clock: Clock,
+        open_on_loopback: bool,
+        settings: Settings,
+    ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let settings = Settings {
-            public_url: url.clone(),
-            address: url.clone(),
-            // As in operation, where nobody is let in without a key.
-            sign_publicly: !open_on_loopback,
-            limits,
-            retention: Duration::from_hours(30 * 24),
-            faults,
-        };
+        let settings = Settings { public_url: url.clone(), address: url.clone(), ..settings };
         let client = Client::new(Guard::dev()).expect("a client can be made");
         let engine = Engine::begin(db.store.clone(), clock.clone(), client, settings).await;
         let engine = engine.expect("the database is there");
@@ -276,6 +288,18 @@ impl Gateway {
             assert!(begun.elapsed() < PATIENCE, "{run} is never {status}: {view}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        public_url: String::new(),
+        address: String::new(),
+        sign_publicly: true,
+        limits: Limits::default(),
+        retention: Duration::from_hours(30 * 24),
+        jwt: None,
+        faults: Faults::default(),
     }
 }
 

@@ -30,6 +30,7 @@ mod flow;
 mod gateway;
 mod generations;
 mod idempotency;
+mod jwt;
 mod lines;
 mod load;
 mod matrix;
@@ -59,6 +60,7 @@ mod updates;
 mod versions;
 mod watching;
 mod ways_out;
+mod webhooks;
 mod zombie;
 
 /// A client for the tests' own calls, to be finished with what a test needs.

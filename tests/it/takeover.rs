@@ -76,6 +76,7 @@ impl Population {
             by: "test".to_owned(),
             parent: None,
             schedule: None,
+            on_complete: Vec::new(),
         };
         let body = Some(to_bytes(&created));
         NewRun {

@@ -33,6 +33,10 @@ def stock(gateway, handler, dead):
     keys = [call("POST", "/v1/keys", {"name": f"spare {n}", "scopes": ["runs:read", "admin"]})["id"] for n in range(MANY)]
     for n in range(MANY):
         call("POST", "/v1/secrets", {"name": f"spare-{n}", "value": f"value {n}"})
+    receiver = handler.url + "/"
+    for n in range(MANY):
+        call("POST", "/v1/webhooks", {"name": f"spare-{n}", "url": receiver})
+    deliveries = [(f"spare-{n}", call("POST", f"/v1/webhooks/spare-{n}/test")["id"]) for n in range(MANY // 2)]
     events = [call("POST", "/v1/events", {"name": "spare", "data": n})["id"] for n in range(MANY)]
     for n in range(MANY):
         call("POST", "/v1/schedules", {"name": f"spare-{n}", "function": "echo", "cron": "0 9 * * *"})
@@ -95,6 +99,8 @@ def stock(gateway, handler, dead):
         "deletable": deletable,
         "event": events,
         "object": objects,
+        "webhook": [f"spare-{n}" for n in range(MANY)],
+        "delivery": deliveries,
         "schedule": [f"spare-{n}" for n in range(MANY)],
         "update": updates,
         "deployment": old,

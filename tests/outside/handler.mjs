@@ -12,6 +12,7 @@ function answer(call) {
   if (call.type === "discover") {
     return { protocol: [1, 1], functions: [{ name: "checked-node" }] };
   }
+  if (!("steps" in call)) return {}; // what a webhook is told
   if (!("step" in call.steps)) {
     return { ops: [{ op: "run", id: "step", value: call.input }] };
   }

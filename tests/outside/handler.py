@@ -14,6 +14,8 @@ webhook = Webhook(os.environ["STEPWELL_SIGNING_SECRET"])
 def answer(call):
     if call["type"] == "discover":
         return {"protocol": [1, 1], "functions": [{"name": "checked-python"}]}
+    if "steps" not in call:  # what a webhook is told
+        return {}
     if "step" not in call["steps"]:
         return {"ops": [{"op": "run", "id": "step", "value": call["input"]}]}
     return {"result": call["steps"]["step"]["value"]}

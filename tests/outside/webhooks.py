@@ -129,12 +129,33 @@ def check_rotation(gateway, handlers, log_dir):
     print("  rotation: the old and the new secret verify, a third does not")
 
 
+def check_told(gateway, handlers, log_dir):
+    """What webhooks and receivers of single runs are told is verified by both packages, as invocations are."""
+    gateway.call("POST", "/v1/secrets", {"name": "hook", "value": SECRET})
+    for language in LANGUAGES:
+        with Handler(language, SECRET, log_dir, f"told-{language}") as receiver:
+            gateway.call("POST", "/v1/webhooks", {"name": f"told-{language}", "url": receiver.url + "/", "secret": SECRET, "payloads": True})
+            run = gateway.run(f"checked-{language}", {**INPUT, "on_complete": [{"url": receiver.url + "/", "secret": "hook"}]})
+            end = time.monotonic() + 30
+            while len(told := [r for r in receiver.captured() if run.encode() in r[1]]) < 2:
+                assert time.monotonic() < end, f"{language} was told {len(told)} times"
+                time.sleep(0.05)
+            assert {json.loads(body)["type"] for _, body in told} == {"run.completed"}, told
+            assert sum("output" in json.loads(body)["data"] for _, body in told) == 1, "payloads where they are wanted"
+            for headers, body in told:
+                assert all(handler.says(headers, body) == 200 for handler in handlers)
+                assert receiver.says(headers, body.replace(b"completed", b"complated", 1)) == 401
+            gateway.call("DELETE", f"/v1/webhooks/told-{language}")
+    print("  webhooks: what they are told verifies")
+
+
 def main(binary):
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as logs, Gateway(binary, logs) as gateway:
         with Handler("python", SECRET, logs, "python") as python, Handler("node", SECRET, logs, "node") as node:
             check(gateway, python, [node])
             check(gateway, node, [python])
+            check_told(gateway, [python, node], logs)
             check_rotation(gateway, [python, node], logs)
     print(f"Standard Webhooks: all good in {time.monotonic() - began:.0f} s")
 

@@ -239,6 +239,7 @@ impl World {
             by: "local".to_owned(),
             parent: None,
             schedule: None,
+            on_complete: Vec::new(),
         };
         let lends = start_at.is_none() && !with.elsewhere;
         let row = Row {
@@ -424,7 +425,9 @@ impl World {
                 let found = || self.message(MessageKind::EventMatched, &step, EVENT);
                 return error.is_none().then(found);
             }
-            Said::Unlisten { .. } | Said::Ended { .. } | Said::Ran { .. } => (None, Uuid::nil()),
+            Said::Unlisten { .. } | Said::Ended { .. } | Said::Ran { .. } | Said::Tell(_) => {
+                (None, Uuid::nil())
+            }
         };
         let raw = |json: &str| serde_json::value::RawValue::from_string(json.to_owned()).ok();
         let (value, error) = (raw("1").filter(|_| error.is_none()), error.and_then(raw));

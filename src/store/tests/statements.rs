@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 194] = [
+const ALL: [(&str, &str); 212] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -200,6 +200,24 @@ const ALL: [(&str, &str); 194] = [
     ("purge: history", purge::ROWS[3]),
     ("purge: logs", purge::ROWS[4]),
     ("purge: run", purge::ROWS[5]),
+    ("webhooks", webhooks::ALL),
+    ("create webhook", webhooks::CREATE),
+    ("update webhook", webhooks::UPDATE),
+    ("switch webhook", webhooks::SWITCH),
+    ("rotate webhook", webhooks::ROTATE),
+    ("delete webhook", webhooks::DELETE),
+    ("tell of endpoint", webhooks::TELL_OF_ENDPOINT),
+    ("noteworthy", deliveries::NOTEWORTHY),
+    ("add deliveries", deliveries::ADD),
+    ("take deliveries", deliveries::TAKE),
+    ("attempted", deliveries::ATTEMPTED),
+    ("deliveries", deliveries::LIST),
+    ("dead deliveries", deliveries::LIST_DEAD),
+    ("delivery", deliveries::ONE),
+    ("redeliver", deliveries::AGAIN),
+    ("redeliver all", deliveries::ALL_AGAIN),
+    ("trim deliveries", deliveries::TRIM),
+    ("forget webhooks", deliveries::FORGET),
 ];
 
 const RETENTION: [(&str, &str); 12] = [
