@@ -36,3 +36,7 @@ test("the stream is cut into lines wherever its pieces end", () => {
   }));
   expect(parse(lines[0]!)).toEqual({ event: "step", id: "1", data: { seq: 1, value: "1.0" } });
 });
+
+test("what is counted of attempts by their outcome stays numbers, also under `value`", () => {
+  expect(open('{"attempts": {"value": [0, 4], "failed": [1, 2]}}')).toEqual({ attempts: { value: [0, 4], failed: [1, 2] } });
+});

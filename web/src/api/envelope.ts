@@ -3,8 +3,8 @@ import { members, skip, valueEnd } from "../json/text.ts";
 
 /** Members that hold JSON of a user. */
 const PAYLOADS = new Set(["input", "output", "error", "custom_status", "value", "last_error", "fields", "input_schema", "triggers"]);
-/** Members whose names are a user's. */
-const OPAQUE = new Set(["tags", "links"]);
+/** Members whose names are a user's, or words of ours that are payloads elsewhere. */
+const OPAQUE = new Set(["tags", "links", "attempts"]);
 
 /** The answer with each payload as a string of its JSON text; a payload that is null is null. */
 export function open<T>(json: string): T {
