@@ -117,6 +117,9 @@ pub(super) struct FunctionRequest {
     debounce: Option<DebounceRequest>,
     /// At most one live run.
     singleton: Option<SingletonRequest>,
+    /// The events that cancel its runs.
+    #[schema(max_items = 8)]
+    cancel_on: Option<Vec<CancelOnRequest>>,
 }
 
 /// How many runs may be on their way at once.
@@ -209,6 +212,22 @@ pub(super) struct TriggerRequest {
     /// Paths of fields, and what they must be equal to.
     #[schema(example = json!({"data.plan": "pro"}))]
     r#match: Option<BTreeMap<String, serde_json::Value>>,
+}
+
+/// An event that cancels runs of a function: those that it is about.
+#[derive(ToSchema)]
+#[schema(as = CancelOn)]
+#[expect(dead_code, reason = "describes what the manifest's check reads")]
+pub(super) struct CancelOnRequest {
+    /// The event's name.
+    event: String,
+    /// Paths of the event's fields, and what they must be equal to.
+    #[schema(example = json!({"source": "shop"}))]
+    r#match: Option<BTreeMap<String, serde_json::Value>>,
+    /// Paths of the event's fields, and those of the run's input that must be the same; a run
+    /// whose input has no scalar there is not cancelled.
+    #[schema(example = json!({"data.order": "input.order"}))]
+    same: Option<BTreeMap<String, String>>,
 }
 
 /// Reads a registration; where a fault was noted, what it gives is not to be used.
@@ -315,8 +334,8 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
     let strict = f.value("strict").unwrap_or(false);
     let input_schema = f.payload("input_schema").map(json);
     let triggers = f.payload("triggers").map(json);
-    let [concurrency, throttle, rate_limit, debounce, singleton] =
-        ["concurrency", "throttle", "rate_limit", "debounce", "singleton"]
+    let [concurrency, throttle, rate_limit, debounce, singleton, cancel_on] =
+        ["concurrency", "throttle", "rate_limit", "debounce", "singleton", "cancel_on"]
             .map(|field| f.payload(field).map(json));
     Some(FunctionSpec {
         name: name?,
@@ -340,6 +359,7 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
         rate_limit,
         debounce,
         singleton,
+        cancel_on,
     })
 }
 

@@ -22,7 +22,7 @@ use super::problem::{Fault, Problem};
 use super::request::{At, Headers, Params, Sent, check_input, idempotency_key};
 use super::start::REPLAYED;
 use crate::engine::{Error, Event, EventFilter, EventMatch, EventRow, Namespace, Published};
-use crate::machine::{EventId, RunId, Timestamp};
+use crate::machine::{EventId, RunId, Timestamp, is_cancelling};
 
 /// Events in one request.
 const MOST: usize = 1_000;
@@ -86,8 +86,11 @@ pub(super) struct MatchBody {
     /// The run.
     #[schema(value_type = String)]
     run: RunId,
-    /// The step that took it; null: the event started the run.
+    /// The step that took it; null: no step did.
     step: Option<String>,
+    /// `started` the run, `settled` the step, or `cancelled` the run (its function's `cancel_on`).
+    #[schema(pattern = "^(started|settled|cancelled)$")]
+    did: &'static str,
     /// When.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
@@ -129,8 +132,12 @@ pub(super) struct EventBody {
 
 impl From<EventMatch> for MatchBody {
     fn from(m: EventMatch) -> Self {
-        let step = (!m.step.is_empty()).then_some(m.step);
-        Self { run: m.run, step, at: m.at }
+        let (step, did) = match m.step {
+            step if step.is_empty() => (None, "started"),
+            step if is_cancelling(&step) => (None, "cancelled"),
+            step => (Some(step), "settled"),
+        };
+        Self { run: m.run, step, did, at: m.at }
     }
 }
 

@@ -74,6 +74,8 @@ struct Event {
 struct Match {
     run: String,
     step: Option<String>,
+    #[serde(default)]
+    did: String,
     at: String,
 }
 
@@ -117,7 +119,7 @@ pub(super) async fn execute(
             let routed = if event.routed { "routed" } else { "on its way" };
             out.line(&format!("published {}, {routed}", event.published_at))?;
             for m in event.matches {
-                let what = m.step.map_or("started".to_owned(), |step| format!("step {step}"));
+                let what = m.step.map_or(m.did, |step| format!("step {step}"));
                 out.line(&format!("  {}  {}  {what}", m.at, m.run))?;
             }
             Ok(())

@@ -366,9 +366,12 @@ pub(super) fn print_list(
     heads: &[&str],
     row: impl Fn(&str) -> Result<Vec<String>, Failure>,
 ) -> Result<(), Failure> {
+    /// Functions, secrets and objects are known by other words.
     #[derive(serde::Deserialize)]
     struct Named {
-        id: String,
+        id: Option<String>,
+        name: Option<String>,
+        key: Option<String>,
     }
     match out.format() {
         Format::Json => {
@@ -378,7 +381,8 @@ pub(super) fn print_list(
         Format::Jsonl => items.iter().try_for_each(|item| out.json(item.get())),
         Format::Id => items.iter().try_for_each(|item| {
             let named: Named = document(item.get())?;
-            out.line(&plain(&named.id))
+            let known = named.id.or(named.name).or(named.key).unwrap_or_default();
+            out.line(&plain(&known))
         }),
         Format::Table => {
             let rows = items.iter().map(|item| row(item.get())).collect::<Result<Vec<_>, _>>()?;

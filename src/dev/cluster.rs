@@ -274,11 +274,28 @@ impl Cluster {
         if !self.kept {
             for path in [self.base.as_path(), dir.path()] {
                 if path.exists() {
-                    fs::remove_dir_all(path).doing("cannot remove", path)?;
+                    remove_all(path).doing("cannot remove", path)?;
                 }
             }
         }
         drop(dir);
         Ok(())
     }
+}
+
+/// How often a directory is emptied to which processes of Postgres may still add.
+const EMPTIED: u32 = 40;
+
+/// Removes a directory. Processes of a server may outlive their postmaster by a moment and write
+/// one more file: then the directory is not empty, though all that was there is gone.
+fn remove_all(path: &Path) -> std::io::Result<()> {
+    for _ in 1..EMPTIED {
+        match fs::remove_dir_all(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            other => return other,
+        }
+    }
+    fs::remove_dir_all(path)
 }

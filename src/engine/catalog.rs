@@ -12,7 +12,7 @@ use super::{Engine, Error, Namespace};
 use crate::machine::{
     DeploymentId, EndpointId, Matching, Policy, RetryPolicy, RetrySpec, Run, RunKind, Timestamp,
 };
-use crate::protocol::{Flow, FunctionSpec, Manifest, Secret, Transport, Versioning};
+use crate::protocol::{CancelOn, Flow, FunctionSpec, Manifest, Secret, Transport, Versioning};
 use crate::store;
 
 /// The longest silence of an exchange, unless function or run say otherwise.
@@ -75,6 +75,8 @@ pub struct Deployment {
     pub manifest: Manifest,
     /// What its functions say about their flow, where they say something.
     flows: HashMap<String, Flow>,
+    /// What cancels runs of its functions, where they name events.
+    cancels: HashMap<String, Vec<CancelOn>>,
 }
 
 impl Deployment {
@@ -88,6 +90,12 @@ impl Deployment {
     #[must_use]
     pub fn flow(&self, function: &str) -> Option<&Flow> {
         self.flows.get(function)
+    }
+
+    /// The events that cancel runs of a function.
+    #[must_use]
+    pub fn cancel_on(&self, function: &str) -> &[CancelOn] {
+        self.cancels.get(function).map_or(&[], Vec::as_slice)
     }
 
     fn spec(&self, function: &str) -> Option<&FunctionSpec> {
@@ -226,6 +234,9 @@ impl Catalog {
                 .filter_map(flow_of)
                 .filter(|(_, flow)| *flow != Flow::default())
                 .collect();
+            let cancels_of = |f: &FunctionSpec| f.cancel_on().ok().map(|all| (f.name.clone(), all));
+            let cancels = manifest.functions.iter().filter_map(cancels_of);
+            let cancels = cancels.filter(|(_, all)| !all.is_empty()).collect();
             catalog.limited |=
                 endpoint.concurrency.is_some() || flows.values().any(Flow::keeps_back);
             let deployment = Deployment {
@@ -237,6 +248,7 @@ impl Catalog {
                 max_inline_bytes: usize::try_from(manifest.max_inline_bytes).unwrap_or(usize::MAX),
                 manifest,
                 flows,
+                cancels,
             };
             catalog.deployments.insert(d.id, Arc::new(deployment));
         }

@@ -18,8 +18,9 @@ use super::lanes::Line;
 use super::{Engine, Error, IfRunning, Namespace, Start, lock};
 use crate::machine::{
     Act, CANCEL_GRACE, EventId, Matched, Matching, Message, MessageId, MessageKind, RunId, Shard,
-    Timestamp, to_bytes,
+    Timestamp, cancelling, is_cancelling, to_bytes,
 };
+use crate::protocol::CancelOn;
 use crate::store::{self, Accept, Accepted, CreateOutcome, Debounced, NewEvent, NewRun, Wait};
 pub use crate::store::{EventFilter, EventMatch, EventRow, Published};
 
@@ -330,11 +331,11 @@ impl Engine {
                 taken.iter().map(|(run, step)| self.matched(&event, *run, step)).collect();
             let accepted = delivery.accept(&accepts).await?;
             reached.extend(
-                accepts
+                taken
                     .iter()
                     .zip(&accepted)
                     .filter(|(_, a)| !matches!(a, Accepted::Gone))
-                    .map(|(accept, _)| (accept.run, accept.message.name.clone())),
+                    .map(|(one, _)| one.clone()),
             );
             delivery.matched(event.id, &reached).await?;
             let more = waits.last().filter(|_| waits.len() == PAGE);
@@ -388,11 +389,18 @@ impl Engine {
         });
     }
 
-    /// The message by which a step hears of an event.
+    /// The message by which a step hears of an event, or the run that it is cancelled by it.
     pub(super) fn matched(&self, event: &EventRow, run: RunId, step: &str) -> Accept {
         let id = MessageId::of_event(event.id, run, step);
-        let (kind, at) = (MessageKind::EventMatched, self.clock().upper());
-        let (name, body) = (step.to_owned(), shown(event));
+        let at = self.clock().upper();
+        let (kind, name, body) = if is_cancelling(step) {
+            let by = format!("event {}", event.id);
+            let reason = Some(format!("the event {} cancels it", event.name));
+            let act = Act { by, reason, ..Act::default() };
+            (MessageKind::Cancel, String::new(), to_bytes(&act))
+        } else {
+            (MessageKind::EventMatched, step.to_owned(), shown(event))
+        };
         let message = Message { pos: 0, id, kind, name, body, at, generation: None };
         Accept { run, ns: event.ns, message, idem: None }
     }
@@ -456,6 +464,27 @@ impl Engine {
         // Whoever was faster has delivered.
         Ok((!taken.is_empty()).then(|| (event.id, self.matched(&event, wait.run, &wait.step))))
     }
+}
+
+/// The waits of a run that events cancel, from its start on.
+pub(super) fn cancels(
+    all: &[CancelOn],
+    start: &Start,
+    run: RunId,
+    since: Timestamp,
+) -> Vec<Wait> {
+    let wait = |(index, on): (usize, &CancelOn)| {
+        Some(Wait {
+            run,
+            step: cancelling(index),
+            ns: start.namespace.id,
+            event: on.event().to_owned(),
+            matching: on.of(&start.input)?,
+            since,
+            taken: Vec::new(),
+        })
+    };
+    all.iter().enumerate().filter_map(wait).collect()
 }
 
 /// Which functions of which namespaces an event starts, by its name.

@@ -429,6 +429,8 @@ pub struct FunctionSpec {
     pub debounce: Option<Bytes>,
     /// JSON, likewise.
     pub singleton: Option<Bytes>,
+    /// JSON, likewise.
+    pub cancel_on: Option<Bytes>,
 }
 
 /// A registration of an endpoint.

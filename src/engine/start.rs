@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::events::cancels;
 use super::owner::{Entry, HORIZON, Wake};
 use super::{Engine, Error, IfClosed, IfRunning, Signalled, Start, Started, Status};
 use crate::machine::{
     Act, Created, Flags, Kind, Message, MessageId, MessageKind, Parent, Row, Run, RunId, Shard,
     to_bytes,
 };
-use crate::store::{self, Accept, CreateOutcome, Idem, NewKey, NewRun};
+use crate::store::{self, Accept, CreateOutcome, Idem, NewKey, NewRun, Wait};
 
 /// How long an idempotency key is remembered after its request.
 pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(7 * 24);
@@ -231,6 +232,10 @@ impl Engine {
         let parent_run = parent.as_ref().map(|p| p.run.uuid());
         let start_at = start.start_at.filter(|at| *at > now);
         let run_timeout = start.run_timeout.or_else(|| deployment.run_timeout(&start.function));
+        let waits: Vec<Wait> = {
+            let since = self.clock().lower();
+            cancels(deployment.cancel_on(&start.function), start, run, since)
+        };
         let created = Created {
             function: start.function.clone(),
             kind,
@@ -251,6 +256,7 @@ impl Engine {
             rerun_of: again.map(|a| a.of),
             by: start.by.clone(),
             parent,
+            cancel_on: !waits.is_empty(),
             schedule: start.schedule.clone(),
             on_complete: start.on_complete.clone(),
         };
@@ -311,6 +317,7 @@ impl Engine {
             tags: (!start.tags.is_empty())
                 .then(|| serde_json::to_string(&start.tags).expect("strings serialise")),
             schedule: start.schedule.as_ref().map(|fired| fired.id),
+            waits,
             messages,
         })
     }

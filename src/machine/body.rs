@@ -101,6 +101,9 @@ pub struct Created {
     /// The run that started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// Whether events were named that cancel it: the tables of events have rows of it from the start.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cancel_on: bool,
     /// The firing of a schedule that it comes of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Box<Fired>>,
@@ -137,6 +140,11 @@ pub struct PassedOn {
 
 /// The biggest output that is passed on to the next run of a schedule.
 pub const PASSED_ON: usize = 256 << 10;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
 const fn is_zero(n: &i16) -> bool {

@@ -22,6 +22,21 @@ const REMEMBERED: usize = 100;
 /// The place of what is said of listeners among what one row says.
 const PLACE: i16 = i16::MAX;
 
+/// What stands in place of a step where an event cancels the run. No step has such an id.
+const CANCELS: char = '\u{1}';
+
+/// In place of a step: the run is cancelled by what its function's `index`th `cancel_on` names.
+#[must_use]
+pub fn cancelling(index: usize) -> String {
+    format!("{CANCELS}{index}")
+}
+
+/// Whether this stands in place of a step because an event cancels the run.
+#[must_use]
+pub fn is_cancelling(step: &str) -> bool {
+    step.starts_with(CANCELS)
+}
+
 impl Run {
     /// What is said of a step that begins to wait.
     pub(super) fn listening_for(&self, step: String, listen: &Listen, env: &Env<'_>) -> Said {
@@ -64,7 +79,7 @@ impl Run {
 
     /// The run has ended with row `n`.
     pub(super) fn listens_no_more(&mut self, n: i32) {
-        if !self.listening.is_empty() {
+        if !self.listening.is_empty() || self.created.cancel_on {
             self.say_unlisten(n, None);
         }
     }

@@ -45,7 +45,7 @@ impl Matching {
                 let what = "is over 256 bytes long or has control characters";
                 return Err(format!("a field path {what}"));
             }
-            if path != "source" && path.strip_prefix("data.").is_none_or(str::is_empty) {
+            if !is_of_event(&path) {
                 return Err(format!("`{path}` is no field of an event: use `source` or `data.…`"));
             }
             let value = scalar(&value).ok_or_else(|| {
@@ -54,6 +54,14 @@ impl Matching {
             wanted.insert(path, value);
         }
         Ok(Self(wanted))
+    }
+
+    /// The same, and what is at a path of an input must be at `path` of the event. None: there is
+    /// no scalar there.
+    #[must_use]
+    pub fn and_same(mut self, path: &str, of: &Path, input: &RawValue) -> Option<Self> {
+        self.0.insert(path.to_owned(), scalar(of.found_in(input)?)?);
+        Some(self)
     }
 
     /// The paths, one a line.
@@ -89,6 +97,12 @@ impl Matching {
     }
 }
 
+/// Whether a path is one of an event: `source` or below `data`.
+#[must_use]
+pub fn is_of_event(path: &str) -> bool {
+    path == "source" || path.strip_prefix("data.").is_some_and(|rest| !rest.is_empty())
+}
+
 /// A field of a run's input, such as `input.customer.id`; `input` is all of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
@@ -115,15 +129,18 @@ impl Path {
         &self.0
     }
 
+    fn found_in<'a>(&self, input: &'a RawValue) -> Option<&'a RawValue> {
+        match self.0.strip_prefix("input.") {
+            Some(rest) => inside(input, rest),
+            None => Some(input),
+        }
+    }
+
     /// What is there, as text: a string by its characters, another scalar as it is written, nothing
     /// and null as nothing, everything else and what is over 256 bytes long as its hash.
     #[must_use]
     pub fn value_in(&self, input: &RawValue) -> String {
-        let found = match self.0.strip_prefix("input.") {
-            Some(rest) => inside(input, rest),
-            None => Some(input),
-        };
-        let Some(found) = found.map(RawValue::get).filter(|json| *json != "null") else {
+        let Some(found) = self.found_in(input).map(RawValue::get).filter(|json| *json != "null") else {
             return String::new();
         };
         let plain = match found.as_bytes().first() {

@@ -49,7 +49,8 @@ pub use id::{
     BadId, BulkId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId, NodeId,
     RunId, ScheduleId, Shard, UpdateId, WebhookId,
 };
-pub use matching::{Matched, Matching, Path};
+pub use listening::{cancelling, is_cancelling};
+pub use matching::{Matched, Matching, Path, is_of_event};
 pub use objects::{Changes, Publication, State, change, too_large, weight};
 pub use op::{Again, Answer, Ask, Moment, Op, Outcome, StepError, Terminal};
 pub use outgoing::{

@@ -14,7 +14,7 @@ use super::flow::{self, Flow};
 use super::form::clip;
 use super::names::valid_name;
 use super::op::without_place;
-use super::subscription::{CronTrigger, Trigger};
+use super::subscription::{CancelOn, CronTrigger, Trigger};
 use crate::machine::RetrySpec;
 use crate::machine::time::duration;
 
@@ -167,9 +167,13 @@ pub struct FunctionSpec {
     /// Of which runs one stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub singleton: Option<Box<RawValue>>,
-    /// Kept as it came, for a later version.
+    /// What starts it by itself, as it came ([`FunctionSpec::event_triggers`] and
+    /// [`FunctionSpec::cron_triggers`] read it).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub triggers: Option<Box<RawValue>>,
+    /// What cancels its runs, as it came ([`FunctionSpec::cancel_on`] reads it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_on: Option<Box<RawValue>>,
 }
 
 /// Limits of time of a function.
@@ -364,6 +368,7 @@ impl FunctionSpec {
             debounce: None,
             singleton: None,
             triggers: None,
+            cancel_on: None,
         }
     }
 
@@ -392,6 +397,11 @@ impl FunctionSpec {
     /// The times that start it. The error says what is wrong with its `triggers`.
     pub fn cron_triggers(&self) -> Result<Vec<CronTrigger>, String> {
         self.triggers.as_deref().map_or_else(|| Ok(Vec::new()), CronTrigger::parse_all)
+    }
+
+    /// The events that cancel its runs. The error says what is wrong with its `cancel_on`.
+    pub fn cancel_on(&self) -> Result<Vec<CancelOn>, String> {
+        self.cancel_on.as_deref().map_or_else(|| Ok(Vec::new()), CancelOn::parse_all)
     }
 
     /// What it says about its flow. The error names the field and says what is wrong with it.
@@ -449,6 +459,7 @@ impl FunctionSpec {
             ("debounce", &self.debounce),
             ("singleton", &self.singleton),
             ("triggers", &self.triggers),
+            ("cancel_on", &self.cancel_on),
         ] {
             let read = raw.as_ref().map(|raw| serde_json::from_str::<Value>(raw.get()));
             if let Some(Err(e)) = read {
@@ -463,6 +474,7 @@ impl FunctionSpec {
         }
         self.event_triggers().map_err(|e| bad(place("triggers"), named(&e)))?;
         self.cron_triggers().map_err(|e| bad(place("triggers"), named(&e)))?;
+        self.cancel_on().map_err(|e| bad(place("cancel_on"), named(&format!("`cancel_on` {e}"))))?;
         self.flow().map_err(|(field, e)| bad(place(field), named(&format!("`{field}`: {e}"))))?;
         Ok(())
     }

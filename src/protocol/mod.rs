@@ -41,7 +41,7 @@ pub use request::{
 };
 pub use showing::{acknowledge, cancel_of, inbox_of, pending_of};
 pub use signature::{BadSecret, Secret, Unverified, sign, verify};
-pub use subscription::{CronTrigger, Trigger};
+pub use subscription::{CancelOn, CronTrigger, Trigger};
 pub use task::{TaskInvocation, parse_task_answer, task_name, write_task};
 pub use token::{
     ApiKey, BadKey, BadToken, ClusterKeys, ClusterSecret, KeyHash, NodeRequest, TokenClaims,

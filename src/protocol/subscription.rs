@@ -1,5 +1,6 @@
 //! Reads what is about events: the ops `event` and `publish`, and the triggers of functions.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -7,10 +8,10 @@ use serde_json::value::RawValue;
 
 use super::answer::BadAnswer;
 use super::names::valid_name;
-use super::op::{DATA, EVENT, ID, LOOKBACK, MATCH, Reader, TIMEOUT};
+use super::op::{DATA, EVENT, ID, LOOKBACK, MATCH, Reader, TIMEOUT, without_place};
 use crate::machine::schedule::{Overlap, Spec, Timing};
 use crate::machine::time::duration;
-use crate::machine::{Ask, Errand, Listen, Matching, Op};
+use crate::machine::{Ask, Errand, Listen, Matching, Op, Path, is_of_event};
 
 /// The fields of `event`.
 pub(super) const EVENT_FIELDS: &[usize] = &[ID, EVENT, MATCH, TIMEOUT, LOOKBACK];
@@ -52,6 +53,66 @@ pub struct Trigger {
     pub matching: Matching,
 }
 
+/// An event that cancels runs of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CancelOn {
+    event: String,
+    matching: Matching,
+    same: BTreeMap<String, Path>,
+}
+
+/// The most events that cancel the runs of one function.
+const MOST_CANCELS: usize = 8;
+
+impl CancelOn {
+    /// Reads a function's `cancel_on`. The error says what is wrong.
+    pub fn parse_all(raw: &RawValue) -> Result<Vec<Self>, String> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Form {
+            event: String,
+            #[serde(rename = "match")]
+            matching: Option<Box<RawValue>>,
+            #[serde(default)]
+            same: BTreeMap<String, Path>,
+        }
+        let all: Vec<Form> = serde_json::from_str(raw.get())
+            .map_err(|e| format!("must be a list of {{\"event\": …}}: {}", without_place(&e)))?;
+        if all.len() > MOST_CANCELS {
+            return Err(format!("names {} events; the limit is {MOST_CANCELS}", all.len()));
+        }
+        let read = |form: Form| {
+            valid_name(&form.event).map_err(|e| format!("event: {e}"))?;
+            let matching = form.matching.as_deref().map(Matching::parse).transpose();
+            let matching = matching.map_err(|e| format!("match {e}"))?.unwrap_or_default();
+            if form.same.len() > MOST_CANCELS {
+                return Err(format!("same names {} fields; the limit is {MOST_CANCELS}", form.same.len()));
+            }
+            if let Some(path) = form.same.keys().find(|path| !is_of_event(path)) {
+                return Err(format!(
+                    "same: `{path}` is no field of an event: use `source` or `data.…`"
+                ));
+            }
+            Ok(Self { event: form.event, matching, same: form.same })
+        };
+        all.into_iter().map(read).collect()
+    }
+
+    /// The event's name.
+    #[must_use]
+    pub fn event(&self) -> &str {
+        &self.event
+    }
+
+    /// Which events cancel a run with this input. None: none, for the input has not what they
+    /// would have to be equal to.
+    #[must_use]
+    pub fn of(&self, input: &RawValue) -> Option<Matching> {
+        let all = self.matching.clone();
+        self.same.iter().try_fold(all, |all, (path, of)| all.and_same(path, of, input))
+    }
+}
+
 /// A time that starts a function by itself: what its schedule is made of.
 #[derive(Debug, Clone)]
 pub struct CronTrigger {
@@ -83,7 +144,7 @@ impl Form {
         serde_json::from_str(raw.get()).map_err(|e| {
             format!(
                 "must be a list of {{\"event\": …}} or {{\"cron\": …}}: {}",
-                super::op::without_place(&e)
+                without_place(&e)
             )
         })
     }
@@ -194,6 +255,33 @@ mod tests {
         ] {
             let refused = read(op).expect_err(op);
             assert!(refused.contains(said), "{op}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_run_is_cancelled_by_what_has_the_same_as_its_input() {
+        let raw = |json: &str| RawValue::from_string(json.to_owned()).expect("JSON");
+        let on = |json: &str| CancelOn::parse_all(&raw(json));
+        let all = on(
+            r#"[{"event":"order.cancelled","match":{"source":"shop"},"same":{"data.order":"input.id"}}]"#,
+        );
+        let all = all.expect("fine");
+        let matching = all[0].of(&raw(r#"{"id": 7}"#)).expect("there is an id");
+        assert_eq!(matching.paths(), "data.order\nsource");
+        let data = raw(r#"{"order": 7}"#);
+        assert!(matching.holds(crate::machine::Matched { source: "shop", data: &data }));
+        assert!(!matching.holds(crate::machine::Matched { source: "other", data: &data }));
+        assert_eq!(all[0].of(&raw(r#"{"id": [7]}"#)), None);
+        assert_eq!(all[0].of(&raw("null")), None);
+        for (wrong, said) in [
+            ("{}", "list"),
+            (r#"[{"event":"a","same":{"order":"input.id"}}]"#, "`order`"),
+            (r#"[{"event":"a","same":{"data.order":"id"}}]"#, "`id`"),
+            (r#"[{"event":"a","where":{}}]"#, "where"),
+            (r#"[{"match":{}}]"#, "event"),
+        ] {
+            let refused = on(wrong).expect_err(wrong);
+            assert!(refused.contains(said), "{wrong}: {refused}");
         }
     }
 

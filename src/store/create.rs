@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::error::{Error, Result};
 use super::objects::{self, Role};
 use super::wire::{MINUS_INFINITY, Raw, Ts};
-use super::{Lane, SILENCE, heard};
+use super::{Lane, SILENCE, Wait, events, heard};
 use crate::machine::{Message, MessageId, Row, RunId, ScheduleId, Shard, Timestamp};
 
 /// What may happen to a run key whose run has ended.
@@ -76,6 +76,8 @@ pub struct NewRun {
     pub object: Option<NewPart>,
     /// The schedule that starts it.
     pub schedule: Option<ScheduleId>,
+    /// The events that cancel it.
+    pub waits: Vec<Wait>,
     /// Messages that are in its inbox from the start, such as `new` and a first signal. Their
     /// positions are given here, from 1.
     pub messages: Vec<Message>,
@@ -295,22 +297,21 @@ impl Lane {
     /// Repeating a call with the same run ids is harmless. No two starts of a batch may share a
     /// run key or an idempotency key; then the batch fails as a whole.
     pub async fn create(&mut self, batch: &[NewRun]) -> Result<Vec<CreateOutcome>> {
-        if batch.iter().all(|new| new.object.is_none()) {
+        if !batch.iter().any(is_more) {
             return create_on(&mut self.conn, batch).await;
         }
-        let (of_objects, others): (Vec<NewRun>, Vec<NewRun>) =
-            batch.iter().cloned().partition(|new| new.object.is_some());
+        let (more, others): (Vec<NewRun>, Vec<NewRun>) = batch.iter().cloned().partition(is_more);
         let mut others = create_on(&mut self.conn, &others).await?.into_iter();
-        let mut of_objects = self.create_of_objects(&of_objects).await?.into_iter();
+        let mut more = self.create_in_transaction(&more).await?.into_iter();
         let outcome = |new: &NewRun| {
-            let of_kind = if new.object.is_some() { &mut of_objects } else { &mut others };
+            let of_kind = if is_more(new) { &mut more } else { &mut others };
             of_kind.next().unwrap_or(CreateOutcome::Created)
         };
         Ok(batch.iter().map(outcome).collect())
     }
 
-    /// Starts runs of objects: what is held first makes it a transaction of several statements.
-    async fn create_of_objects(&mut self, batch: &[NewRun]) -> Result<Vec<CreateOutcome>> {
+    /// Starts runs whose start is more than one statement.
+    async fn create_in_transaction(&mut self, batch: &[NewRun]) -> Result<Vec<CreateOutcome>> {
         for attempt in 1.. {
             let mut tx = heard(SILENCE, self.conn.begin()).await?;
             match create_on(&mut tx, batch).await {
@@ -327,6 +328,12 @@ impl Lane {
         }
         Err(Error::Busy("a run key changed hands too often".to_owned()))
     }
+}
+
+/// Whether a start is more than one statement: an object is held first, events that cancel the run
+/// are written down with it.
+fn is_more(new: &NewRun) -> bool {
+    new.object.is_some() || !new.waits.is_empty()
 }
 
 /// The same on a connection, which may be in a transaction if no start has an idempotency key.
@@ -375,7 +382,13 @@ pub(super) async fn create_on(
         }
     }
     let lost = || Error::Busy("a run key changed hands too often".to_owned());
-    outcomes.into_iter().map(|o| o.ok_or_else(lost)).collect()
+    let outcomes: Vec<CreateOutcome> =
+        outcomes.into_iter().map(|o| o.ok_or_else(lost)).collect::<Result<_>>()?;
+    let there = |o: &CreateOutcome| matches!(o, CreateOutcome::Created | CreateOutcome::Queued);
+    for (new, _) in batch.iter().zip(&outcomes).filter(|(_, o)| there(o)) {
+        events::listen_on(conn, &new.waits).await?;
+    }
+    Ok(outcomes)
 }
 
 /// The object that a new run is to have.

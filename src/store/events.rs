@@ -113,7 +113,7 @@ pub struct EventFilter {
 pub struct Wait {
     /// Whose step.
     pub run: RunId,
-    /// Which.
+    /// Which; or what stands in its place where the event cancels the run.
     pub step: String,
     /// Namespace.
     pub ns: i32,
@@ -299,6 +299,24 @@ pub(super) async fn publish_on(
     Ok(all().map(|e| known.get(&e.id).copied().unwrap_or(Published::New(e.id))).collect())
 }
 
+/// Writes down that these wait.
+pub(super) async fn listen_on(conn: &mut PgConnection, waits: &[Wait]) -> Result<()> {
+    for wait in waits {
+        let query = sqlx::query(LISTEN)
+            .bind(wait.run.shard().column())
+            .bind(wait.run.uuid())
+            .bind(&wait.step)
+            .bind(wait.ns)
+            .bind(&wait.event)
+            .bind(wait.matching.paths())
+            .bind(wait.matching.hash().to_vec())
+            .bind(Ts(wait.since))
+            .bind(&wait.taken);
+        heard(SILENCE, query.execute(&mut *conn)).await?;
+    }
+    Ok(())
+}
+
 impl Store {
     /// Accepts events, in one transaction. For `patience` milliseconds nobody but the caller routes
     /// them.
@@ -356,21 +374,8 @@ impl Store {
 
     /// Writes down that these steps wait. Only then may who wrote it look for events.
     pub async fn listen(&self, waits: &[Wait]) -> Result<()> {
-        for wait in waits {
-            sqlx::query(LISTEN)
-                .bind(wait.run.shard().column())
-                .bind(wait.run.uuid())
-                .bind(&wait.step)
-                .bind(wait.ns)
-                .bind(&wait.event)
-                .bind(wait.matching.paths())
-                .bind(wait.matching.hash().to_vec())
-                .bind(Ts(wait.since))
-                .bind(&wait.taken)
-                .execute(&self.pool)
-                .await?;
-        }
-        Ok(())
+        let mut conn = self.pool.acquire().await?;
+        listen_on(&mut conn, waits).await
     }
 }
 

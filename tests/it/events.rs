@@ -95,6 +95,75 @@ async fn an_event_settles_the_steps_that_it_matches() {
     g.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_cancels_the_runs_that_it_is_about() {
+    let g = Gateway::start().await;
+    let handler = Handler::serve(|it| {
+        if it["cancel"].is_null() {
+            json!({"ops": [{"op": "signal", "id": "s", "name": "go"}], "await": "s"})
+        } else {
+            json!({"result": it["cancel"]["reason"]})
+        }
+    })
+    .await;
+    let on = json!([{"event": "order.cancelled", "match": {"data.final": true},
+        "same": {"data.order": "input.order"}}]);
+    let page = include_str!("../../docs/events.md");
+    let (_, shown) = page.split_once("```json\n{\"name\": \"fulfil\"").expect("an example");
+    let (shown, _) = shown.split_once("```").expect("it ends");
+    let shown: Value = serde_json::from_str(&format!("{{\"name\": \"fulfil\"{shown}")).expect("JSON");
+    let functions = json!([{"name": "f", "cancel_on": on}, shown]);
+    let asked = json!({"name": "shop", "url": handler.url, "functions": functions,
+        "discover": false});
+    g.post("/v1/endpoints", asked).await;
+    let settings = g.get("/v1/functions/f").await["settings"].clone();
+    let shown = settings.as_array().and_then(|all| all.iter().find(|s| s["name"] == "cancel_on"));
+    assert_eq!(shown.expect("it is listed")["value"], on);
+    let input = |order: Value| json!({"input": {"order": order}});
+    let about = g.run("f", input(json!("a"))).await;
+    let other = g.run("f", input(json!("b"))).await;
+    let nobody = g.run("f", json!({"input": null})).await;
+    let later = g.run("f", json!({"input": {"order": "a"}, "delay": "1h"})).await;
+    for run in [&about, &other, &nobody] {
+        g.status(run, "waiting").await;
+    }
+    let event = json!({"name": "order.cancelled", "data": {"order": "a", "final": false}});
+    assert_eq!(publish(&g, event).await["matches"], json!([]));
+    let event = json!({"name": "order.cancelled", "data": {"order": "a", "final": true}});
+    let sent = publish(&g, event.clone()).await;
+    let matches = sent["matches"].as_array().expect("a list");
+    assert_eq!(matches.len(), 2, "{sent}");
+    for matched in matches {
+        assert_eq!((&matched["did"], &matched["step"]), (&json!("cancelled"), &Value::Null));
+        assert!([&about, &later].contains(&&matched["run"].as_str().expect("a run").to_owned()));
+    }
+    g.status(&about, "cancelled").await;
+    g.status(&later, "cancelled").await;
+    let entry = g.happened(&about, "run.cancelling").await[0].clone();
+    assert_eq!(entry["by"], format!("event {}", sent["id"].as_str().expect("an id")));
+    assert_eq!(entry["data"]["reason"], "the event order.cancelled cancels it");
+    for run in [&other, &nobody] {
+        assert_eq!(g.get(&format!("/v1/runs/{run}")).await["status"], "waiting");
+    }
+    // What the page about events shows.
+    let paid = json!({"name": "order.paid", "data": {"order": 42, "plan": "pro"}});
+    let started = publish(&g, paid).await["matches"][0].clone();
+    assert_eq!((&started["did"], &started["step"]), (&json!("started"), &Value::Null));
+    let event42 = json!({"name": "order.cancelled", "data": {"order": 42}});
+    assert_eq!(publish(&g, event42).await["matches"][0]["run"], started["run"]);
+    g.status(started["run"].as_str().expect("a run"), "cancelled").await;
+    // It is over with them, and so it is with one that ends by itself.
+    assert_eq!(publish(&g, event).await["matches"], json!([]));
+    for run in [&other, &nobody] {
+        g.post(&format!("/v1/runs/{run}/terminate"), json!({})).await;
+    }
+    g.eventually("nobody waits", async |g| {
+        g.db.number("select count(*) from event_waits").await == 0
+    })
+    .await;
+    g.close().await;
+}
+
 // P5.37, P5.56
 #[tokio::test(flavor = "multi_thread")]
 async fn who_looks_back_finds_what_came_before_and_a_time_out_ends_the_wait() {

@@ -75,6 +75,7 @@ impl Population {
             rerun_of: None,
             by: "test".to_owned(),
             parent: None,
+            cancel_on: false,
             schedule: None,
             on_complete: Vec::new(),
         };
@@ -93,6 +94,7 @@ impl Population {
             object: None,
             tags: None,
             schedule: None,
+            waits: Vec::new(),
             messages: Vec::new(),
         }
     }

@@ -238,6 +238,7 @@ impl World {
             rerun_of: None,
             by: "local".to_owned(),
             parent: None,
+            cancel_on: false,
             schedule: None,
             on_complete: Vec::new(),
         };

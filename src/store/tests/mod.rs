@@ -74,6 +74,7 @@ impl Bench {
             object: None,
             tags: None,
             schedule: None,
+            waits: Vec::new(),
             messages: Vec::new(),
         }
     }

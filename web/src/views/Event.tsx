@@ -87,7 +87,7 @@ function Match({ match }: { match: EventMatch }) {
       <span className="w-28">{run.data ? <Status status={run.data.status} /> : run.isError ? <span className="text-dim">not here any more</span> : null}</span>
       <span className="w-40 truncate font-medium">{run.data?.function}</span>
       <Link to="/runs/$id" params={{ id: match.run }} search={(match.step ? { step: match.step } : {}) as never} className="min-w-0 flex-1 truncate"><code>{run.data?.key ?? match.run}</code></Link>
-      <span className="min-w-0 truncate text-dim">{match.step ? <>reached step <code>{match.step}</code></> : "started"}</span>
+      <span className="min-w-0 truncate text-dim">{match.step ? <>reached step <code>{match.step}</code></> : match.did}</span>
       <span className="w-20 text-right text-[13px] text-dim"><Ago at={match.at} /></span>
     </div>
   );
