@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::shapes::Payload;
 use crate::engine::{
-    DeploymentView, EndpointHealth, EndpointState, EndpointView, FunctionView, KeyRow, ProbeStage,
+    Change, DeploymentView, EndpointHealth, EndpointState, EndpointView, FunctionView, KeyRow, ProbeStage,
     Registered, Repinned, Replayed, Rotated, RunsOn, Setting, Source,
 };
 use crate::machine::{DeploymentId, EndpointId, KeyId, RunId, Timestamp};
@@ -242,6 +242,10 @@ impl From<Vec<ProbeStage>> for ProbeBody {
 pub(super) struct RegisteredBody {
     endpoint: Option<EndpointBody>,
     deployment: Option<DeploymentBody>,
+    /// What it made of the endpoint, or with `dry_run` would make of it: `created`, `changed` or
+    /// `unchanged`; null: the handler did not tell its functions.
+    #[schema(pattern = "^(created|changed|unchanged)$")]
+    change: Option<&'static str>,
     /// The signing secret, where one was made just now. It is not shown again.
     secret: Option<String>,
     probe: ProbeBody,
@@ -306,9 +310,27 @@ impl From<Report> for ReplayBody {
 
 impl RegisteredBody {
     /// Nothing was recorded.
-    pub(super) fn dry_run(probe: Vec<ProbeStage>, replays: Vec<Replayed>) -> Self {
-        let replays = replays.into_iter().map(Into::into).collect();
-        Self { endpoint: None, deployment: None, secret: None, probe: probe.into(), replays }
+    pub(super) fn dry_run(
+        probe: Vec<ProbeStage>,
+        change: Option<Change>,
+        replays: Vec<Replayed>,
+    ) -> Self {
+        Self {
+            endpoint: None,
+            deployment: None,
+            change: change.map(in_a_word),
+            secret: None,
+            probe: probe.into(),
+            replays: replays.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+const fn in_a_word(change: Change) -> &'static str {
+    match change {
+        Change::Created => "created",
+        Change::Changed => "changed",
+        Change::Unchanged => "unchanged",
     }
 }
 
@@ -317,6 +339,7 @@ impl From<Registered> for RegisteredBody {
         Self {
             endpoint: Some(r.endpoint.into()),
             deployment: Some(r.deployment.into()),
+            change: Some(in_a_word(r.change)),
             secret: r.secret,
             probe: r.probe.into(),
             replays: Vec::new(),

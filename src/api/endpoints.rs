@@ -22,7 +22,7 @@ use super::page::{Cut, Page};
 use super::problem::Problem;
 use super::request::{At, Headers, Params, Sent, is_asked_for};
 use crate::engine::{
-    Caller, Deleted, EndpointView, Patched, RegisterOutcome, Registered, RunsPolicy,
+    Caller, Change, Deleted, EndpointView, Patched, RegisterOutcome, Registered, RunsPolicy,
 };
 
 /// Register an endpoint, or a new deployment of it.
@@ -54,8 +54,8 @@ pub(super) async fn register_endpoint(
 pub(super) fn registered(outcome: RegisterOutcome) -> Result<Response, Problem> {
     match outcome {
         RegisterOutcome::Registered(registered) => Ok(created(*registered)),
-        RegisterOutcome::DryRun(probe, replays) => {
-            Ok(Json(RegisteredBody::dry_run(probe, replays)).into_response())
+        RegisterOutcome::DryRun(probe, change, replays) => {
+            Ok(Json(RegisteredBody::dry_run(probe, change, replays)).into_response())
         }
         RegisterOutcome::ProbeFailed(probe) => {
             let failed = probe.iter().find(|s| s.ok == Some(false));
@@ -76,7 +76,7 @@ pub(super) fn registered(outcome: RegisterOutcome) -> Result<Response, Problem> 
 }
 
 fn created(registered: Registered) -> Response {
-    let status = if registered.created { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if registered.change == Change::Created { StatusCode::CREATED } else { StatusCode::OK };
     let etag = etag(&registered.endpoint);
     let location = format!("/v1/endpoints/{}", registered.endpoint.id);
     let location = HeaderValue::try_from(location).expect("ids are letters and digits");

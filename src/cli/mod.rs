@@ -4,6 +4,7 @@
 //! above. Everything else is a client: it knows the API's documents and nothing of the engine.
 //! Standard output carries data, standard error everything else.
 
+mod apply;
 mod ask;
 mod batch;
 mod bulk;
@@ -29,6 +30,7 @@ mod run_id;
 mod schedule;
 mod secret;
 mod server;
+mod settled;
 mod signal;
 mod sse;
 mod step;
@@ -56,6 +58,7 @@ use failure::Failure;
 use output::Output;
 
 pub use bulk::BulkCommand;
+pub use apply::Apply;
 pub use conformance::{ConformanceArgs, Transport};
 pub use endpoint::EndpointCommand;
 pub use event::EventCommand;
@@ -186,6 +189,8 @@ pub enum ClientCommand {
     /// Register and look at the URLs that host functions.
     #[command(subcommand, arg_required_else_help = true)]
     Endpoint(EndpointCommand),
+    /// Make endpoints and schedules what a file says.
+    Apply(Apply),
     /// Start runs, look at them, and act on them.
     #[command(subcommand, arg_required_else_help = true)]
     Run(RunCommand),
@@ -257,6 +262,7 @@ fn report(done: Result<(), Failure>, out: &mut Output) -> u8 {
 async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> Result<(), Failure> {
     let connect = || Client::new(&global.url, global.api_key.as_ref(), global.timeout);
     match command {
+        ClientCommand::Apply(args) => apply::execute(args, &connect()?, out).await,
         ClientCommand::Endpoint(command) => endpoint::execute(command, &connect()?, out).await,
         ClientCommand::Run(RunCommand::Replay(replay)) => {
             replay::execute(replay, global, out).await

@@ -12,7 +12,7 @@ use super::catalog::{Catalog, header_map};
 use super::functions::{current_deployment, deployment_view, endpoint_row, manifest_of};
 use super::probe::{Asked, failed};
 use super::{
-    EndpointPatch, EndpointRef, EndpointView, Engine, Error, FunctionSpec, Namespace, Patched,
+    Change, EndpointPatch, EndpointRef, EndpointView, Engine, Error, FunctionSpec, Namespace, Patched,
     ProbeStage, RegisterOutcome, Registered, Registration, Rotated, Versioning,
 };
 use crate::machine::{DeploymentId, EndpointId, RetrySpec, RunId, to_bytes};
@@ -118,7 +118,7 @@ impl Engine {
         }
         let Some(manifest) = manifest else {
             return Ok(if r.dry_run {
-                RegisterOutcome::DryRun(asked.stages, Vec::new())
+                RegisterOutcome::DryRun(asked.stages, None, Vec::new())
             } else {
                 RegisterOutcome::ProbeFailed(asked.stages)
             });
@@ -128,13 +128,10 @@ impl Engine {
         {
             return Ok(RegisterOutcome::DropsFunctions(functions, runs));
         }
-        if r.dry_run {
-            let most = usize::from(r.replay);
-            let replayed = match most {
-                0 => Vec::new(),
-                most => self.replay_recent(ns, &manifest, (&url, &headers, &secrets), most).await?,
-            };
-            return Ok(RegisterOutcome::DryRun(asked.stages, replayed));
+        let mut replayed = Vec::new();
+        if r.dry_run && r.replay > 0 {
+            let (most, whom) = (usize::from(r.replay), (&url, &headers, &*secrets));
+            replayed = self.replay_recent(ns, &manifest, whom, most).await?;
         }
         let plan = Plan {
             ns,
@@ -147,6 +144,10 @@ impl Engine {
             secret: secret.reveal(),
             by: &r.by,
         };
+        if r.dry_run {
+            let change = change(&self.catalog(), &plan);
+            return Ok(RegisterOutcome::DryRun(plan.probe, Some(change), replayed));
+        }
         Ok(RegisterOutcome::Registered(Box::new(self.carry_out(plan).await?)))
     }
 
@@ -371,29 +372,20 @@ impl Engine {
 
     /// Records what is new of a plan; the same content again changes nothing.
     async fn carry_out(&self, plan: Plan<'_>) -> Result<Registered, Error> {
+        let mut change = change(&self.catalog(), &plan);
         let Plan { ns, name, url, headers, manifest, probe, given, secret, by } = plan;
         let catalog = self.catalog();
         let by_name = EndpointRef::Name(name.to_owned());
         let existing = endpoint_row(&catalog, ns.id, &by_name);
-        let hash = manifest.content_hash();
-        let mut created = false;
-        let same = |d: &&store::Deployment| {
-            d.url == url && manifest_of(d).is_some_and(|m| m.content_hash() == hash)
-        };
-        let unchanged = existing.is_some_and(|e| {
-            let hosted = hosted_by(&catalog, e.id);
-            e.url == url
-                && e.headers == headers
-                && current_deployment(&catalog, e.id).as_ref().is_some_and(same)
-                && manifest.functions.iter().all(|f| hosted.iter().any(|(_, name)| *name == f.name))
-        });
-        if unchanged {
+        if change == Change::Unchanged {
             self.keep_schedules_of(ns, &manifest.functions, by).await?;
         } else {
             // Going back to what was there before is going back to its deployment.
             let before = catalog.recorded.deployments.iter();
-            let before =
-                before.filter(|d| existing.is_some_and(|e| e.id == d.endpoint_id)).find(same);
+            let hash = manifest.content_hash();
+            let before = before
+                .filter(|d| existing.is_some_and(|e| e.id == d.endpoint_id))
+                .find(|d| is_of(d, &url, &hash));
             let stored =
                 before.map_or_else(|| to_bytes(&manifest).to_vec(), |d| d.manifest.to_vec());
             let now = self.clock().upper();
@@ -412,13 +404,15 @@ impl Engine {
                     secret: secret.clone(),
                 })
                 .await?;
-            created = registered.new_endpoint;
+            if registered.new_endpoint {
+                change = Change::Created;
+            }
             tracing::info!(
                 endpoint.id = %registered.endpoint,
                 deployment.id = %registered.deployment,
                 name,
                 by,
-                new_endpoint = created,
+                new_endpoint = registered.new_endpoint,
                 new_deployment = registered.new_deployment,
                 moved = ?registered.moved,
                 "endpoint registered"
@@ -435,6 +429,9 @@ impl Engine {
         {
             let until = self.clock().upper() + ROTATION_GRACE;
             self.store().rotate_secret(ns.id, row.public, given, until).await?;
+            if change == Change::Unchanged {
+                change = Change::Changed;
+            }
             self.reload_catalog().await;
             catalog = self.catalog();
             row = find(&catalog).ok_or_else(gone)?;
@@ -443,9 +440,9 @@ impl Engine {
         Ok(Registered {
             endpoint: self.endpoint_view(&catalog, &row),
             deployment: self.with_transport(current.id, deployment_view(current, row.public, true)),
-            secret: (created && given.is_none()).then_some(secret),
+            secret: (change == Change::Created && given.is_none()).then_some(secret),
             probe,
-            created,
+            change,
         })
     }
 }
@@ -485,6 +482,26 @@ pub(super) fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), Er
 }
 
 /// Whether the handler said everything that the registration lists; notes it where it did not.
+/// What carrying out a plan makes of its endpoint.
+fn change(catalog: &Catalog, plan: &Plan<'_>) -> Change {
+    let by_name = EndpointRef::Name(plan.name.to_owned());
+    let Some(existing) = endpoint_row(catalog, plan.ns.id, &by_name) else {
+        return Change::Created;
+    };
+    let hosted = hosted_by(catalog, existing.id);
+    let hash = plan.manifest.content_hash();
+    let same = existing.url == plan.url
+        && existing.headers == plan.headers
+        && current_deployment(catalog, existing.id).is_some_and(|d| is_of(d, &plan.url, &hash))
+        && plan.manifest.functions.iter().all(|f| hosted.iter().any(|(_, name)| *name == f.name));
+    if same { Change::Unchanged } else { Change::Changed }
+}
+
+/// Whether a deployment is at this address and has this manifest.
+fn is_of(deployment: &store::Deployment, url: &str, hash: &[u8; 32]) -> bool {
+    deployment.url == url && manifest_of(deployment).is_some_and(|m| m.content_hash() == *hash)
+}
+
 fn has_all(said: &Manifest, listed: Option<Manifest>, asked: &mut Asked) -> bool {
     let listed = listed.map(|m| m.functions).unwrap_or_default();
     let missing: Vec<&str> =

@@ -483,14 +483,25 @@ pub struct ProbeStage {
 pub enum RegisterOutcome {
     /// It stands.
     Registered(Box<Registered>),
-    /// Nothing was recorded, because a dry run was asked for; and what replays of recent runs came
-    /// to.
-    DryRun(Vec<ProbeStage>, Vec<super::Replayed>),
+    /// Nothing was recorded, because a dry run was asked for: what would be, if the handler told its
+    /// functions; and what replays of recent runs came to.
+    DryRun(Vec<ProbeStage>, Option<Change>, Vec<super::Replayed>),
     /// Nothing was recorded, because the handler could not tell its functions.
     ProbeFailed(Vec<ProbeStage>),
     /// Nothing was recorded, because functions with live runs would be gone: their names and some
     /// of the runs.
     DropsFunctions(Vec<String>, Vec<RunId>),
+}
+
+/// What a registration makes of an endpoint, or would make of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// There was none of its name.
+    Created,
+    /// Something of it is another than before.
+    Changed,
+    /// It is what it was.
+    Unchanged,
 }
 
 /// A registered endpoint.
@@ -504,8 +515,8 @@ pub struct Registered {
     pub secret: Option<String>,
     /// How the handler answered.
     pub probe: Vec<ProbeStage>,
-    /// Whether the endpoint is new.
-    pub created: bool,
+    /// What has become of it.
+    pub change: Change,
 }
 
 /// How an endpoint is named in a path.

@@ -330,16 +330,16 @@ async fn registrations_are_probed_checked_and_idempotent() {
         handler(|_| json!({"ops": [{"op": "sleep", "id": "s", "for": "1h"}], "await": "s"})).await;
 
     let dry = Registration { dry_run: true, ..registration("shop", &handler.url, None) };
-    let RegisterOutcome::DryRun(stages, _) = node.register(dry).await else { panic!("not dry") };
+    let RegisterOutcome::DryRun(stages, change, _) = node.register(dry).await else { panic!("not dry") };
     assert!(stages.iter().all(|s| s.ok != Some(false)), "{stages:?}");
     assert_eq!(stage(&stages, "functions").detail, "f");
     assert!(engine.endpoints(ns).await.expect("a list").is_empty());
 
     let first = node.registered(registration("shop", &handler.url, None)).await;
     let secret = first.secret.clone().expect("shown once");
-    assert!(first.created && first.deployment.functions == ["f"]);
+    assert!(first.change == Change::Created && first.deployment.functions == ["f"]);
     let again = node.registered(registration("shop", &handler.url, None)).await;
-    assert_eq!((again.created, again.secret), (false, None));
+    assert_eq!((again.change, again.secret), (Change::Unchanged, None));
     assert_eq!((&again.endpoint, &again.deployment), (&first.endpoint, &first.deployment));
     let (headers, _) = handler.said.lock().expect("no panics").last().expect("called").clone();
     let header = |name: &str| headers[name].to_str().expect("text").to_owned();

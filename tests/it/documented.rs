@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use crate::gateway::{Gateway, Handler, SECRET};
 
 const HOOKS: &str = include_str!("../../docs/webhooks.md");
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const PAGE: &str = include_str!("../../docs/objects.md");
 
 // P8.13
@@ -88,4 +90,61 @@ async fn example(page: &str, variables: &[(&str, &str)]) -> (tokio::process::Chi
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     (handler, format!("http://127.0.0.1:{port}/"))
+/// `stepwell apply` with this file: what it prints.
+async fn apply(g: &Gateway, file: &str, args: &[&str]) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_stepwell"))
+        .args(["apply", "-f", "-", "--url", &g.url])
+        .args(args)
+        .env("SHOP_SECRET", SECRET)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(file.as_bytes()).await.expect("it reads");
+    drop(stdin);
+    let ended = child.wait_with_output().await.expect("it ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    let (out, err) = (text(ended.stdout), text(ended.stderr));
+    assert!(ended.status.success(), "{out}{err}");
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_file_says_is_applied_once() {
+    let (_, file) = OPERATIONS.split_once("```yaml\n").expect("the page has an example");
+    let (file, _) = file.split_once("```").expect("it ends");
+    let handler = Handler::serve(|_| json!({"result": null})).await;
+    let file = file.replace("http://127.0.0.1:3000/", &handler.url);
+    let g = Gateway::start().await;
+    let new = "+ endpoint  shop\n+ schedule  nightly\n";
+    // The function of the schedule is not there yet, and nothing is done.
+    assert_eq!(apply(&g, &file, &["--diff"]).await, new);
+    assert_eq!(g.get("/v1/endpoints").await["data"], json!([]));
+    assert_eq!(apply(&g, &file, &[]).await, new);
+    let same = "= endpoint  shop\n= schedule  nightly\n";
+    assert_eq!(apply(&g, &file, &[]).await, same);
+    assert_eq!(g.get("/v1/endpoints/shop").await["concurrency"], 20);
+    let nightly = g.get("/v1/schedules/nightly").await;
+    assert_eq!((&nightly["time_zone"], &nightly["jitter"]), (&json!("Europe/Paris"), &json!("5m")));
+    g.status(&g.run("checkout", json!({"input": {"tenant": "a"}})).await, "completed").await;
+
+    let other = file.replace("jitter: 5m", "overlap: buffer_one").replace("limit: 2", "limit: 3");
+    let other = other.replace("concurrency: 20", "concurrency: 30");
+    let changed = "~ endpoint  shop\n    concurrency: 20 → 30\n~ schedule  nightly\n    \
+                   jitter: 5m → 0s\n    overlap: skip → buffer_one\n";
+    assert_eq!(apply(&g, &other, &["--diff"]).await, changed);
+    assert_eq!(apply(&g, &file, &["--diff"]).await, same);
+    assert_eq!(apply(&g, &other, &[]).await, changed);
+    assert_eq!(apply(&g, &other, &["--diff"]).await, same);
+    assert_eq!(g.get("/v1/schedules/nightly").await["overlap"], "buffer_one");
+
+    let less = other.split_once("schedules:").expect("there are").0.to_owned() + "schedules: []\n";
+    let gone = "= endpoint  shop\n- schedule  nightly\n";
+    assert_eq!(apply(&g, &less, &["--prune", "--diff"]).await, gone);
+    assert_eq!(apply(&g, &less, &["--prune", "--yes"]).await, gone);
+    assert_eq!(g.get("/v1/schedules").await["data"], json!([]));
+    g.close().await;
 }

@@ -1938,7 +1938,6 @@ export interface components {
             /** @description Also moments that have had a run. */
             again?: boolean | null;
         };
-<<<<<<< HEAD
         /** @description What became of a batch. */
         Batch: {
             /** @description In the order of the request. */
@@ -2009,31 +2008,6 @@ export interface components {
         BatchRequest: {
             /** @description 1 to 1,000 of them, at most 16 MiB together. */
             runs: components["schemas"]["BatchItemRequest"][];
-=======
-        /** @description An event that cancels runs of a function: those that it is about. */
-        CancelOn: {
-            /** @description The event's name. */
-            event: string;
-            /**
-             * @description Paths of the event's fields, and what they must be equal to.
-             * @example {
-             *       "source": "shop"
-             *     }
-             */
-            match?: {
-                [key: string]: unknown;
-            } | null;
-            /**
-             * @description Paths of the event's fields, and those of the run's input that must be the same; a run
-             *     whose input has no scalar there is not cancelled.
-             * @example {
-             *       "data.order": "input.order"
-             *     }
-             */
-            same?: {
-                [key: string]: string;
-            } | null;
->>>>>>> 6f05979 (Events cancel the runs that they are about)
         };
         /** @description An act on many runs as it stands. */
         Bulk: {
@@ -2430,10 +2404,8 @@ export interface components {
         EventMatch: {
             /** @description The run. */
             run: string;
-            /** @description The step that took it; null: no step did. */
+            /** @description The step that took it; null: the event started the run. */
             step?: string | null;
-            /** @description `started` the run, `settled` the step, or `cancelled` the run (its function's `cancel_on`). */
-            did: string;
             /**
              * Format: date-time
              * @description When.
@@ -2567,8 +2539,6 @@ export interface components {
             rate_limit?: null | components["schemas"]["RateLimit"];
             debounce?: null | components["schemas"]["Debounce"];
             singleton?: null | components["schemas"]["Singleton"];
-            /** @description The events that cancel its runs. */
-            cancel_on?: components["schemas"]["CancelOn"][] | null;
         };
         /** @description What the gateway is. */
         Gateway: {
@@ -3093,10 +3063,8 @@ export interface components {
             data: {
                 /** @description The run. */
                 run: string;
-                /** @description The step that took it; null: no step did. */
+                /** @description The step that took it; null: the event started the run. */
                 step?: string | null;
-                /** @description `started` the run, `settled` the step, or `cancelled` the run (its function's `cancel_on`). */
-                did: string;
                 /**
                  * Format: date-time
                  * @description When.
