@@ -47,13 +47,17 @@ pub enum Point {
     PassBefore,
     /// Limits have let runs through, and nobody was told.
     PassAfter,
+    /// What transactions of users have asked for is about to be done.
+    SqlBefore,
+    /// It is done, and nobody was told.
+    SqlAfter,
     /// A run was acted on as one of many, and that was not counted.
     BulkActed,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::CreateBefore,
         Self::CreateAfter,
         Self::AcceptBefore,
@@ -74,6 +78,8 @@ impl Point {
         Self::FireAfter,
         Self::PassBefore,
         Self::PassAfter,
+        Self::SqlBefore,
+        Self::SqlAfter,
         Self::BulkActed,
     ];
 
@@ -101,6 +107,8 @@ impl Point {
             Self::FireAfter => "fire.after",
             Self::PassBefore => "pass.before",
             Self::PassAfter => "pass.after",
+            Self::SqlBefore => "sql.before",
+            Self::SqlAfter => "sql.after",
             Self::BulkActed => "bulk.acted",
         }
     }

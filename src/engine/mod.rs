@@ -56,6 +56,7 @@ mod secrets;
 mod series;
 mod shapes;
 mod signing;
+mod sql;
 mod start;
 #[cfg(test)]
 mod surface_tests;
@@ -208,7 +209,7 @@ impl Engine {
             })*};
         }
         keep!(keep_time keep_lease keep_horizon keep_house keep_outbox keep_events);
-        keep!(keep_schedules keep_bulks keep_telling keep_flow keep_debounces keep_count);
+        keep!(keep_schedules keep_bulks keep_telling keep_flow keep_debounces keep_sql keep_count);
         Ok(engine)
     }
 

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use super::catalog::{Catalog, Deployment};
 use super::events::cancels;
 use super::owner::{Entry, HORIZON, Wake};
 use super::{Engine, Error, IfClosed, IfRunning, Signalled, Start, Started, Status};
 use crate::machine::{
-    Act, Created, Flags, Kind, Message, MessageId, MessageKind, Parent, Row, Run, RunId, Shard,
-    to_bytes,
+    Act, Created, Flags, Kind, Message, MessageId, MessageKind, Parent, Row, Run, RunId, RunKind,
+    Shard, to_bytes,
 };
-use crate::store::{self, Accept, CreateOutcome, Idem, NewKey, NewRun, Wait};
+use crate::store::{self, Accept, CreateOutcome, Idem, NewKey, NewPart, NewRun, Wait};
 
 /// How long an idempotency key is remembered after its request.
 pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(7 * 24);
@@ -207,6 +208,24 @@ impl Engine {
         again: Option<&DoneAgain>,
         own: Option<(RunId, Option<Parent>)>,
     ) -> Result<NewRun, Error> {
+        self.new_run_as(start, again, own, |catalog, deployment, kind| {
+            Self::part_of(catalog, start, deployment, kind)
+        })
+    }
+
+    /// The same for a run that is to be there although its key or its object is not for it.
+    pub(super) fn new_run_beside(&self, start: &Start, run: RunId) -> Result<NewRun, Error> {
+        let new = self.new_run_as(start, None, Some((run, None)), |_, _, _| Ok(None))?;
+        Ok(NewRun { key: None, wake_at: None, ..new })
+    }
+
+    fn new_run_as(
+        &self,
+        start: &Start,
+        again: Option<&DoneAgain>,
+        own: Option<(RunId, Option<Parent>)>,
+        part: impl FnOnce(&Catalog, &Deployment, RunKind) -> Result<Option<NewPart>, Error>,
+    ) -> Result<NewRun, Error> {
         let ns = &start.namespace;
         let catalog = self.catalog();
         let function = catalog
@@ -222,7 +241,7 @@ impl Engine {
                 .ok_or(Error::DeploymentNotFound(id))?,
         };
         let kind = deployment.kind_of(&start.function).unwrap_or_default();
-        let object = Self::part_of(&catalog, start, &deployment, kind)?;
+        let object = part(&catalog, &deployment, kind)?;
         let now = self.clock().upper();
         let idem_key = start.idempotency.as_ref().map(|i| i.key.as_str());
         let shard = self.shard_of(&ns.name, &start.function, start.key.as_deref(), idem_key);

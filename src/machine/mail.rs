@@ -100,6 +100,9 @@ impl Run {
             MessageKind::StepSettled => self.settle_by_hand(m, env),
             MessageKind::StepHurried => self.hurry_step(m, env),
             MessageKind::Repinned => self.repin(m, env),
+            MessageKind::Refused => {
+                Draft::new(Kind::EndFailed, 0).body(m.body.clone()).took(m).put(self, env.now);
+            }
             MessageKind::Terminate => {
                 let act: Act = serde_json::from_slice(&m.body).unwrap_or_default();
                 let why = act.reason.map(|r| format!(": {r}")).unwrap_or_default();

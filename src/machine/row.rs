@@ -413,6 +413,8 @@ pub enum MessageKind {
     Outcome = 9,
     /// An event that a step waits for; `name` is the step. Body: the event.
     EventMatched = 14,
+    /// The run was promised before it was known that it cannot be. Body: a step error, its end.
+    Refused = 60,
 }
 
 impl MessageKind {
@@ -434,6 +436,7 @@ impl MessageKind {
             12 => Self::Repinned,
             9 => Self::Outcome,
             14 => Self::EventMatched,
+            60 => Self::Refused,
             _ => return None,
         })
     }

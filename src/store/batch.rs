@@ -73,7 +73,7 @@ fn held_against(new: &NewRun, first: &NewRun, outcome: CreateOutcome) -> Option<
 }
 
 /// The first of each key, and then those of the others that what came of it does not decide.
-async fn all(conn: &mut PgConnection, batch: &[NewRun]) -> Result<Vec<CreateOutcome>> {
+pub(super) async fn all(conn: &mut PgConnection, batch: &[NewRun]) -> Result<Vec<CreateOutcome>> {
     let mut outcomes: Vec<Option<CreateOutcome>> = vec![None; batch.len()];
     let mut first = true;
     loop {

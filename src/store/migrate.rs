@@ -28,6 +28,7 @@ const MIGRATIONS: [(i64, &str, &str); 21] = [
     (17, "schedules", include_str!("../../migrations/0017_schedules.sql")),
     (18, "flow", include_str!("../../migrations/0018_flow.sql")),
     (20, "run lists", include_str!("../../migrations/0020_run_lists.sql")),
+    (21, "sql", include_str!("../../migrations/0021_sql.sql")),
     (22, "bulk", include_str!("../../migrations/0022_bulk.sql")),
     (23, "webhooks", include_str!("../../migrations/0023_webhooks.sql")),
 ];

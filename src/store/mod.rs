@@ -33,6 +33,7 @@ mod reopen;
 mod retention;
 mod schedules;
 mod secrets;
+mod sql;
 mod takeover;
 #[doc(hidden)]
 pub mod testing;
@@ -81,6 +82,7 @@ pub use reopen::Reopened;
 pub use retention::Dropped;
 pub use schedules::{LockedSchedule, ScheduleChange, ScheduleFilter, ScheduleRow, TurnedSchedule};
 pub use secrets::SecretRow;
+pub use sql::{AskedFor, Ears, SqlRequest};
 pub use takeover::Projection;
 pub use webhooks::{Switch, Webhook, WebhookSpec};
 

@@ -4,8 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::gateway::{Gateway, Handler, SECRET};
@@ -90,6 +89,8 @@ async fn example(page: &str, variables: &[(&str, &str)]) -> (tokio::process::Chi
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     (handler, format!("http://127.0.0.1:{port}/"))
+}
+
 /// `stepwell apply` with this file: what it prints.
 async fn apply(g: &Gateway, file: &str, args: &[&str]) -> String {
     let mut child = Command::new(env!("CARGO_BIN_EXE_stepwell"))

@@ -47,6 +47,7 @@ mod replay;
 mod runs;
 mod schedules;
 mod signals;
+mod sql;
 mod steps;
 mod strict;
 mod takeover;

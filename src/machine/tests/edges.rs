@@ -136,7 +136,7 @@ fn lost(w: &mut World, kind: MessageKind, answer: Answer) -> Cause {
     Cause::GateLost { append, messages: w.db.inbox.clone() }
 }
 
-const CAUSES: [(&str, Make); 65] = [
+const CAUSES: [(&str, Make); 66] = [
     ("free", |_| Cause::Free { dep: 1 }),
     ("answered: of another epoch", |_| Cause::Answered {
         epoch: 999,
@@ -233,6 +233,9 @@ const CAUSES: [(&str, Make); 65] = [
     }),
     ("reopened", |_| Cause::Reopened { act: Act::default(), deadline: None }),
     ("drained: terminate", |w| drained(w, MessageKind::Terminate, "", OP)),
+    ("drained: refused", |w| {
+        drained(w, MessageKind::Refused, "", r#"{"type":"duplicate-key","message":"m"}"#)
+    }),
     ("tick: nothing is due", |w| later(w, 1)),
     ("tick: what it waits for is due", |w| later(w, 4_000)),
     ("tick: the lease or grace is over", |w| later(w, 61_000)),

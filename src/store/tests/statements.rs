@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 212] = [
+const ALL: [(&str, &str); 218] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -28,6 +28,12 @@ const ALL: [(&str, &str); 212] = [
     ("create keyed", create::CREATE_KEYED),
     ("create of objects", create::CREATE_OBJECT),
     ("known starts", batch::KNOWN_STARTS),
+    ("any sql requests", sql::ANY),
+    ("hold sql requests", sql::HOLD),
+    ("take sql requests", sql::TAKE),
+    ("sql starts to come", sql::TO_START),
+    ("sql requests done", sql::DONE),
+    ("sql requests later", sql::LATER),
     ("ensure objects", objects::ENSURE),
     ("lock objects", objects::LOCK),
     ("objects of runs", objects::OBJECTS_OF),
