@@ -140,7 +140,7 @@ impl Engine {
             let to: Vec<RunId> = made.signals.iter().map(|(_, accept)| accept.run).collect();
             let begun: HashSet<Uuid> = made.done.iter().copied().collect();
             let wait: HashSet<RunId> = delivery
-                .to_start(&to)
+                .awaited(&to)
                 .await?
                 .into_iter()
                 .filter(|run| !begun.contains(&run.uuid()))
@@ -213,7 +213,7 @@ impl Engine {
                 let input = input.unwrap_or_else(|_| RawValue::NULL.to_owned());
                 let tags = tags.and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
                 let start =
-                    Start { key, start_at, priority, tags, ..Start::new(ns, one.name, input, by) };
+                    Start { key, start_at, tags, priority, ..Start::new(ns, one.name, input, by) };
                 let run = RunId::from(one.id);
                 let new = match self.new_run_of(&start, None, Some((run, None))) {
                     Ok(new) => self.admits(&start, &new).await.map(|()| new),

@@ -164,7 +164,7 @@ impl Delivery<'_> {
     }
 
     /// Which of these runs are still to be started.
-    pub async fn to_start(&mut self, runs: &[RunId]) -> Result<Vec<RunId>> {
+    pub async fn awaited(&mut self, runs: &[RunId]) -> Result<Vec<RunId>> {
         let query =
             sqlx::query_scalar(TO_START).bind(runs.iter().map(|run| run.uuid()).bind_iter());
         let ids: Vec<Uuid> = heard(SILENCE, query.fetch_all(self.conn())).await?;

@@ -30,7 +30,7 @@ async fn text(conn: &mut PgConnection, sql: &str) -> String {
 async fn refused(conn: &mut PgConnection, sql: &str) -> (String, String, String) {
     let error = conn.execute(AssertSqlSafe(sql.to_owned())).await.expect_err(sql);
     let error = error.into_database_error().expect("Postgres says so");
-    let code = error.code().map(|c| c.into_owned()).unwrap_or_default();
+    let code = error.code().unwrap_or_default().into_owned();
     let detail = error
         .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
         .and_then(|e| e.detail())
