@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use super::shapes::Payload;
 use crate::engine::{
-    Change, DeploymentView, EndpointHealth, EndpointState, EndpointView, FunctionView, KeyRow, ProbeStage,
-    Registered, Repinned, Replayed, Rotated, RunsOn, Setting, Source,
+    Change, DeploymentView, EndpointHealth, EndpointState, EndpointView, FunctionView, KeyRow,
+    ProbeStage, Registered, Repinned, Replayed, Rotated, RunsOn, Setting, Source,
 };
 use crate::machine::{DeploymentId, EndpointId, KeyId, RunId, Timestamp};
 use crate::replay::Report;

@@ -76,7 +76,8 @@ pub(super) fn registered(outcome: RegisterOutcome) -> Result<Response, Problem> 
 }
 
 fn created(registered: Registered) -> Response {
-    let status = if registered.change == Change::Created { StatusCode::CREATED } else { StatusCode::OK };
+    let status =
+        if registered.change == Change::Created { StatusCode::CREATED } else { StatusCode::OK };
     let etag = etag(&registered.endpoint);
     let location = format!("/v1/endpoints/{}", registered.endpoint.id);
     let location = HeaderValue::try_from(location).expect("ids are letters and digits");

@@ -80,11 +80,7 @@ struct Done {
     fields: Vec<Difference>,
 }
 
-pub(super) async fn execute(
-    args: Apply,
-    client: &Client,
-    out: &mut Output,
-) -> Result<(), Failure> {
+pub(super) async fn execute(args: Apply, client: &Client, out: &mut Output) -> Result<(), Failure> {
     let wanted = read(&args.file)?;
     let mut all = Vec::new();
     // Functions have to be there before schedules of them.
@@ -236,7 +232,8 @@ async fn apply_endpoint(
 fn functions(wanted: &Map<String, Value>, has: &Value) -> Option<Difference> {
     let names = |of: &Value| -> BTreeSet<String> {
         let all = of.as_array().into_iter().flatten();
-        let name = |one: &Value| one.as_str().or_else(|| one.get("name")?.as_str()).map(str::to_owned);
+        let name =
+            |one: &Value| one.as_str().or_else(|| one.get("name")?.as_str()).map(str::to_owned);
         all.filter_map(name).collect()
     };
     let (wanted, has) = (names(wanted.get("functions")?), names(has.get("functions")?));
@@ -305,10 +302,9 @@ async fn prune(
     }
     let mut gone = Vec::new();
     // Schedules first: they start runs at endpoints.
-    for (kind, path, items) in [
-        ("schedule", "schedules", &wanted.schedules),
-        ("endpoint", "endpoints", &wanted.endpoints),
-    ] {
+    for (kind, path, items) in
+        [("schedule", "schedules", &wanted.schedules), ("endpoint", "endpoints", &wanted.endpoints)]
+    {
         let Some(items) = items else { continue };
         let kept: BTreeSet<&str> = items.iter().filter_map(name_of).collect();
         for item in client.list(&[path], &[], usize::MAX).await?.data {
@@ -384,7 +380,10 @@ mod tests {
     fn what_is_left_out_has_its_default_and_a_zone_may_stand_in_the_expression() {
         let wanted = json!({"function": "f", "cron": "TZ=Europe/Paris 0 9 * * *"});
         let all = settings(wanted.as_object().expect("an object"));
-        assert_eq!((&all["time_zone"], &all["cron"]), (&json!("Europe/Paris"), &json!("0 9 * * *")));
+        assert_eq!(
+            (&all["time_zone"], &all["cron"]),
+            (&json!("Europe/Paris"), &json!("0 9 * * *"))
+        );
         assert_eq!(all["overlap"], "skip");
         let wanted = json!({"function": "f", "cron": "0 9 * * *"});
         assert_eq!(settings(wanted.as_object().expect("an object"))["time_zone"], "UTC");

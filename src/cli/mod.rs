@@ -57,8 +57,8 @@ use client::Client;
 use failure::Failure;
 use output::Output;
 
-pub use bulk::BulkCommand;
 pub use apply::Apply;
+pub use bulk::BulkCommand;
 pub use conformance::{ConformanceArgs, Transport};
 pub use endpoint::EndpointCommand;
 pub use event::EventCommand;

@@ -12,8 +12,8 @@ use super::catalog::{Catalog, header_map};
 use super::functions::{current_deployment, deployment_view, endpoint_row, manifest_of};
 use super::probe::{Asked, failed};
 use super::{
-    Change, EndpointPatch, EndpointRef, EndpointView, Engine, Error, FunctionSpec, Namespace, Patched,
-    ProbeStage, RegisterOutcome, Registered, Registration, Rotated, Versioning,
+    Change, EndpointPatch, EndpointRef, EndpointView, Engine, Error, FunctionSpec, Namespace,
+    Patched, ProbeStage, RegisterOutcome, Registered, Registration, Rotated, Versioning,
 };
 use crate::machine::{DeploymentId, EndpointId, RetrySpec, RunId, to_bytes};
 use crate::protocol::{self, Manifest, Secret, Timeouts, Transport};

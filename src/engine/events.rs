@@ -467,12 +467,7 @@ impl Engine {
 }
 
 /// The waits of a run that events cancel, from its start on.
-pub(super) fn cancels(
-    all: &[CancelOn],
-    start: &Start,
-    run: RunId,
-    since: Timestamp,
-) -> Vec<Wait> {
+pub(super) fn cancels(all: &[CancelOn], start: &Start, run: RunId, since: Timestamp) -> Vec<Wait> {
     let wait = |(index, on): (usize, &CancelOn)| {
         Some(Wait {
             run,

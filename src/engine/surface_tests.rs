@@ -330,7 +330,10 @@ async fn registrations_are_probed_checked_and_idempotent() {
         handler(|_| json!({"ops": [{"op": "sleep", "id": "s", "for": "1h"}], "await": "s"})).await;
 
     let dry = Registration { dry_run: true, ..registration("shop", &handler.url, None) };
-    let RegisterOutcome::DryRun(stages, change, _) = node.register(dry).await else { panic!("not dry") };
+    let RegisterOutcome::DryRun(stages, change, _) = node.register(dry).await else {
+        panic!("not dry")
+    };
+    assert_eq!(change, Some(Change::Created));
     assert!(stages.iter().all(|s| s.ok != Some(false)), "{stages:?}");
     assert_eq!(stage(&stages, "functions").detail, "f");
     assert!(engine.endpoints(ns).await.expect("a list").is_empty());

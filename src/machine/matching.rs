@@ -140,7 +140,8 @@ impl Path {
     /// and null as nothing, everything else and what is over 256 bytes long as its hash.
     #[must_use]
     pub fn value_in(&self, input: &RawValue) -> String {
-        let Some(found) = self.found_in(input).map(RawValue::get).filter(|json| *json != "null") else {
+        let Some(found) = self.found_in(input).map(RawValue::get).filter(|json| *json != "null")
+        else {
             return String::new();
         };
         let plain = match found.as_bytes().first() {

@@ -474,7 +474,8 @@ impl FunctionSpec {
         }
         self.event_triggers().map_err(|e| bad(place("triggers"), named(&e)))?;
         self.cron_triggers().map_err(|e| bad(place("triggers"), named(&e)))?;
-        self.cancel_on().map_err(|e| bad(place("cancel_on"), named(&format!("`cancel_on` {e}"))))?;
+        self.cancel_on()
+            .map_err(|e| bad(place("cancel_on"), named(&format!("`cancel_on` {e}"))))?;
         self.flow().map_err(|(field, e)| bad(place(field), named(&format!("`{field}`: {e}"))))?;
         Ok(())
     }

@@ -86,7 +86,10 @@ impl CancelOn {
             let matching = form.matching.as_deref().map(Matching::parse).transpose();
             let matching = matching.map_err(|e| format!("match {e}"))?.unwrap_or_default();
             if form.same.len() > MOST_CANCELS {
-                return Err(format!("same names {} fields; the limit is {MOST_CANCELS}", form.same.len()));
+                return Err(format!(
+                    "same names {} fields; the limit is {MOST_CANCELS}",
+                    form.same.len()
+                ));
             }
             if let Some(path) = form.same.keys().find(|path| !is_of_event(path)) {
                 return Err(format!(
@@ -142,10 +145,7 @@ struct Form {
 impl Form {
     fn all(raw: &RawValue) -> Result<Vec<Self>, String> {
         serde_json::from_str(raw.get()).map_err(|e| {
-            format!(
-                "must be a list of {{\"event\": …}} or {{\"cron\": …}}: {}",
-                without_place(&e)
-            )
+            format!("must be a list of {{\"event\": …}} or {{\"cron\": …}}: {}", without_place(&e))
         })
     }
 

@@ -111,7 +111,8 @@ async fn an_event_cancels_the_runs_that_it_is_about() {
     let page = include_str!("../../docs/events.md");
     let (_, shown) = page.split_once("```json\n{\"name\": \"fulfil\"").expect("an example");
     let (shown, _) = shown.split_once("```").expect("it ends");
-    let shown: Value = serde_json::from_str(&format!("{{\"name\": \"fulfil\"{shown}")).expect("JSON");
+    let shown: Value =
+        serde_json::from_str(&format!("{{\"name\": \"fulfil\"{shown}")).expect("JSON");
     let functions = json!([{"name": "f", "cancel_on": on}, shown]);
     let asked = json!({"name": "shop", "url": handler.url, "functions": functions,
         "discover": false});
