@@ -96,10 +96,7 @@ pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
 pub use replaying::{Candidate, Origin, Replayed};
 pub use run_filter::{RunFilter, TagTest};
-pub use schedules::{
-    NewSchedule, ScheduleCreated, SchedulePage, SchedulePatch, ScheduleRef, ScheduleSearch,
-    ScheduleView, Triggered,
-};
+pub use schedules::*;
 pub use series::{Curves, NodeCurves, Window};
 pub use shapes::*;
 pub use types::*;
