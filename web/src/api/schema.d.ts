@@ -2164,6 +2164,30 @@ export interface components {
             /** @description Any JSON, passed on byte for byte; left out: null. */
             payload?: unknown;
         };
+        /** @description An event that cancels runs of a function: those that it is about. */
+        CancelOn: {
+            /** @description The event's name. */
+            event: string;
+            /**
+             * @description Paths of the event's fields, and what they must be equal to.
+             * @example {
+             *       "source": "shop"
+             *     }
+             */
+            match?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * @description Paths of the event's fields, and those of the run's input that must be the same; a run
+             *     whose input has no scalar there is not cancelled.
+             * @example {
+             *       "data.order": "input.order"
+             *     }
+             */
+            same?: {
+                [key: string]: string;
+            } | null;
+        };
         /** @description A cancel. */
         CancelRequest: {
             /** @description Why: the handler is told, and the run's history. */
@@ -2404,8 +2428,10 @@ export interface components {
         EventMatch: {
             /** @description The run. */
             run: string;
-            /** @description The step that took it; null: the event started the run. */
+            /** @description The step that took it; null: no step did. */
             step?: string | null;
+            /** @description `started` the run, `settled` the step, or `cancelled` the run (its function's `cancel_on`). */
+            did: string;
             /**
              * Format: date-time
              * @description When.
@@ -2539,6 +2565,8 @@ export interface components {
             rate_limit?: null | components["schemas"]["RateLimit"];
             debounce?: null | components["schemas"]["Debounce"];
             singleton?: null | components["schemas"]["Singleton"];
+            /** @description The events that cancel its runs. */
+            cancel_on?: components["schemas"]["CancelOn"][] | null;
         };
         /** @description What the gateway is. */
         Gateway: {
@@ -3063,8 +3091,10 @@ export interface components {
             data: {
                 /** @description The run. */
                 run: string;
-                /** @description The step that took it; null: the event started the run. */
+                /** @description The step that took it; null: no step did. */
                 step?: string | null;
+                /** @description `started` the run, `settled` the step, or `cancelled` the run (its function's `cancel_on`). */
+                did: string;
                 /**
                  * Format: date-time
                  * @description When.
@@ -3721,6 +3751,11 @@ export interface components {
         Registered: {
             endpoint?: null | components["schemas"]["Endpoint"];
             deployment?: null | components["schemas"]["Deployment"];
+            /**
+             * @description What it made of the endpoint, or with `dry_run` would make of it: `created`, `changed` or
+             *     `unchanged`; null: the handler did not tell its functions.
+             */
+            change?: string | null;
             /** @description The signing secret, where one was made just now. It is not shown again. */
             secret?: string | null;
             probe: components["schemas"]["Probe"];
