@@ -129,13 +129,13 @@ async fn what_a_file_says_is_applied_once() {
     assert_eq!(apply(&g, &file, &[]).await, same);
     assert_eq!(g.get("/v1/endpoints/shop").await["concurrency"], 20);
     let nightly = g.get("/v1/schedules/nightly").await;
-    assert_eq!((&nightly["time_zone"], &nightly["jitter"]), (&json!("Europe/Paris"), &json!("5m")));
+    assert_eq!((&nightly["time_zone"], &nightly["jitter"]), (&json!("Europe/Paris"), &json!("300s")));
     g.status(&g.run("checkout", json!({"input": {"tenant": "a"}})).await, "completed").await;
 
     let other = file.replace("jitter: 5m", "overlap: buffer_one").replace("limit: 2", "limit: 3");
     let other = other.replace("concurrency: 20", "concurrency: 30");
     let changed = "~ endpoint  shop\n    concurrency: 20 → 30\n~ schedule  nightly\n    \
-                   jitter: 5m → 0s\n    overlap: skip → buffer_one\n";
+                   jitter: 300s → 0s\n    overlap: skip → buffer_one\n";
     assert_eq!(apply(&g, &other, &["--diff"]).await, changed);
     assert_eq!(apply(&g, &file, &["--diff"]).await, same);
     assert_eq!(apply(&g, &other, &[]).await, changed);
