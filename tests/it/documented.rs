@@ -129,7 +129,10 @@ async fn what_a_file_says_is_applied_once() {
     assert_eq!(apply(&g, &file, &[]).await, same);
     assert_eq!(g.get("/v1/endpoints/shop").await["concurrency"], 20);
     let nightly = g.get("/v1/schedules/nightly").await;
-    assert_eq!((&nightly["time_zone"], &nightly["jitter"]), (&json!("Europe/Paris"), &json!("300s")));
+    assert_eq!(
+        (&nightly["time_zone"], &nightly["jitter"]),
+        (&json!("Europe/Paris"), &json!("300s"))
+    );
     g.status(&g.run("checkout", json!({"input": {"tenant": "a"}})).await, "completed").await;
 
     let other = file.replace("jitter: 5m", "overlap: buffer_one").replace("limit: 2", "limit: 3");
