@@ -160,21 +160,8 @@ impl Engine {
         by: &str,
     ) -> Result<Option<RegisterOutcome>, Error> {
         let Some(row) = self.row(ns, endpoint).await else { return Ok(None) };
-        let registration = Registration {
-            name: row.name,
-            url: row.url,
-            secret: None,
-            headers: row.headers,
-            functions: None,
-            transports: Vec::new(),
-            pages: false,
-            max_inline_bytes: None,
-            discover: true,
-            dry_run: false,
-            replay: 0,
-            force,
-            by: by.to_owned(),
-        };
+        let said = Registration::discovered(row.name, row.url, None, by.to_owned());
+        let registration = Registration { headers: row.headers, force, ..said };
         self.register_endpoint(ns, registration).await.map(Some)
     }
 

@@ -10,7 +10,7 @@ use crate::machine::{
     Act, Created, Flags, Kind, Message, MessageId, MessageKind, Parent, Row, Run, RunId, RunKind,
     Shard, to_bytes,
 };
-use crate::store::{self, Accept, CreateOutcome, Idem, NewKey, NewPart, NewRun, Wait};
+use crate::store::{self, Accept, CreateOutcome, Idem, NewKey, NewPart, NewRun};
 
 /// How long an idempotency key is remembered after its request.
 pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(7 * 24);
@@ -251,10 +251,8 @@ impl Engine {
         let parent_run = parent.as_ref().map(|p| p.run.uuid());
         let start_at = start.start_at.filter(|at| *at > now);
         let run_timeout = start.run_timeout.or_else(|| deployment.run_timeout(&start.function));
-        let waits: Vec<Wait> = {
-            let since = self.clock().lower();
-            cancels(deployment.cancel_on(&start.function), start, run, since)
-        };
+        let since = self.clock().lower();
+        let waits = cancels(deployment.cancel_on(&start.function), start, run, since);
         let created = Created {
             function: start.function.clone(),
             kind,

@@ -361,9 +361,10 @@ pub(super) async fn create_on(
         let runs: Vec<&NewRun> = open.iter().map(|i| &batch[*i]).collect();
         let told = match create_once(conn, &runs).await {
             Ok(told) => told,
-            // A concurrent request with the same idempotency key committed first.
+            // A concurrent request with the same idempotency key committed first. A transaction of
+            // several statements is over with that, and begun anew by whom it is of.
             Err(Error::Conflict { constraint, .. })
-                if constraint == "idem_pkey" && attempt < TRIES =>
+                if constraint == "idem_pkey" && attempt < TRIES && !batch.iter().any(is_more) =>
             {
                 continue;
             }

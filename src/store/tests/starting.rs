@@ -130,7 +130,7 @@ async fn two_starts_of_one_request_in_a_batch_are_refused_and_can_be_halved() {
     b.clean().await;
 }
 
-/// Eight lanes start the same request at once, with and without a run key.
+/// Eight lanes start the same request at once, with and without a run key and events that cancel.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_starts_of_one_request_make_one_run() {
     let mut b = Bench::new().await;
@@ -141,6 +141,17 @@ async fn concurrent_starts_of_one_request_make_one_run() {
             let mut new = keyed(&mut b, &key, IfClosed::Allow);
             if round % 2 == 0 {
                 new.key = None;
+            }
+            if round % 4 >= 2 {
+                new.waits = vec![Wait {
+                    run: new.run,
+                    step: crate::machine::cancelling(0),
+                    ns: NS,
+                    event: "order.cancelled".to_owned(),
+                    matching: crate::machine::Matching::default(),
+                    since: b.now,
+                    taken: Vec::new(),
+                }];
             }
             new.idem = Some(idem(&b, &key, 1));
             let mut lane = b.db.store.lane().await.unwrap();
