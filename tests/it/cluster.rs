@@ -8,6 +8,8 @@ use stepwell::engine::Scopes;
 use stepwell::machine::Row;
 use stepwell::store::testing::TestDb;
 
+use crate::watchdog::Watched;
+
 /// One node: a process.
 pub struct Node {
     pub url: String,
@@ -95,6 +97,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     pub http: reqwest::Client,
     pub key: String,
+    _watched: Watched,
 }
 
 impl Cluster {
@@ -128,7 +131,7 @@ impl Cluster {
             .timeout(Duration::from_secs(40))
             .build()
             .expect("a client can be made");
-        let cluster = Self { db, nodes, http, key };
+        let cluster = Self { db, nodes, http, key, _watched: Watched::new() };
         for node in &cluster.nodes {
             cluster.ready(&node.url).await;
         }

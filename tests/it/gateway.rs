@@ -21,6 +21,8 @@ use stepwell::store::testing::TestDb;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::watchdog::Watched;
+
 /// The signing secret of every registered handler.
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -36,6 +38,7 @@ pub struct Gateway {
     /// Where the clock stood at first.
     begun: Timestamp,
     stop: CancellationToken,
+    _watched: Watched,
 }
 
 impl Gateway {
@@ -112,9 +115,12 @@ impl Gateway {
             state = state.without_keys_on_loopback(caller);
         }
         tokio::spawn(api::serve(listener, api::router(state), stop.clone()));
-        let http = crate::http_client().no_proxy().build().expect("a client can be made");
+        // A poll whose clock nobody moves any more fails here, with its name.
+        let http = crate::http_client().no_proxy().timeout(2 * PATIENCE);
+        let http = http.build().expect("a client can be made");
         let begun = clock.lower();
-        let gateway = Self { db, clock, engine, url, http, begun, stop };
+        let gateway =
+            Self { db, clock, engine, url, http, begun, stop, _watched: Watched::new() };
         gateway.eventually("the gateway is ready", async |g| g.engine.ready().await.is_ok()).await;
         gateway
     }

@@ -59,6 +59,7 @@ mod transports;
 mod two_nodes;
 mod updates;
 mod versions;
+mod watchdog;
 mod watching;
 mod ways_out;
 mod webhooks;
