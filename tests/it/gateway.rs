@@ -119,8 +119,7 @@ impl Gateway {
         let http = crate::http_client().no_proxy().timeout(2 * PATIENCE);
         let http = http.build().expect("a client can be made");
         let begun = clock.lower();
-        let gateway =
-            Self { db, clock, engine, url, http, begun, stop, _watched: Watched::new() };
+        let gateway = Self { db, clock, engine, url, http, begun, stop, _watched: Watched::new() };
         gateway.eventually("the gateway is ready", async |g| g.engine.ready().await.is_ok()).await;
         gateway
     }
