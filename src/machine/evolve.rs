@@ -249,6 +249,12 @@ impl Run {
         if let Some(message) = row.refer {
             self.unbuffer(&row.step, op, MessageId::from(message));
         }
+        if self.was_to_be_tried(row) && matches!(self.turn, Turn::Waiting { .. }) {
+            // Whoever drives the run may be on the way to its handler already for that attempt,
+            // which no row says; every owner goes there, so that all know the same.
+            self.turn = Turn::Due { reason: Reason::Progress, not_before: AT_ONCE };
+            self.parked = false;
+        }
         if let Some(n) = self.forget_timer(&row.step) {
             self.works.gone(&row.step, n);
         }
@@ -262,6 +268,14 @@ impl Run {
         if op == OpKind::Scope {
             self.close_under(&row.step);
         }
+    }
+
+    /// Whether the handler was due to try the step that this row settles.
+    fn was_to_be_tried(&self, row: &Row) -> bool {
+        self.steps.get(&row.step).is_some_and(|step| match step.state {
+            StepState::Trying { due, .. } => due <= row.at && !step.op.is_work(),
+            _ => false,
+        })
     }
 
     fn resume(&mut self, row: &Row) {
