@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, ApiState, Demo};
+use crate::api::{self, ApiState, Demo, RateLimits};
 use crate::cli::{
     Algorithm, Database, DevArgs, DoctorArgs, JwtArgs, KeyCreate, MigrateAction, ServeArgs,
 };
@@ -45,12 +45,13 @@ impl Gateway {
         listener: TcpListener,
         settings: Settings,
         guard: Guard,
+        rates: RateLimits,
         dev: Option<(Caller, Option<(Demo, DemoHandler)>)>,
     ) -> anyhow::Result<Self> {
         let client = Client::new(guard)?;
         let engine = Engine::begin(store, Clock::system(), client, settings).await?;
         let stop = CancellationToken::new();
-        let mut state = ApiState::new(engine.clone(), stop.clone());
+        let mut state = ApiState::new(engine.clone(), stop.clone()).with_rate_limits(rates);
         let mut beside = axum::Router::new();
         if let Some((caller, demo)) = dev {
             state = state.without_keys_on_loopback(caller);
@@ -128,7 +129,9 @@ async fn dev_with(
     let offered = offered.then(|| DemoHandler::new(&demo.secret)).transpose()?;
     let offered = offered.map(|handler| (demo.clone(), handler));
     let local = (local(), offered);
-    let gateway = Gateway::start(store, listener, settings, Guard::dev(), Some(local)).await?;
+    let gateway =
+        Gateway::start(store, listener, settings, Guard::dev(), RateLimits::default(), Some(local))
+            .await?;
     gateway.ready().await?;
     let database = match (&private, &args.database_url) {
         (Some(postgres), _) => dev::Database::Private {
@@ -286,7 +289,8 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let (sign_publicly, retention) = (args.sign_publicly, args.retention);
     let jwt = jwt_settings(&args.jwt)?;
     let settings = Settings { sign_publicly, retention, jwt, ..settings(public_url, address) };
-    let gateway = Gateway::start(store, listener, settings, guard, None).await?;
+    let rates = RateLimits { key: args.rate_limit.0, address: args.address_rate_limit.0 };
+    let gateway = Gateway::start(store, listener, settings, guard, rates, None).await?;
     gateway.ready().await?;
     tracing::info!(listen = %here, "stepwell serves");
     let asked = asked_to_end().await?;

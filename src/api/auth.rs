@@ -34,7 +34,7 @@ pub(super) async fn check(state: &ApiState, parts: &Parts) -> Result<Checked, Pr
         return Ok(Checked::Caller(caller.clone()));
     }
     match bearer {
-        Some(token) if token.starts_with(KEY_PREFIX) => {
+        Some(token) if is_api_key(token) => {
             let caller = state.engine.authenticate(token).await?;
             caller.map(Checked::Caller).ok_or_else(|| {
                 Problem::new(Code::Unauthenticated, "The API key is not valid, or no longer.")
@@ -62,7 +62,12 @@ pub(super) async fn check(state: &ApiState, parts: &Parts) -> Result<Checked, Pr
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+/// Whether a bearer token has the form of an API key.
+pub(super) fn is_api_key(token: &str) -> bool {
+    token.starts_with(KEY_PREFIX)
+}
+
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let token = value.to_str().ok().and_then(|text| {
         let (scheme, token) = text.split_once(' ')?;

@@ -128,6 +128,7 @@ catalogue! {
     QueryFailed = "query-failed", UNPROCESSABLE_ENTITY, Safe, "The handler did not answer the query";
     TooManySignals = "too-many-signals", TOO_MANY_REQUESTS, Safe, "Too many signals are waiting";
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, Safe, "The function takes no more starts now";
+    TooManyRequests = "too-many-requests", TOO_MANY_REQUESTS, Safe, "Too many requests";
     HeadersTooLarge = "headers-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, Never, "The headers are too large";
     Internal = "internal", INTERNAL_SERVER_ERROR, Unsafe, "Something went wrong here";
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, Safe, "Not now";

@@ -28,6 +28,7 @@ mod page;
 mod pages;
 mod problem;
 mod queries;
+mod rates;
 mod request;
 mod run_filter;
 mod runs;
@@ -59,6 +60,7 @@ use utoipa_axum::routes;
 pub use catalogue::{Code, Retry};
 pub use demo::Demo;
 pub use problem::Problem;
+pub use rates::RateLimits;
 pub use serve::serve;
 
 use crate::engine::{Caller, Engine, Error, Namespace, RunView};
@@ -73,6 +75,7 @@ pub struct ApiState {
     open_metrics: bool,
     shutdown: CancellationToken,
     nodes: forward::Nodes,
+    rates: Arc<rates::Rates>,
     reference: Arc<openapi::Reference>,
 }
 
@@ -88,6 +91,7 @@ impl ApiState {
             open_metrics: true,
             shutdown,
             nodes: forward::Nodes::new(),
+            rates: Arc::new(rates::Rates::new(RateLimits::default())),
             reference: Arc::new(openapi::Reference::of(&description())),
         }
     }
@@ -110,6 +114,13 @@ impl ApiState {
     #[must_use]
     pub fn with_closed_metrics(mut self) -> Self {
         self.open_metrics = false;
+        self
+    }
+
+    /// Refuses those who send more requests than this.
+    #[must_use]
+    pub fn with_rate_limits(mut self, limits: RateLimits) -> Self {
+        self.rates = Arc::new(rates::Rates::new(limits));
         self
     }
 
@@ -268,7 +279,9 @@ pub fn openapi_json() -> String {
 /// gives it; without one nobody counts as local.
 pub fn router(state: ApiState) -> Router {
     let (calls, open) = routes();
-    let calls = Router::from(calls).route_layer(from_fn_with_state(state.clone(), forward::inside));
+    let calls = Router::from(calls)
+        .route_layer(from_fn_with_state(state.clone(), forward::inside))
+        .route_layer(from_fn_with_state(state.clone(), rates::bounded));
     let views = pages::VIEWS
         .iter()
         .fold(Router::new(), |views, path| views.route(path, axum::routing::get(pages::dashboard)));

@@ -116,7 +116,12 @@ fn complete(path: &str, operation: &mut Operation) {
     }
     let parameters = operation.parameters.as_deref().unwrap_or_default();
     if path.starts_with("/v1/") {
-        codes.extend([Code::MalformedRequest, Code::InvalidQuery, Code::Unavailable]);
+        codes.extend([
+            Code::MalformedRequest,
+            Code::InvalidQuery,
+            Code::TooManyRequests,
+            Code::Unavailable,
+        ]);
         if operation.security.is_none() || !path.starts_with("/v1/callbacks/") {
             codes.extend([Code::Unauthenticated, Code::MissingScope, Code::CrossOrigin]);
         }
@@ -159,6 +164,12 @@ fn complete(path: &str, operation: &mut Operation) {
                 "Seconds until it makes sense to try again",
             ),
             ("WWW-Authenticate", Type::String, status == 401, "`Bearer`"),
+            (
+                "RateLimit",
+                Type::String,
+                status == 429,
+                "What this credential may still send: `\"key\";r=0;t=1`",
+            ),
         ] {
             if applies {
                 let schema = Object::with_type(kind);

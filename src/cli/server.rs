@@ -11,6 +11,7 @@ use url::Url;
 
 use super::jwt::JwtArgs;
 use super::secret::Secret;
+use crate::machine::Allowance;
 use crate::machine::time::parse_duration;
 
 /// `stepwell dev`.
@@ -79,6 +80,12 @@ pub struct ServeArgs {
     /// Who is let in without an API key.
     #[command(flatten)]
     pub jwt: JwtArgs,
+    /// Requests with one API key to this node, such as `100/10s`; `off` for any number.
+    #[arg(long, env = "STEPWELL_RATE_LIMIT", value_name = "N/PERIOD", default_value = "20000/1s", value_parser = parse_rate)]
+    pub rate_limit: Rate,
+    /// Requests without a valid credential from one address to this node; `off` for any number.
+    #[arg(long, env = "STEPWELL_ADDRESS_RATE_LIMIT", value_name = "N/PERIOD", default_value = "100/10s", value_parser = parse_rate)]
+    pub address_rate_limit: Rate,
     /// Worker threads [default: 1].
     #[arg(long, env = "STEPWELL_THREADS", value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -147,6 +154,14 @@ pub struct OpenapiArgs {
     /// As JSON instead of YAML.
     #[arg(long)]
     pub json: bool,
+}
+
+/// How many requests may be sent; none: any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(pub Option<Allowance>);
+
+fn parse_rate(text: &str) -> Result<Rate, String> {
+    if text == "off" { Ok(Rate(None)) } else { text.parse().map(|a| Rate(Some(a))) }
 }
 
 /// How long ended runs are kept.

@@ -1,5 +1,6 @@
 //! Floor 0: what may happen to a run. Pure: no I/O, no clock, no chance, no async.
 
+mod allowance;
 mod apply;
 mod attempts;
 mod body;
@@ -39,6 +40,7 @@ mod updates;
 mod works;
 mod written;
 
+pub use allowance::{Allowance, Bucket, Taken};
 pub use apply::{CANCEL_GRACE, Cause, EPOCH_BLOCK, EPOCH_ROOM, Env, Fault, Refusal};
 pub use attempts::{AttemptDue, AttemptEnd};
 pub use body::*;

@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use stepwell::api::{self, ApiState};
+use stepwell::api::{self, ApiState, RateLimits};
 use stepwell::clock::Clock;
 use stepwell::engine::{Caller, Engine, Faults, JwtSettings, Namespace, Scopes, Settings, Wrong};
 use stepwell::machine::{Limits, Timestamp};
@@ -55,6 +55,13 @@ impl Gateway {
         let db = TestDb::new().await;
         let clock = standing(&db).await;
         Self::set_up(db, Limits::default(), clock, false, Faults::default()).await
+    }
+
+    /// A gateway that asks everybody for an API key and counts requests.
+    pub async fn with_rates(rates: RateLimits) -> Self {
+        let db = TestDb::new().await;
+        let clock = standing(&db).await;
+        Self::set_up_counting(db, clock, false, settings(), rates).await
     }
 
     /// A gateway that lets in who has an API key or one of these JWTs.
@@ -101,6 +108,16 @@ impl Gateway {
         open_on_loopback: bool,
         settings: Settings,
     ) -> Self {
+        Self::set_up_counting(db, clock, open_on_loopback, settings, RateLimits::default()).await
+    }
+
+    async fn set_up_counting(
+        db: TestDb,
+        clock: Clock,
+        open_on_loopback: bool,
+        settings: Settings,
+        rates: RateLimits,
+    ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         let settings = Settings { public_url: url.clone(), address: url.clone(), ..settings };
@@ -108,7 +125,7 @@ impl Gateway {
         let engine = Engine::begin(db.store.clone(), clock.clone(), client, settings).await;
         let engine = engine.expect("the database is there");
         let stop = CancellationToken::new();
-        let mut state = ApiState::new(engine.clone(), stop.clone());
+        let mut state = ApiState::new(engine.clone(), stop.clone()).with_rate_limits(rates);
         if open_on_loopback {
             let namespace = Namespace { id: 1, name: "default".to_owned() };
             let caller = Caller { namespace, by: "local".to_owned(), scopes: Scopes::ALL };

@@ -43,6 +43,7 @@ mod plain;
 mod proxy;
 mod queries;
 mod races;
+mod rates;
 mod replay;
 mod runs;
 mod schedules;
