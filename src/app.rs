@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::dev::{self, Banner, DataDir, DemoHandler, Handler, PrivatePostgres, asked_to_end};
 use crate::engine::{
     Caller, Engine, Faults, JwtKeys, JwtSettings, Namespace, RegisterOutcome, Registration, Scope,
-    Scopes, Settings, bootstrap_key,
+    Scopes, Settings, bootstrap_key_in,
 };
 use crate::machine::Limits;
 use crate::outbound::{Client, Guard};
@@ -336,7 +336,8 @@ pub async fn first_key(key: &KeyCreate) -> anyhow::Result<()> {
     let store = Store::connect(url.expose(), 2).await?;
     // The command line has admitted known scopes only.
     let scopes: Scopes = key.scopes.iter().filter_map(|s| Scope::from_word(s)).collect();
-    let (_, text) = bootstrap_key(&store, &key.name, scopes).await?;
+    let namespace = key.namespace.as_deref().unwrap_or("default");
+    let (_, text) = bootstrap_key_in(&store, namespace, &key.name, scopes).await?;
     writeln!(std::io::stdout(), "{text}")?;
     Ok(())
 }

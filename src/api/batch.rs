@@ -114,7 +114,7 @@ fn starts(
     let read = |(i, raw): (usize, &RawValue)| {
         let (function, wanted) = fields::read_one(raw, format!("#/runs/{i}"), item)?;
         wanted.check()?;
-        state.engine.check_receivers(&wanted.on_complete)?;
+        state.engine.check_receivers(&caller.namespace, &wanted.on_complete)?;
         Ok(wanted.start(state, caller, function, headers))
     };
     Ok(items.into_iter().enumerate().map(read).collect())

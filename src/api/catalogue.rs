@@ -80,6 +80,7 @@ catalogue! {
     InvalidToken = "invalid-token", UNAUTHORIZED, Never, "The invocation token is not valid";
     MissingScope = "missing-scope", FORBIDDEN, Never, "The API key may not do this";
     CrossOrigin = "cross-origin", FORBIDDEN, Never, "The request comes from another site";
+    OperatorsOnly = "operators-only", FORBIDDEN, Never, "This is for those who look after all namespaces";
     NotFound = "not-found", NOT_FOUND, Never, "There is nothing at this address";
     RunNotFound = "run-not-found", NOT_FOUND, Never, "No such run";
     StepNotFound = "step-not-found", NOT_FOUND, Never, "No such step";
@@ -92,6 +93,7 @@ catalogue! {
     UpdateNotFound = "update-not-found", NOT_FOUND, Never, "No such update";
     NotAnObject = "not-an-object", NOT_FOUND, Never, "The function has no objects";
     KeyNotFound = "key-not-found", NOT_FOUND, Never, "No such API key";
+    NamespaceNotFound = "namespace-not-found", NOT_FOUND, Never, "No such namespace";
     WebhookNotFound = "webhook-not-found", NOT_FOUND, Never, "No such webhook";
     DeliveryNotFound = "delivery-not-found", NOT_FOUND, Never, "No such delivery";
     SecretNotFound = "secret-not-found", NOT_FOUND, Never, "No such secret";
@@ -101,6 +103,8 @@ catalogue! {
     RunExists = "run-exists", CONFLICT, Never, "A run with this key exists";
     ScheduleExists = "schedule-exists", CONFLICT, Never, "Another schedule has this name";
     WebhookExists = "webhook-exists", CONFLICT, Never, "Another webhook has this name";
+    NamespaceExists = "namespace-exists", CONFLICT, Never, "Another namespace has this name";
+    NamespaceInUse = "namespace-in-use", CONFLICT, Never, "The namespace is in use";
     ScheduleOwned = "schedule-owned", CONFLICT, Never, "The schedule is part of a registration";
     IdempotencyInProgress = "idempotency-in-progress", CONFLICT, Safe, "The same request is under way";
     InvalidState = "invalid-state", CONFLICT, Never, "The run's state does not allow this";
@@ -128,6 +132,7 @@ catalogue! {
     QueryFailed = "query-failed", UNPROCESSABLE_ENTITY, Safe, "The handler did not answer the query";
     TooManySignals = "too-many-signals", TOO_MANY_REQUESTS, Safe, "Too many signals are waiting";
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, Safe, "The function takes no more starts now";
+    QuotaExceeded = "quota-exceeded", TOO_MANY_REQUESTS, Safe, "The namespace has what it may have";
     TooManyRequests = "too-many-requests", TOO_MANY_REQUESTS, Safe, "Too many requests";
     HeadersTooLarge = "headers-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, Never, "The headers are too large";
     Internal = "internal", INTERNAL_SERVER_ERROR, Unsafe, "Something went wrong here";

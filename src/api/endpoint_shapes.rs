@@ -456,6 +456,8 @@ impl From<FunctionView> for FunctionBody {
 pub(super) struct KeyBody {
     #[schema(value_type = String)]
     id: KeyId,
+    /// The namespace that it opens.
+    namespace: String,
     name: String,
     scopes: Vec<&'static str>,
     #[schema(value_type = String, format = DateTime)]
@@ -470,6 +472,7 @@ impl From<KeyRow> for KeyBody {
     fn from(key: KeyRow) -> Self {
         Self {
             id: key.id,
+            namespace: key.namespace,
             name: key.name,
             scopes: key.scopes.iter().map(crate::engine::Scope::word).collect(),
             created_at: key.created_at,

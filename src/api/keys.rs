@@ -11,6 +11,7 @@ use super::auth::Admin;
 use super::catalogue::Code;
 use super::endpoint_shapes::{KeyBody, NewKeyBody};
 use super::fields;
+use super::namespaces::namespace_name;
 use super::page::{Cut, Page};
 use super::problem::Problem;
 use super::request::{At, Params, Sent};
@@ -26,6 +27,10 @@ pub(super) struct KeyRequest {
     /// `runs:read`, `runs:write`, `signals:write`, `endpoints:write`, `schedules:write`, `admin`.
     #[schema(min_items = 1)]
     scopes: Vec<String>,
+    /// The namespace that it opens; by default the caller's. Another one's keys are made by admins of
+    /// `default`.
+    #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,62}$")]
+    namespace: Option<String>,
 }
 
 /// Make an API key. Its secret is shown this once.
@@ -33,7 +38,7 @@ pub(super) struct KeyRequest {
     post, path = "/v1/keys", tag = "keys",
     request_body(content = KeyRequest, content_type = "application/json"),
     responses((status = 201, description = "The key and its secret", body = NewKeyBody)),
-    extensions(("x-problems" = json!([])))
+    extensions(("x-problems" = json!(["namespace-not-found"])))
 )]
 pub(super) async fn create_key(
     State(state): State<ApiState>,
@@ -42,7 +47,7 @@ pub(super) async fn create_key(
     sent: Sent,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Problem> {
     params.finish()?;
-    let (name, scopes) = fields::read(&sent.0, |f| {
+    let (name, scopes, namespace) = fields::read(&sent.0, |f| {
         let name = f.text("name", 128);
         let name = f.need("name", name);
         let words: Option<Vec<String>> = f.value("scopes");
@@ -58,10 +63,11 @@ pub(super) async fn create_key(
         }
         let scopes = (!scopes.is_empty()).then_some(scopes);
         let scopes = f.need("scopes", scopes).unwrap_or_default();
-        (name.unwrap_or_default(), scopes.into_iter().collect::<Scopes>())
+        let namespace = f.parsed("namespace", namespace_name);
+        (name.unwrap_or_default(), scopes.into_iter().collect::<Scopes>(), namespace)
     })?;
-    let (ns, by) = (&caller.namespace, &caller.by);
-    let (key, secret) = state.engine.create_key(ns, &name, scopes, by).await?;
+    let ns = state.engine.namespace_of(&caller, namespace.as_deref()).await?;
+    let (key, secret) = state.engine.create_key(&ns, &name, scopes, &caller.by).await?;
     Ok((StatusCode::CREATED, Json(NewKeyBody::new(key, secret))))
 }
 
@@ -69,12 +75,13 @@ pub(super) async fn create_key(
 #[utoipa::path(
     get, path = "/v1/keys", tag = "keys",
     params(
+        ("namespace" = Option<String>, Query, description = "Of this namespace; for admins of `default`"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
     responses((status = 200, description = "A page of keys", body = Page<KeyBody>, headers(
         ("Link" = String, description = "The next page, with `rel=\"next\"`")))),
-    extensions(("x-problems" = json!([])))
+    extensions(("x-problems" = json!(["namespace-not-found"])))
 )]
 pub(super) async fn list_keys(
     State(state): State<ApiState>,
@@ -83,27 +90,34 @@ pub(super) async fn list_keys(
     mut params: Params,
 ) -> Result<Response, Problem> {
     let cut = Cut::of(&mut params);
+    let namespace = params.one("namespace", namespace_name);
     params.finish()?;
-    let all = state.engine.list_keys(&caller.namespace).await?;
+    let ns = state.engine.namespace_of(&caller, namespace.as_deref()).await?;
+    let all = state.engine.list_keys(&ns).await?;
     Ok(cut.page(all, |k| k.id, KeyBody::from).answer(&uri))
 }
 
 /// Revoke an API key. Every node refuses it within 30 seconds. Again is no error.
 #[utoipa::path(
     delete, path = "/v1/keys/{id}", tag = "keys",
-    params(("id" = String, Path, description = "The key's id (`key_…`)")),
+    params(
+        ("id" = String, Path, description = "The key's id (`key_…`)"),
+        ("namespace" = Option<String>, Query, description = "Of this namespace; for admins of `default`"),
+    ),
     responses((status = 204, description = "Revoked")),
-    extensions(("x-problems" = json!(["key-not-found"])))
+    extensions(("x-problems" = json!(["key-not-found", "namespace-not-found"])))
 )]
 pub(super) async fn revoke_key(
     State(state): State<ApiState>,
     Admin(caller): Admin,
     At(id): At<String>,
-    params: Params,
+    mut params: Params,
 ) -> Result<StatusCode, Problem> {
+    let namespace = params.one("namespace", namespace_name);
     params.finish()?;
     let missing = || Problem::new(Code::KeyNotFound, "There is no API key of this id.");
     let key = id.parse().map_err(|_| missing())?;
-    let known = state.engine.revoke_key(&caller.namespace, key, &caller.by).await?;
+    let ns = state.engine.namespace_of(&caller, namespace.as_deref()).await?;
+    let known = state.engine.revoke_key(&ns, key, &caller.by).await?;
     if known { Ok(StatusCode::NO_CONTENT) } else { Err(missing()) }
 }

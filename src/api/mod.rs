@@ -20,6 +20,7 @@ mod gateway;
 mod journal;
 mod keys;
 mod limits;
+mod namespaces;
 mod node;
 mod objects;
 mod openapi;
@@ -224,6 +225,12 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(webhooks::list_deliveries))
         .routes(routes!(webhooks::get_delivery))
         .routes(routes!(webhooks::redeliver))
+        .routes(routes!(namespaces::list_namespaces, namespaces::create_namespace))
+        .routes(routes!(
+            namespaces::get_namespace,
+            namespaces::patch_namespace,
+            namespaces::delete_namespace
+        ))
         .routes(routes!(keys::list_keys, keys::create_key))
         .routes(routes!(keys::revoke_key))
         .routes(routes!(secrets::list_secrets, secrets::set_secret))

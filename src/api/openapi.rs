@@ -55,6 +55,7 @@ pub(super) fn finish(mut doc: OpenApi) -> OpenApi {
             ("schedules", "What starts runs by itself"),
             ("endpoints", "Where functions are"),
             ("webhooks", "Who is told of what happens"),
+            ("namespaces", "Tenants and what they may have"),
             ("keys", "API keys"),
             ("secrets", "What calls are made with"),
             ("node", "Health and metrics"),

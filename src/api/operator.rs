@@ -233,7 +233,7 @@ pub(super) async fn rewind_run(
     responses((status = 202, description = "The new run", body = RunBody, headers(
         ("Location" = String, description = "The new run"),
         ("Idempotent-Replayed" = String, description = "`true` where the idempotency key was used before")))),
-    extensions(("x-problems" = json!(["run-not-found", "function-not-found", "deployment-not-found", "endpoint-draining",
+    extensions(("x-problems" = json!(["run-not-found", "function-not-found", "deployment-not-found", "endpoint-draining", "quota-exceeded",
         "run-exists", "idempotency-in-progress", "idempotency-key-reused"])))
 )]
 pub(super) async fn rerun_run(

@@ -186,9 +186,10 @@ impl From<Error> for Problem {
             Error::QueryFailed(..) => Self::new(Code::QueryFailed, detail),
             Error::NotAnObject(_) => Self::new(Code::NotAnObject, detail),
             Error::ObjectBusy { run, .. } => Self::new(Code::ObjectBusy, detail).with("run", run),
-            Error::ObjectChanged | Error::ScheduleStale | Error::WebhookStale => {
-                Self::new(Code::PreconditionFailed, detail)
-            }
+            Error::ObjectChanged
+            | Error::ScheduleStale
+            | Error::WebhookStale
+            | Error::NamespaceStale => Self::new(Code::PreconditionFailed, detail),
             Error::UpdateNotFound(_) => Self::new(Code::UpdateNotFound, detail),
             Error::ScheduleNotFound(_) => Self::new(Code::ScheduleNotFound, detail),
             Error::ScheduleExists { id, name: _ } => {
@@ -210,6 +211,12 @@ impl From<Error> for Problem {
             Error::RunExists { run, key: _, status } => Self::new(Code::RunExists, detail)
                 .with("run", run)
                 .with("run_status", status.word()),
+            Error::NamespaceNotFound(_) => Self::new(Code::NamespaceNotFound, detail),
+            Error::NamespaceExists(_) => Self::new(Code::NamespaceExists, detail),
+            Error::NamespaceInUse(..) => Self::new(Code::NamespaceInUse, detail),
+            Error::QuotaExceeded { quota, retry_after, .. } => {
+                Self::new(Code::QuotaExceeded, detail).with("quota", quota).retry_after(retry_after)
+            }
             Error::RateLimited { retry_after, .. } => {
                 Self::new(Code::RateLimited, detail).retry_after(retry_after)
             }

@@ -141,8 +141,8 @@ impl Peer {
 
 /// By what a request is counted.
 enum Counted {
-    /// By a credential.
-    Key(u64),
+    /// By a credential, and by its namespace.
+    Key(u64, Option<i32>),
     /// By nothing, unless it turns out that its credential opens nothing.
     Not,
 }
@@ -157,17 +157,22 @@ pub(super) async fn bounded(
     let (mut parts, body) = request.into_parts();
     let peer = Peer::of(&parts);
     let counted = counted(&state, &mut parts, &peer, now).await;
-    let by_key = match &counted {
-        Ok(Counted::Key(of)) => {
-            state.rates.limits.key.map(|a| (a, state.rates.keys.take(*of, a, now)))
+    let mut taken = Vec::new();
+    if let Ok(Counted::Key(of, ns)) = counted {
+        let key = state.rates.limits.key.map(|a| (a, state.rates.keys.take(of, a, now)));
+        taken.extend(key.map(|(allowance, key)| ("key", allowance, key)));
+        // A key that has sent too much takes nothing from the others of its namespace.
+        if let Some(ns) = ns
+            && taken.iter().all(|(.., key)| key.granted)
+        {
+            let all = state.engine.take_request(ns, now);
+            taken.extend(all.map(|(allowance, all)| ("namespace", allowance, all)));
         }
-        _ => None,
-    };
-    let mut response = match (counted, by_key) {
+    }
+    let refused = taken.iter().find(|(.., taken)| !taken.granted);
+    let mut response = match (counted, refused) {
         (Err(problem), _) => problem.into_response(),
-        (_, Some((allowance, taken))) if !taken.granted => {
-            too_many("key", allowance, taken).into_response()
-        }
+        (_, Some((by, allowance, taken))) => too_many(by, *allowance, *taken).into_response(),
         _ => next.run(Request::from_parts(parts, body)).await,
     };
     if response.status() == StatusCode::UNAUTHORIZED
@@ -175,9 +180,7 @@ pub(super) async fn bounded(
     {
         response = problem.into_response();
     }
-    if let Some((allowance, taken)) = by_key {
-        tell(&mut response, "key", allowance, taken);
-    }
+    tell(&mut response, &taken);
     response
 }
 
@@ -195,7 +198,7 @@ async fn counted(
         // The address is the credential.
         let secret = secret.split('/').next().unwrap_or_default();
         return match state.engine.called_back(secret) {
-            Some(run) => Ok(Counted::Key(rates.id(run.uuid()))),
+            Some(run) => Ok(Counted::Key(rates.id(run.uuid()), None)),
             None => rates.count_address(peer, now).map(|()| Counted::Not),
         };
     }
@@ -208,10 +211,11 @@ async fn counted(
     }
     let checked = check(state, parts).await?;
     let counted = match (&checked, shown) {
-        (Checked::Caller(_), Some((of, true))) => Counted::Key(of),
+        (Checked::Caller(caller), Some((of, true))) => Counted::Key(of, Some(caller.namespace.id)),
         // A JWT is short-lived: its subject is who calls.
         (Checked::Caller(caller), Some(_)) => {
-            Counted::Key(rates.id((caller.namespace.id, &caller.by)))
+            let ns = caller.namespace.id;
+            Counted::Key(rates.id((ns, &caller.by)), Some(ns))
         }
         (Checked::Caller(_), None) | (Checked::Token(_), _) => Counted::Not,
     };
@@ -223,6 +227,7 @@ fn too_many(by: &'static str, allowance: Allowance, taken: Taken) -> Problem {
     metrics::counter!("stepwell_requests_refused_total", "by" => by).increment(1);
     let who = match by {
         "key" => "This credential",
+        "namespace" => "All credentials of this namespace together",
         _ => "This address, without a valid credential,",
     };
     let detail = format!(
@@ -234,12 +239,21 @@ fn too_many(by: &'static str, allowance: Allowance, taken: Taken) -> Problem {
 }
 
 /// Writes down what may still be sent: draft-ietf-httpapi-ratelimit-headers.
-fn tell(response: &mut Response, by: &str, allowance: Allowance, taken: Taken) {
+fn tell(response: &mut Response, taken: &[(&str, Allowance, Taken)]) {
+    if taken.is_empty() {
+        return;
+    }
     let seconds = |d: Duration| d.as_secs() + u64::from(d.subsec_nanos() > 0);
-    let policy = format!("\"{by}\";q={};w={}", allowance.count(), allowance.period().as_secs());
-    let left = format!("\"{by}\";r={};t={}", taken.left, seconds(taken.full_in));
-    for (name, text) in [(POLICY, policy), (LEFT, left)] {
-        let value = HeaderValue::try_from(text).expect("words and digits");
+    let policy = |(by, allowance, _): &(&str, Allowance, Taken)| {
+        format!("\"{by}\";q={};w={}", allowance.count(), allowance.period().as_secs())
+    };
+    let left = |(by, _, taken): &(&str, Allowance, Taken)| {
+        format!("\"{by}\";r={};t={}", taken.left, seconds(taken.full_in))
+    };
+    let policies: Vec<String> = taken.iter().map(policy).collect();
+    let left: Vec<String> = taken.iter().map(left).collect();
+    for (name, items) in [(POLICY, policies), (LEFT, left)] {
+        let value = HeaderValue::try_from(items.join(", ")).expect("words and digits");
         response.headers_mut().insert(name, value);
     }
 }

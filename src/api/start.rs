@@ -289,7 +289,7 @@ pub(super) fn some_tags(f: &mut Fields<'_>) -> Option<BTreeMap<String, String>> 
             ("Idempotent-Replayed" = String, description = "`true` where the idempotency key was used before"))),
         (status = 200, description = "Started, and ended within `wait`", body = RunBody),
     ),
-    extensions(("x-problems" = json!(["function-not-found", "deployment-not-found", "endpoint-draining", "rate-limited", "run-exists",
+    extensions(("x-problems" = json!(["function-not-found", "deployment-not-found", "endpoint-draining", "rate-limited", "quota-exceeded", "run-exists",
         "idempotency-in-progress", "idempotency-key-reused", "run-ended", "run-ending",
         "too-many-signals", "node-unreachable"])))
 )]
@@ -306,7 +306,7 @@ pub(super) async fn start_run(
     params.finish()?;
     let wanted = fields::read(&body, read)?;
     wanted.check()?;
-    state.engine.check_receivers(&wanted.on_complete)?;
+    state.engine.check_receivers(&caller.namespace, &wanted.on_complete)?;
     let call = format!("POST /v1/functions/{function}/runs");
     let idempotency = idempotency(&parts.headers, &call, &body)?;
 

@@ -17,11 +17,18 @@ pub enum KeyCommand {
     /// Make a key. It is shown this once.
     Create(KeyCreate),
     /// List the keys, without their secrets.
-    List,
+    List {
+        /// Of this namespace.
+        #[arg(long, value_name = "NAME")]
+        namespace: Option<String>,
+    },
     /// Revoke a key, by its id or name.
     Revoke {
         /// The key.
         key: String,
+        /// Of this namespace.
+        #[arg(long, value_name = "NAME")]
+        namespace: Option<String>,
         /// Do not ask whether you are sure.
         #[arg(short, long)]
         yes: bool,
@@ -37,6 +44,9 @@ pub struct KeyCreate {
     /// What it may do; may be repeated.
     #[arg(long = "scope", value_name = "SCOPE", required = true, value_parser = SCOPES)]
     pub scopes: Vec<String>,
+    /// The namespace that it opens [default: that of the key that makes it, or `default`].
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
     /// Write it straight into this database: for the first key, which no key can be asked for.
     #[arg(long, value_name = "URL")]
     pub database_url: Option<Secret>,
@@ -69,8 +79,8 @@ pub(super) async fn execute(
 ) -> Result<(), Failure> {
     match command {
         KeyCommand::Create(create) => self::create(create, client, out).await,
-        KeyCommand::List => {
-            let page = client.list(&["keys"], &[], usize::MAX).await?;
+        KeyCommand::List { namespace } => {
+            let page = client.list(&["keys"], &of(namespace), usize::MAX).await?;
             let heads = ["ID", "NAME", "SCOPES", "CREATED", "LAST USED", "REVOKED"];
             print_list(&page.data, out, &heads, |item| {
                 let key: Key = document(item)?;
@@ -85,11 +95,13 @@ pub(super) async fn execute(
                 ])
             })
         }
-        KeyCommand::Revoke { key, yes } => {
+        KeyCommand::Revoke { key, namespace, yes } => {
             input::confirm(yes, &format!("Revoke the key {key}?"))?;
-            let id = resolve(client, &key).await?;
+            let query = of(namespace);
+            let id = resolve(client, &key, &query).await?;
             let path = ["keys", id.as_str()];
-            client.send(Request::new(reqwest::Method::DELETE, &path)).await?;
+            let request = Request::new(reqwest::Method::DELETE, &path);
+            client.send(Request { query: &query, ..request }).await?;
             out.note(&format!("key {id} is revoked"));
             Ok(())
         }
@@ -101,12 +113,15 @@ async fn create(create: KeyCreate, client: &Client, out: &mut Output) -> Result<
     struct Body<'a> {
         name: &'a str,
         scopes: &'a [String],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        namespace: Option<&'a str>,
     }
     if create.database_url.is_some() {
         let text = "--database-url makes the key without a gateway; it was sent to one";
         return Err(Failure::Usage(text.to_owned()));
     }
-    let body = Body { name: &create.name, scopes: &create.scopes };
+    let namespace = create.namespace.as_deref();
+    let body = Body { name: &create.name, scopes: &create.scopes, namespace };
     let answer = client.send(Request::post(&["keys"], &body)).await?;
     match out.format() {
         Format::Json | Format::Jsonl => out.json(answer.text()?),
@@ -122,13 +137,22 @@ async fn create(create: KeyCreate, client: &Client, out: &mut Output) -> Result<
     }
 }
 
+/// The query that asks for a namespace.
+fn of(namespace: Option<String>) -> Vec<(&'static str, String)> {
+    namespace.map(|name| ("namespace", name)).into_iter().collect()
+}
+
 /// The id of a live key that is named by id or name.
-async fn resolve(client: &Client, text: &str) -> Result<String, Failure> {
+async fn resolve(
+    client: &Client,
+    text: &str,
+    query: &[(&'static str, String)],
+) -> Result<String, Failure> {
     if text.parse::<crate::machine::KeyId>().is_ok() {
         return Ok(text.to_owned());
     }
     let mut found = Vec::new();
-    for item in client.list(&["keys"], &[], usize::MAX).await?.data {
+    for item in client.list(&["keys"], query, usize::MAX).await?.data {
         let key: Key = document(item.get())?;
         if key.name == text && key.revoked_at.is_none() {
             found.push(key.id);

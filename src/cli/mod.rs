@@ -21,6 +21,7 @@ mod jwt;
 mod key;
 mod limit;
 mod model;
+mod namespace;
 mod object;
 mod output;
 mod replay;
@@ -67,6 +68,7 @@ pub use function::FunctionCommand;
 pub use jwt::{Algorithm, JwtArgs};
 pub use key::{KeyCommand, KeyCreate};
 pub use limit::LimitCommand;
+pub use namespace::NamespaceCommand;
 pub use object::ObjectCommand;
 pub use output::{Color, Format};
 pub use replay::RunReplay;
@@ -221,6 +223,9 @@ pub enum ClientCommand {
     /// Send signals to runs.
     #[command(subcommand, arg_required_else_help = true)]
     Signal(SignalCommand),
+    /// Say what tenants may have and do.
+    #[command(subcommand, arg_required_else_help = true)]
+    Namespace(NamespaceCommand),
     /// Make and revoke API keys.
     #[command(subcommand, arg_required_else_help = true)]
     Key(KeyCommand),
@@ -273,6 +278,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Bulk(command) => bulk::execute(command, &connect()?, out).await,
         ClientCommand::Object(command) => object::execute(command, &connect()?, out).await,
         ClientCommand::Limit(command) => limit::execute(command, &connect()?, out).await,
+        ClientCommand::Namespace(command) => namespace::execute(command, &connect()?, out).await,
         ClientCommand::Webhook(command) => webhook::execute(command, &connect()?, out).await,
         ClientCommand::Event(command) => event::execute(command, &connect()?, out).await,
         ClientCommand::Schedule(command) => schedule::execute(command, &connect()?, out).await,

@@ -97,13 +97,14 @@ impl Engine {
         let now = self.clock().upper();
         let (key, text) = new_key(self.store(), ns.id, name, scopes, now).await?;
         tracing::info!(key.id = %key.id, name, by, "API key created");
-        Ok((key, text))
+        Ok((KeyRow { namespace: ns.name.clone(), ..key }, text))
     }
 
     /// All API keys of a namespace by id, revoked ones too.
     pub async fn list_keys(&self, ns: &Namespace) -> Result<Vec<KeyRow>, Error> {
         let keys = self.store().list_keys(Some(ns.id)).await?;
-        let mut rows: Vec<KeyRow> = keys.into_iter().map(row).collect();
+        let named = |key| KeyRow { namespace: ns.name.clone(), ..row(key) };
+        let mut rows: Vec<KeyRow> = keys.into_iter().map(named).collect();
         rows.sort_by_key(|k| k.id);
         Ok(rows)
     }
@@ -229,11 +230,22 @@ pub async fn bootstrap_key(
     name: &str,
     scopes: Scopes,
 ) -> Result<(KeyRow, String), Error> {
+    bootstrap_key_in(store, super::namespaces::DEFAULT, name, scopes).await
+}
+
+/// The same for another namespace.
+pub async fn bootstrap_key_in(
+    store: &Store,
+    namespace: &str,
+    name: &str,
+    scopes: Scopes,
+) -> Result<(KeyRow, String), Error> {
     let namespaces = store.load_catalog().await?.namespaces;
-    let ns = namespaces.iter().find(|n| n.name == "default").map(|n| n.id);
-    let ns = ns.ok_or_else(|| Error::corrupt("there is no namespace `default`"))?;
+    let ns = namespaces.iter().find(|n| n.name == namespace).map(|n| n.id);
+    let ns = ns.ok_or_else(|| Error::NamespaceNotFound(namespace.to_owned()))?;
     let now = store.now().await?;
-    new_key(store, ns, name, scopes, now).await
+    let (key, text) = new_key(store, ns, name, scopes, now).await?;
+    Ok((KeyRow { namespace: namespace.to_owned(), ..key }, text))
 }
 
 async fn new_key(
@@ -259,6 +271,7 @@ async fn new_key(
 fn row(key: store::ApiKey) -> KeyRow {
     KeyRow {
         id: key.id,
+        namespace: String::new(),
         name: key.name,
         scopes: scopes_of(&key.scopes),
         created_at: key.created_at,

@@ -193,6 +193,7 @@ pub fn code_of(error: &Error) -> &'static str {
         Error::TooLarge(_) => "payload-too-large",
         Error::ObjectBusy { .. } => "object-busy",
         Error::RateLimited { .. } => "rate-limited",
+        Error::QuotaExceeded { .. } => "quota-exceeded",
         Error::Unavailable { .. } => "unavailable",
         _ => "internal",
     }

@@ -107,6 +107,8 @@ impl Engine {
         let url: Url = call.url.parse().map_err(|e: url::ParseError| {
             StepError::of_gateway("address-refused", format!("`request.url` is not a URL: {e}"))
         })?;
+        let outside = |detail| StepError::of_gateway("address-refused", detail);
+        self.allowed_host(job.ns, &url).map_err(outside)?;
         let method = call.method.parse().unwrap_or(Method::GET);
         let (headers, secrets) = self.headers_of(job, &call).await?;
         let until = self.clock().mono() + job.timeout.unwrap_or(LONGEST_POLL);
@@ -123,6 +125,7 @@ impl Engine {
             let next = location.to_str().ok().and_then(|l| at.join(l).ok()).ok_or_else(|| {
                 StepError::of_gateway("address-refused", "the `Location` of a 202 is not a URL")
             })?;
+            self.allowed_host(job.ns, &next).map_err(outside)?;
             let wait = self.asked_to_wait(&reply).unwrap_or(POLL_EVERY).min(POLL_SELDOM);
             if self.clock().mono() + wait >= until {
                 return Err(again("timed-out", "the answer was 202 until the time was up"));

@@ -13,7 +13,7 @@ use crate::machine::{
     DeploymentId, EndpointId, Matching, Policy, RetryPolicy, RetrySpec, Run, RunKind, Timestamp,
 };
 use crate::protocol::{CancelOn, Flow, FunctionSpec, Manifest, Secret, Transport, Versioning};
-use crate::store;
+use crate::store::{self, NamespaceSettings};
 
 /// The longest silence of an exchange, unless function or run say otherwise.
 pub(super) const INVOCATION_TIMEOUT: Duration = Duration::from_mins(1);
@@ -174,6 +174,8 @@ pub struct Catalog {
     /// Grows with every change.
     pub version: i64,
     namespaces: HashMap<i32, Namespace>,
+    /// Of those that may not have everything.
+    settings: HashMap<i32, Arc<NamespaceSettings>>,
     functions: HashMap<(i32, String), Arc<Function>>,
     deployments: HashMap<i32, Arc<Deployment>>,
     by_public: HashMap<DeploymentId, i32>,
@@ -211,6 +213,9 @@ impl Catalog {
         for n in &recorded.namespaces {
             let namespace = Namespace { id: n.id, name: n.name.clone() };
             catalog.namespaces.insert(n.id, namespace);
+            if n.settings != NamespaceSettings::default() {
+                catalog.settings.insert(n.id, Arc::new(n.settings.clone()));
+            }
         }
         for d in &recorded.deployments {
             let Some(endpoint) = endpoints.get(&d.endpoint_id) else { continue };
@@ -330,6 +335,11 @@ impl Catalog {
     #[must_use]
     pub fn namespace(&self, id: i32) -> Option<Namespace> {
         self.namespaces.get(&id).cloned()
+    }
+
+    /// What a namespace may have, if that is not everything.
+    pub(super) fn settings(&self, ns: i32) -> Option<&NamespaceSettings> {
+        self.settings.get(&ns).map(Arc::as_ref)
     }
 
     /// A namespace by name.

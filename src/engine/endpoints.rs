@@ -85,7 +85,7 @@ impl Engine {
         registration: Registration,
     ) -> Result<RegisterOutcome, Error> {
         let r = registration;
-        let url = self.handler_url(&r.url)?;
+        let url = self.handler_url(ns, &r.url)?;
         check_headers(&r.headers)?;
         let given = r.secret.as_deref().map(parse_secret).transpose()?;
         let listed = match &r.functions {
@@ -234,7 +234,7 @@ impl Engine {
         }
         check_headers(&headers)?;
         let address = match patch.url {
-            Some(url) => Some(self.handler_url(&url)?.into()).filter(|url| *url != row.url),
+            Some(url) => Some(self.handler_url(ns, &url)?.into()).filter(|url| *url != row.url),
             None => None,
         };
         let catalog = self.catalog();
@@ -282,7 +282,7 @@ impl Engine {
         let Some(row) = endpoint_row(&catalog, ns.id, &EndpointRef::Id(endpoint)) else {
             return Ok(None);
         };
-        let url = self.handler_url(&row.url)?;
+        let url = self.handler_url(ns, &row.url)?;
         let headers = header_map(&row.headers);
         let secrets: Vec<Secret> = secrets_of(row).collect();
         let mut asked = self.discover(&url, &headers, &secrets).await;
@@ -298,9 +298,12 @@ impl Engine {
 
     // --- parts ---------------------------------------------------------------------------------
 
-    pub(super) fn handler_url(&self, text: &str) -> Result<Url, Error> {
+    pub(super) fn handler_url(&self, ns: &Namespace, text: &str) -> Result<Url, Error> {
         let guard = self.client().guard();
-        guard.url(text).map_err(|b| Error::Invalid("/url".to_owned(), format!("{b}; {}", b.fix())))
+        let refused = |detail| Error::Invalid("/url".to_owned(), detail);
+        let url = guard.url(text).map_err(|b| refused(format!("{b}; {}", b.fix())))?;
+        self.allowed_host(ns.id, &url).map_err(refused)?;
+        Ok(url)
     }
 
     /// The endpoint as it is recorded at this moment.

@@ -24,6 +24,7 @@ mod deployments;
 mod endpoints;
 mod events;
 mod exchange;
+mod failing;
 mod faults;
 mod firing;
 mod flow;
@@ -40,6 +41,7 @@ mod limits;
 mod lines;
 mod loading;
 mod messages;
+mod namespaces;
 mod objects;
 mod operator;
 mod outbox;
@@ -77,10 +79,10 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::store::{
-    BulkCounts, BulkStatus, DeliveryFilter, DeliveryRow, DeliveryStatus, ListedObject, RunCount,
-    SecretRow, Webhook, WebhookSpec,
+    BulkCounts, BulkStatus, DeliveryFilter, DeliveryRow, DeliveryStatus, ListedObject,
+    NamespaceRow, NamespaceSettings, RunCount, SecretRow, Webhook, WebhookSpec,
 };
-pub use access::bootstrap_key;
+pub use access::{bootstrap_key, bootstrap_key_in};
 pub use batch::MOST_STARTS;
 pub use bulk::{BulkPage, BulkSearch, BulkStarted, BulkView, Foreseen, NewBulk};
 pub use bulk_acts::{BulkAction, BulkReason, code_of};
@@ -92,6 +94,7 @@ pub use functions::FunctionView;
 pub use gateway::GatewayView;
 pub use jwt::{JwtKeys, JwtRefused, JwtSettings};
 pub use limits::{LimitKey, LimitName, LimitOf, LimitView, PausedView};
+pub use namespaces::{NamespaceView, host_pattern};
 pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
 pub use replaying::{Candidate, Origin, Replayed};
@@ -160,6 +163,7 @@ struct Inner {
     turnstile: flow::Turnstile,
     watchers: Watchers,
     api_keys: access::Keys,
+    quotas: namespaces::Quotas,
     counted: series::Counted,
     timer_nudge: Notify,
     loads: Semaphore,
@@ -241,6 +245,7 @@ impl Engine {
             turnstile: flow::Turnstile::default(),
             watchers: Watchers::default(),
             api_keys: access::Keys::default(),
+            quotas: namespaces::Quotas::default(),
             counted: series::Counted::default(),
             timer_nudge: Notify::new(),
             loads: Semaphore::new(8),
@@ -358,6 +363,9 @@ impl Engine {
     }
     fn watchers(&self) -> &Watchers {
         &self.0.watchers
+    }
+    fn quotas(&self) -> &namespaces::Quotas {
+        &self.0.quotas
     }
     fn api_keys(&self) -> &access::Keys {
         &self.0.api_keys
@@ -568,31 +576,5 @@ impl Engine {
 
     fn is_ours_group(&self, group: usize) -> bool {
         self.owner().tenures[group].is_some()
-    }
-}
-
-impl Error {
-    /// The node cannot do it now.
-    pub(super) fn busy(detail: &str) -> Self {
-        Self::Unavailable { detail: detail.to_owned(), retry_after: Duration::from_secs(1) }
-    }
-
-    pub(super) fn stopping() -> Self {
-        Self::busy("this node is stopping")
-    }
-
-    pub(super) fn corrupt(detail: &str) -> Self {
-        tracing::error!(detail, "unreadable data");
-        Self::Internal
-    }
-}
-
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Self {
-        if error.is_transient() {
-            return Self::busy("Postgres is away or busy");
-        }
-        tracing::error!(%error, "the store refused");
-        Self::Internal
     }
 }

@@ -62,7 +62,7 @@ impl Engine {
         run: RunId,
         candidate: Candidate,
     ) -> Result<Report, Error> {
-        let url = self.handler_url(&candidate.url)?;
+        let url = self.handler_url(ns, &candidate.url)?;
         super::endpoints::check_headers(&candidate.headers)?;
         let given = candidate.secret.as_deref().map(super::endpoints::parse_secret).transpose()?;
         let recorded = self.recorded(ns, run).await?;

@@ -566,6 +566,8 @@ pub struct Rotated {
 pub struct KeyRow {
     /// Its id.
     pub id: KeyId,
+    /// The name of its namespace.
+    pub namespace: String,
     /// Its name: who did it, in every history.
     pub name: String,
     /// What it may do.

@@ -231,6 +231,7 @@ impl Engine {
                     Err(error) => {
                         let kind = match &error {
                             Error::EndpointDraining { .. } => "endpoint-draining",
+                            Error::QuotaExceeded { .. } => "quota-exceeded",
                             _ => "start-refused",
                         };
                         let error = StepError::of_gateway(kind, error.to_string());

@@ -120,11 +120,17 @@ impl Engine {
 
     /// Refuses to start a run where none is started; what is there already is found all the same.
     pub(super) async fn admits(&self, start: &Start, new: &NewRun) -> Result<(), Error> {
-        let catalog = self.catalog();
-        let Some(deployment) = catalog.deployment(new.dep) else { return Ok(()) };
-        if !deployment.endpoint.draining {
-            return Ok(());
-        }
+        let draining = self.catalog().deployment(new.dep).filter(|d| d.endpoint.draining);
+        let refusal = match draining {
+            Some(deployment) => Error::EndpointDraining {
+                function: start.function.clone(),
+                endpoint: deployment.endpoint.name.clone(),
+            },
+            None => match self.within_quotas(&start.namespace).await {
+                Ok(()) => return Ok(()),
+                Err(refusal) => refusal,
+            },
+        };
         if let Some(idem) = &new.idem
             && self.store().knows_idem(new.ns, idem).await?
         {
@@ -139,8 +145,7 @@ impl Engine {
                 return Ok(());
             }
         }
-        let endpoint = deployment.endpoint.name.clone();
-        Err(Error::EndpointDraining { function: start.function.clone(), endpoint })
+        Err(refusal)
     }
 
     /// Another run has the key. None: it is free by now, try again.

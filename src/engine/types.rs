@@ -451,6 +451,30 @@ pub enum Error {
         /// When the next one is let through.
         retry_after: Duration,
     },
+    /// No such namespace that the caller may know of.
+    #[error("there is no namespace `{0}`")]
+    NamespaceNotFound(String),
+    /// There is one, and it is another.
+    #[error("there is a namespace `{0}`, and it may have other things")]
+    NamespaceExists(String),
+    /// It has what would go on without it.
+    #[error("the namespace `{0}` still has {1}")]
+    NamespaceInUse(String, &'static str),
+    /// It has changed in the meantime.
+    #[error("the namespace is not at the version in `If-Match`")]
+    NamespaceStale,
+    /// The namespace has what it may have.
+    #[error("the namespace `{namespace}` has used up its quota `{quota}`, which is {of}")]
+    QuotaExceeded {
+        /// The namespace.
+        namespace: String,
+        /// Which quota: `live_runs` or `starts`.
+        quota: &'static str,
+        /// How much it is.
+        of: String,
+        /// When there may be room.
+        retry_after: Duration,
+    },
     /// The same idempotency key with another body.
     #[error("the idempotency key was used with another request body")]
     IdempotencyKeyReused,

@@ -130,7 +130,7 @@ impl Engine {
         secret: Option<&str>,
         by: &str,
     ) -> Result<WebhookCreated, Error> {
-        let spec = self.checked(spec)?;
+        let spec = self.checked(ns, spec)?;
         let secret = match secret {
             Some(text) => super::endpoints::parse_secret(text)?,
             None => Secret::generate(),
@@ -156,8 +156,8 @@ impl Engine {
         Ok(WebhookCreated::New(Box::new(made), secret))
     }
 
-    fn checked(&self, mut spec: WebhookSpec) -> Result<WebhookSpec, Error> {
-        spec.url = self.handler_url(&spec.url)?.into();
+    fn checked(&self, ns: &Namespace, mut spec: WebhookSpec) -> Result<WebhookSpec, Error> {
+        spec.url = self.handler_url(ns, &spec.url)?.into();
         Ok(spec)
     }
 
@@ -170,7 +170,7 @@ impl Engine {
         by: &str,
     ) -> Result<Webhook, Error> {
         if let Some(spec) = patch.spec.filter(|spec| *spec != it.spec) {
-            let spec = self.checked(spec)?;
+            let spec = self.checked(ns, spec)?;
             let known = self.webhooks(ns).await?;
             if known.iter().any(|w| w.spec.name == spec.name && w.id != it.id) {
                 return Err(Error::WebhookExists(spec.name));
@@ -226,9 +226,9 @@ impl Engine {
     }
 
     /// Refuses receivers that must not be called.
-    pub fn check_receivers(&self, hooks: &[Hook]) -> Result<(), Error> {
+    pub fn check_receivers(&self, ns: &Namespace, hooks: &[Hook]) -> Result<(), Error> {
         for (i, hook) in hooks.iter().enumerate() {
-            if let Err(Error::Invalid(_, detail)) = self.handler_url(&hook.url) {
+            if let Err(Error::Invalid(_, detail)) = self.handler_url(ns, &hook.url) {
                 return Err(Error::Invalid(format!("/on_complete/{i}/url"), detail));
             }
         }

@@ -9,19 +9,11 @@ use uuid::Uuid;
 
 use super::error::{Error, Result};
 use super::health;
+use super::namespaces::{self, NamespaceRow};
 use super::webhooks::{self, Webhook};
 use super::wire::{self, Raw, Ts};
 use super::{Store, register, wire::INFINITY};
 use crate::machine::{DeploymentId, EndpointId, Timestamp};
-
-/// A namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamespaceRow {
-    /// The number in every table.
-    pub id: i32,
-    /// The name.
-    pub name: String,
-}
 
 /// An endpoint that is not deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +129,6 @@ pub struct Address {
 }
 
 pub(super) const VERSION: &str = "select config_version from cluster";
-pub(super) const NAMESPACES: &str = "select id, name from namespaces order by id";
 pub(super) const ENDPOINTS: &str = "select id, public_id, ns, name, url, headers::text as headers,
        disabled, draining, concurrency, version, created_at, updated_at from endpoints where deleted_at is null order by id";
 pub(super) const SECRETS: &str = "select endpoint_id, secret, expires_at from secrets
@@ -262,18 +253,15 @@ impl Store {
         let deployments = sqlx::query(DEPLOYMENTS).fetch_all(&mut *tx).await?;
         let pruned = sqlx::query(PRUNED).fetch_all(&mut *tx).await?;
         let functions = sqlx::query(FUNCTIONS).fetch_all(&mut *tx).await?;
-        let namespaces = sqlx::query(NAMESPACES).fetch_all(&mut *tx).await?;
+        let all = sqlx::query(namespaces::ALL).fetch_all(&mut *tx).await?;
         let webhooks = webhooks::all(&mut tx).await?;
         tx.commit().await?;
         let gone = |row: &PgRow| -> Result<(i32, DeploymentId)> {
             Ok((row.try_get("id")?, row.try_get::<Uuid, _>("public_id")?.into()))
         };
-        let namespace = |row: &PgRow| -> Result<NamespaceRow> {
-            Ok(NamespaceRow { id: row.try_get("id")?, name: row.try_get("name")? })
-        };
         Ok(Catalog {
             version,
-            namespaces: namespaces.iter().map(namespace).collect::<Result<_>>()?,
+            namespaces: all.iter().map(namespaces::namespace).collect::<Result<_>>()?,
             endpoints: endpoints
                 .iter()
                 .map(|row| endpoint(row, &mut secrets))

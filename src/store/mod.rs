@@ -24,6 +24,7 @@ mod limits;
 mod lists;
 mod load;
 mod migrate;
+mod namespaces;
 mod objects;
 mod outbox;
 mod permits;
@@ -53,9 +54,7 @@ use sqlx::{Postgres, Transaction};
 pub use accept::{Accept, Accepted};
 pub use audit::Finding;
 pub use bulk::{BulkCounts, BulkFilter, BulkRow, BulkStatus};
-pub use catalog::{
-    Address, Catalog, Deployment, Endpoint, EndpointChange, FunctionRow, NamespaceRow,
-};
+pub use catalog::{Address, Catalog, Deployment, Endpoint, EndpointChange, FunctionRow};
 pub use create::{CreateOutcome, Idem, IfClosed, NewKey, NewPart, NewRun};
 pub use debounces::Debounced;
 pub use deliveries::{
@@ -73,6 +72,7 @@ pub use limits::{COUNTED, InLine, LimitRow};
 pub use lists::{ListedRun, RunCount, RunFilter, RunsFound};
 pub use load::Loaded;
 pub use migrate::MigrationStatus;
+pub use namespaces::{NamespaceRemoved, NamespaceRow, NamespaceSettings};
 pub use objects::{ListedObject, Object, ObjectRow, Role, Written, version_of};
 pub use outbox::{Delivery, Posted, Slot};
 pub use permits::{Ask, Granted, LimitKey, LimitOf, Most, Passed, Release};

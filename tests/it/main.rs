@@ -35,6 +35,7 @@ mod lines;
 mod load;
 mod matrix;
 mod metrics;
+mod namespaces;
 mod objects;
 mod oracle;
 mod outage;

@@ -32,6 +32,8 @@ def stock(gateway, handler, dead):
     dead.__exit__()
     keys = [call("POST", "/v1/keys", {"name": f"spare {n}", "scopes": ["runs:read", "admin"]})["id"] for n in range(MANY)]
     for n in range(MANY):
+        call("POST", "/v1/namespaces", {"name": f"spare-{n}", "limits": {"live_runs": 9}})
+    for n in range(MANY):
         call("POST", "/v1/secrets", {"name": f"spare-{n}", "value": f"value {n}"})
     receiver = handler.url + "/"
     for n in range(MANY):
@@ -99,6 +101,7 @@ def stock(gateway, handler, dead):
         "deletable": deletable,
         "event": events,
         "object": objects,
+        "namespace": [f"spare-{n}" for n in range(MANY)],
         "webhook": [f"spare-{n}" for n in range(MANY)],
         "delivery": deliveries,
         "schedule": [f"spare-{n}" for n in range(MANY)],

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 218] = [
+const ALL: [(&str, &str); 226] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -127,7 +127,15 @@ const ALL: [(&str, &str); 218] = [
     ("run of key", lists::RUN_OF_KEY),
     ("knows idem", lists::KNOWS_IDEM),
     ("catalog version", catalog::VERSION),
-    ("namespaces", catalog::NAMESPACES),
+    ("namespaces", namespaces::ALL),
+    ("namespace created", namespaces::CREATE),
+    ("namespace changed", namespaces::UPDATE),
+    ("namespace deleted", namespaces::DELETE),
+    ("namespace in use", namespaces::HAS),
+    ("namespace emptied: keys", namespaces::EMPTY[0]),
+    ("namespace emptied: secrets", namespaces::EMPTY[1]),
+    ("namespace emptied: objects", namespaces::EMPTY[2]),
+    ("live runs of a namespace", namespaces::LIVE),
     ("endpoints", catalog::ENDPOINTS),
     ("secrets", catalog::SECRETS),
     ("deployments", catalog::DEPLOYMENTS),

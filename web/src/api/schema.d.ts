@@ -874,6 +874,56 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/namespaces": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List namespaces: all for admins of `default`, else the caller's own. */
+        get: operations["list_namespaces"];
+        put?: never;
+        /**
+         * Make a namespace. For admins of the namespace `default`.
+         * @description Repeating it changes nothing: a namespace that is just the same is answered with 200. Other nodes
+         *     know it within a second.
+         */
+        post: operations["create_namespace"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/namespaces/{namespace}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a namespace: what it may have, and how many runs live in it. */
+        get: operations["get_namespace"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a namespace that has no endpoints, live runs, schedules and webhooks any more. For admins
+         *     of the namespace `default`.
+         * @description Its keys are revoked, its secrets and the state of its objects deleted. Ended runs cannot be read
+         *     any more, and go when their time is up.
+         */
+        delete: operations["delete_namespace"];
+        options?: never;
+        head?: never;
+        /**
+         * Change what a namespace may have and do. For admins of the namespace `default`.
+         * @description Fewer live runs than there are end none: the next start is refused. Hosts that endpoints and
+         *     webhooks of the namespace are at cannot be taken from it.
+         */
+        patch: operations["patch_namespace"];
+        trace?: never;
+    };
     "/v1/objects/{function}": {
         parameters: {
             query?: never;
@@ -1884,6 +1934,8 @@ export interface components {
         /** @description An API key, without its secret. */
         ApiKey: {
             id: string;
+            /** @description The namespace that it opens. */
+            namespace: string;
             name: string;
             scopes: string[];
             /** Format: date-time */
@@ -2690,6 +2742,11 @@ export interface components {
             name: string;
             /** @description `runs:read`, `runs:write`, `signals:write`, `endpoints:write`, `schedules:write`, `admin`. */
             scopes: string[];
+            /**
+             * @description The namespace that it opens; by default the caller's. Another one's keys are made by admins of
+             *     `default`.
+             */
+            namespace?: string | null;
         };
         /** @description The last attempt of a delivery. */
         LastAttempt: {
@@ -2882,6 +2939,63 @@ export interface components {
                 [key: string]: (number | null)[];
             };
         };
+        /** @description A namespace. */
+        Namespace: {
+            name: string;
+            limits: components["schemas"]["NamespaceLimits"];
+            /** @description Where its handlers, webhooks and calls may be; null: anywhere. */
+            hosts?: string[] | null;
+            /**
+             * Format: int64
+             * @description Its live runs, counted up to 10,000 or what it may have. Not in lists.
+             */
+            live_runs?: number | null;
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            updated_at: string;
+        };
+        /** @description What a namespace may have; null: any number. */
+        NamespaceLimits: {
+            /** Format: int32 */
+            live_runs?: number | null;
+            /** @example 100/10s */
+            starts?: string | null;
+            /** @example 1000/1s */
+            requests?: string | null;
+        };
+        /** @description What a namespace may have. */
+        NamespaceLimitsRequest: {
+            /**
+             * Format: int32
+             * @description Runs that have not ended, in the whole cluster; null: any number.
+             */
+            live_runs?: number | null;
+            /**
+             * @description Starts by API, batch and SQL at one node, such as `100/10s`; null: any number.
+             * @example 100/10s
+             */
+            starts?: string | null;
+            /**
+             * @description Requests of all its credentials at one node; null: any number.
+             * @example 1000/1s
+             */
+            requests?: string | null;
+        };
+        /** @description A namespace to make. */
+        NamespaceRequest: {
+            /** @description Unique; it stays. */
+            name: string;
+            limits?: null | components["schemas"]["NamespaceLimitsRequest"];
+            /**
+             * @description Where its handlers, webhooks and calls may be; null: anywhere.
+             * @example [
+             *       "api.example.com",
+             *       "*.example.com"
+             *     ]
+             */
+            hosts?: string[] | null;
+        };
         /** @description A new API key. */
         NewApiKey: components["schemas"]["ApiKey"] & {
             /** @description For `Authorization: Bearer`. It is not shown again. */
@@ -2925,6 +3039,8 @@ export interface components {
             /** @description In the order of the list. */
             data: {
                 id: string;
+                /** @description The namespace that it opens. */
+                namespace: string;
                 name: string;
                 scopes: string[];
                 /** Format: date-time */
@@ -3288,6 +3404,27 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description A page of a list. */
+        Page_Namespace: {
+            /** @description In the order of the list. */
+            data: {
+                name: string;
+                limits: components["schemas"]["NamespaceLimits"];
+                /** @description Where its handlers, webhooks and calls may be; null: anywhere. */
+                hosts?: string[] | null;
+                /**
+                 * Format: int64
+                 * @description Its live runs, counted up to 10,000 or what it may have. Not in lists.
+                 */
+                live_runs?: number | null;
+                /** Format: date-time */
+                created_at: string;
+                /** Format: date-time */
+                updated_at: string;
+            }[];
+            /** @description For `?cursor=` of the next page; null on the last. */
+            next_cursor?: string | null;
+        };
+        /** @description A page of a list. */
         Page_Schedule: {
             /** @description In the order of the list. */
             data: {
@@ -3477,6 +3614,12 @@ export interface components {
              * @description How many runs may be on their way to it at once, in the whole cluster; null: no limit.
              */
             concurrency?: number | null;
+        };
+        /** @description A change of a namespace: what is left out stays. */
+        PatchNamespaceRequest: {
+            limits?: null | components["schemas"]["NamespaceLimitsRequest"];
+            /** @description Where its handlers, webhooks and calls may be; null: anywhere. */
+            hosts?: string[] | null;
         };
         /** @description A change of a schedule: what is left out stays, what is null has its default. */
         PatchScheduleRequest: {
@@ -9947,7 +10090,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `too-many-signals`, `rate-limited`, `too-many-requests` */
+            /** @description `too-many-signals`, `rate-limited`, `quota-exceeded`, `too-many-requests` */
             429: {
                 headers: {
                     /** @description What this credential may still send: `"key";r=0;t=1` */
@@ -10094,6 +10237,8 @@ export interface operations {
     list_keys: {
         parameters: {
             query?: {
+                /** @description Of this namespace; for admins of `default` */
+                namespace?: string;
                 /** @description By default 50 */
                 limit?: number;
                 /** @description `next_cursor` of the page before */
@@ -10138,6 +10283,15 @@ export interface operations {
             };
             /** @description `missing-scope`, `cross-origin` */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `namespace-not-found` */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10249,6 +10403,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `namespace-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `request-timeout` */
             408: {
                 headers: {
@@ -10340,7 +10503,10 @@ export interface operations {
     };
     revoke_key: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Of this namespace; for admins of `default` */
+                namespace?: string;
+            };
             header?: never;
             path: {
                 /** @description The key's id (`key_…`) */
@@ -10386,7 +10552,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `not-found`, `key-not-found` */
+            /** @description `not-found`, `key-not-found`, `namespace-not-found` */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -10920,6 +11086,700 @@ export interface operations {
             };
             /** @description `uri-too-long` */
             414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-requests` */
+            429: {
+                headers: {
+                    /** @description What this credential may still send: `"key";r=0;t=1` */
+                    RateLimit?: string;
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_namespaces: {
+        parameters: {
+            query?: {
+                /** @description By default 50 */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of namespaces */
+            200: {
+                headers: {
+                    /** @description The next page, with `rel="next"` */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Namespace"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-requests` */
+            429: {
+                headers: {
+                    /** @description What this credential may still send: `"key";r=0;t=1` */
+                    RateLimit?: string;
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_namespace: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NamespaceRequest"];
+            };
+        };
+        responses: {
+            /** @description It was there, just the same */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Namespace"];
+                };
+            };
+            /** @description Made */
+            201: {
+                headers: {
+                    /** @description Its version */
+                    ETag?: string;
+                    /** @description The namespace */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Namespace"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin`, `operators-only` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `namespace-exists` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-requests` */
+            429: {
+                headers: {
+                    /** @description What this credential may still send: `"key";r=0;t=1` */
+                    RateLimit?: string;
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_namespace: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description `*`, or an `ETag` that is at hand */
+                "If-None-Match"?: string | null;
+            };
+            path: {
+                /** @description Its name */
+                namespace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The namespace */
+            200: {
+                headers: {
+                    /** @description Its version */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Namespace"];
+                };
+            };
+            /** @description It is at hand */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `namespace-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-requests` */
+            429: {
+                headers: {
+                    /** @description What this credential may still send: `"key";r=0;t=1` */
+                    RateLimit?: string;
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_namespace: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only this version (`ETag`) */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /** @description Its name */
+                namespace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Deleted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin`, `operators-only` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `namespace-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `namespace-in-use` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition-failed` */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-requests` */
+            429: {
+                headers: {
+                    /** @description What this credential may still send: `"key";r=0;t=1` */
+                    RateLimit?: string;
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    patch_namespace: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only this version (`ETag`) */
+                "If-Match"?: string | null;
+            };
+            path: {
+                /** @description Its name */
+                namespace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["PatchNamespaceRequest"];
+            };
+        };
+        responses: {
+            /** @description The namespace as it is now */
+            200: {
+                headers: {
+                    /** @description Its version */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Namespace"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin`, `operators-only` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `namespace-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition-failed` */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -13655,7 +14515,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `too-many-requests` */
+            /** @description `quota-exceeded`, `too-many-requests` */
             429: {
                 headers: {
                     /** @description What this credential may still send: `"key";r=0;t=1` */
