@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::ApiState;
 use super::acts::reason;
+use super::audit::ReasonRequest;
 use super::auth::{Deployer, Operator, Reader};
 use super::catalogue::Code;
 use super::endpoint_shapes::{DeploymentBody, EndpointBody, PrunedBody, RepinnedBody};
@@ -73,6 +74,7 @@ pub(super) async fn list_deployments(
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/drain", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Its id or name")),
+    request_body(content = Option<ReasonRequest>, content_type = "application/json"),
     responses((status = 200, description = "Draining", body = EndpointBody)),
     extensions(("x-problems" = json!(["endpoint-not-found"])))
 )]
@@ -84,7 +86,7 @@ pub(super) async fn drain_endpoint(
     sent: Sent,
 ) -> Result<Response, Problem> {
     params.finish()?;
-    fields::read(&sent.0, |_| ())?;
+    fields::read(&sent.0, reason)?;
     let endpoint = find(&state, &caller, &name).await?;
     let changed = state.engine.drain_endpoint(&caller.namespace, endpoint.id, &caller.by).await?;
     changed.map(with_etag).ok_or_else(no_endpoint)
@@ -96,6 +98,7 @@ pub(super) async fn drain_endpoint(
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/prune", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Its id or name")),
+    request_body(content = Option<ReasonRequest>, content_type = "application/json"),
     responses((status = 200, description = "Pruned", body = PrunedBody)),
     extensions(("x-problems" = json!(["endpoint-not-found"])))
 )]
@@ -107,7 +110,7 @@ pub(super) async fn prune_endpoint(
     sent: Sent,
 ) -> Result<Json<PrunedBody>, Problem> {
     params.finish()?;
-    fields::read(&sent.0, |_| ())?;
+    fields::read(&sent.0, reason)?;
     let endpoint = find(&state, &caller, &name).await?;
     let pruned = state.engine.prune_endpoint(&caller.namespace, endpoint.id, &caller.by).await?;
     Ok(Json(PrunedBody { pruned }))

@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use utoipa::ToSchema;
 
 use super::ApiState;
+use super::acts::reason;
+use super::audit::ReasonRequest;
 use super::auth::{Deployer, Reader};
 use super::catalogue::Code;
 use super::endpoint_request::{
@@ -283,6 +285,7 @@ pub(super) struct SyncRequest {
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/disable", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Its id or name")),
+    request_body(content = Option<ReasonRequest>, content_type = "application/json"),
     responses((status = 200, description = "Disabled", body = EndpointBody)),
     extensions(("x-problems" = json!(["endpoint-not-found"])))
 )]
@@ -294,7 +297,7 @@ pub(super) async fn disable_endpoint(
     sent: Sent,
 ) -> Result<Response, Problem> {
     params.finish()?;
-    fields::read(&sent.0, |_| ())?;
+    fields::read(&sent.0, reason)?;
     let endpoint = find(&state, &caller, &name).await?;
     let changed = state.engine.disable_endpoint(&caller.namespace, endpoint.id, &caller.by).await?;
     changed.map(with_etag).ok_or_else(no_endpoint)
@@ -304,6 +307,7 @@ pub(super) async fn disable_endpoint(
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/enable", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Its id or name")),
+    request_body(content = Option<ReasonRequest>, content_type = "application/json"),
     responses((status = 200, description = "Enabled", body = EndpointBody)),
     extensions(("x-problems" = json!(["endpoint-not-found"])))
 )]
@@ -315,7 +319,7 @@ pub(super) async fn enable_endpoint(
     sent: Sent,
 ) -> Result<Response, Problem> {
     params.finish()?;
-    fields::read(&sent.0, |_| ())?;
+    fields::read(&sent.0, reason)?;
     let endpoint = find(&state, &caller, &name).await?;
     let changed = state.engine.enable_endpoint(&caller.namespace, endpoint.id, &caller.by).await?;
     changed.map(with_etag).ok_or_else(no_endpoint)

@@ -1,6 +1,7 @@
 //! Floor 3: HTTP from customers. Every route is in [`routes`], and so in the description.
 
 mod acts;
+mod audit;
 mod auth;
 mod batch;
 mod bulk;
@@ -232,6 +233,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
             namespaces::delete_namespace
         ))
         .routes(routes!(keys::list_keys, keys::create_key))
+        .routes(routes!(audit::list_audit))
         .routes(routes!(keys::revoke_key))
         .routes(routes!(secrets::list_secrets, secrets::set_secret))
         .routes(routes!(secrets::remove_secret))
@@ -288,6 +290,7 @@ pub fn router(state: ApiState) -> Router {
     let (calls, open) = routes();
     let calls = Router::from(calls)
         .route_layer(from_fn_with_state(state.clone(), forward::inside))
+        .route_layer(from_fn_with_state(state.clone(), audit::noted))
         .route_layer(from_fn_with_state(state.clone(), rates::bounded));
     let views = pages::VIEWS
         .iter()

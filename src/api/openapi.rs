@@ -56,7 +56,7 @@ pub(super) fn finish(mut doc: OpenApi) -> OpenApi {
             ("endpoints", "Where functions are"),
             ("webhooks", "Who is told of what happens"),
             ("namespaces", "Tenants and what they may have"),
-            ("keys", "API keys"),
+            ("keys", "API keys, and who did what"),
             ("secrets", "What calls are made with"),
             ("node", "Health and metrics"),
             ("pages", "Pages and descriptions"),

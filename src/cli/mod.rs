@@ -6,6 +6,7 @@
 
 mod apply;
 mod ask;
+mod audit;
 mod batch;
 mod bulk;
 mod client;
@@ -59,6 +60,7 @@ use failure::Failure;
 use output::Output;
 
 pub use apply::Apply;
+pub use audit::AuditArgs;
 pub use bulk::BulkCommand;
 pub use conformance::{ConformanceArgs, Transport};
 pub use endpoint::EndpointCommand;
@@ -229,6 +231,8 @@ pub enum ClientCommand {
     /// Make and revoke API keys.
     #[command(subcommand, arg_required_else_help = true)]
     Key(KeyCommand),
+    /// See who did what.
+    Audit(AuditArgs),
     /// Set and remove the secrets that calls are made with.
     #[command(subcommand, arg_required_else_help = true)]
     Secret(SecretCommand),
@@ -284,6 +288,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Schedule(command) => schedule::execute(command, &connect()?, out).await,
         ClientCommand::Signal(command) => signal::execute(command, &connect()?, out).await,
         ClientCommand::Key(command) => key::execute(command, &connect()?, out).await,
+        ClientCommand::Audit(args) => audit::execute(args, &connect()?, out).await,
         ClientCommand::Secret(command) => vault::execute(command, &connect()?, out).await,
         ClientCommand::Conformance(args) => conformance::execute(global, args, out).await,
         ClientCommand::Completions { shell } => {

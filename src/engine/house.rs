@@ -9,6 +9,8 @@ const KEYS_KEPT: Duration = Duration::from_hours(24);
 
 /// How long a delivery is remembered that was taken or given up.
 const DELIVERIES_KEPT: Duration = Duration::from_hours(30 * 24);
+/// How long who did what is remembered.
+const ACTS_KEPT: Duration = Duration::from_hours(400 * 24);
 /// How many are removed at once.
 const TRIMMED: i64 = 10_000;
 
@@ -27,6 +29,9 @@ impl Engine {
                 }
                 if let Err(error) = self.store().forget_limit_keys(now - KEYS_KEPT).await {
                     tracing::warn!(%error, "unused keys of limits wait for the next round");
+                }
+                if let Err(error) = self.store().trim_acts(now - ACTS_KEPT, TRIMMED).await {
+                    tracing::warn!(%error, "old entries of the audit log wait for the next round");
                 }
                 let settled_before = now - DELIVERIES_KEPT;
                 if let Err(error) = self.store().trim_deliveries(settled_before, TRIMMED).await {

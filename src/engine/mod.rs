@@ -11,6 +11,7 @@ mod access;
 mod acknowledgement;
 mod admission;
 mod attempts;
+mod audits;
 mod barriers;
 mod batch;
 mod breaker;
@@ -79,10 +80,11 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::store::{
-    BulkCounts, BulkStatus, DeliveryFilter, DeliveryRow, DeliveryStatus, ListedObject,
-    NamespaceRow, NamespaceSettings, RunCount, SecretRow, Webhook, WebhookSpec,
+    AuditFilter, AuditRow, BulkCounts, BulkStatus, DeliveryFilter, DeliveryRow, DeliveryStatus,
+    ListedObject, NamespaceRow, NamespaceSettings, RunCount, SecretRow, Webhook, WebhookSpec,
 };
 pub use access::{bootstrap_key, bootstrap_key_in};
+pub use audits::ActAsked;
 pub use batch::MOST_STARTS;
 pub use bulk::{BulkPage, BulkSearch, BulkStarted, BulkView, Foreseen, NewBulk};
 pub use bulk_acts::{BulkAction, BulkReason, code_of};

@@ -175,6 +175,10 @@ typed_id!(
     KeyId, "key"
 );
 typed_id!(
+    /// An entry of the audit log.
+    AuditId, "aud"
+);
+typed_id!(
     /// One process of the gateway, new at each start.
     NodeId, "nod"
 );

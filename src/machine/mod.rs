@@ -48,8 +48,8 @@ pub use carried::{CancelCarried, Carried};
 pub use compact::StepCarried;
 pub use gate::AtGate;
 pub use id::{
-    BadId, BulkId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId, NodeId,
-    RunId, ScheduleId, Shard, UpdateId, WebhookId,
+    AuditId, BadId, BulkId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId,
+    NodeId, RunId, ScheduleId, Shard, UpdateId, WebhookId,
 };
 pub use listening::{cancelling, is_cancelling};
 pub use matching::{Matched, Matching, Path, is_of_event};

@@ -8,7 +8,7 @@ use super::{SCHEMA, Store, wire};
 use crate::machine::Timestamp;
 
 /// Version, what it is about, and the text of every migration.
-const MIGRATIONS: [(i64, &str, &str); 23] = [
+const MIGRATIONS: [(i64, &str, &str); 24] = [
     (1, "cluster", include_str!("../../migrations/0001_cluster.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "journal", include_str!("../../migrations/0003_journal.sql")),
@@ -31,6 +31,7 @@ const MIGRATIONS: [(i64, &str, &str); 23] = [
     (21, "sql", include_str!("../../migrations/0021_sql.sql")),
     (22, "bulk", include_str!("../../migrations/0022_bulk.sql")),
     (23, "webhooks", include_str!("../../migrations/0023_webhooks.sql")),
+    (24, "audit", include_str!("../../migrations/0024_audit.sql")),
     (28, "namespaces", include_str!("../../migrations/0028_namespaces.sql")),
 ];
 

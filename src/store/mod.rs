@@ -5,6 +5,7 @@
 mod accept;
 mod append;
 mod audit;
+mod audits;
 mod batch;
 mod bulk;
 mod catalog;
@@ -53,6 +54,7 @@ use sqlx::{Postgres, Transaction};
 
 pub use accept::{Accept, Accepted};
 pub use audit::Finding;
+pub use audits::{Act, AuditFilter, AuditRow};
 pub use bulk::{BulkCounts, BulkFilter, BulkRow, BulkStatus};
 pub use catalog::{Address, Catalog, Deployment, Endpoint, EndpointChange, FunctionRow};
 pub use create::{CreateOutcome, Idem, IfClosed, NewKey, NewPart, NewRun};

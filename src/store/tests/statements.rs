@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 226] = [
+const ALL: [(&str, &str); 230] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -232,6 +232,10 @@ const ALL: [(&str, &str); 226] = [
     ("redeliver all", deliveries::ALL_AGAIN),
     ("trim deliveries", deliveries::TRIM),
     ("forget webhooks", deliveries::FORGET),
+    ("note act", audits::NOTE),
+    ("act came", audits::CAME),
+    ("acts", audits::LIST),
+    ("trim acts", audits::TRIM),
 ];
 
 const RETENTION: [(&str, &str); 12] = [
