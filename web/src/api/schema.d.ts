@@ -228,6 +228,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List who did what, the newest first.
+         * @description Every change through the API but what runs are made of: starts, signals, updates and events are in
+         *     the histories of their runs. Kept for 400 days.
+         */
+        get: operations["list_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/bulk": {
         parameters: {
             query?: never;
@@ -1973,6 +1994,35 @@ export interface components {
             got?: string | null;
             limit?: null | components["schemas"]["HeldAt"];
         };
+        /** @description An entry of the audit log. */
+        AuditEntry: {
+            id: string;
+            /** Format: date-time */
+            at: string;
+            /** @description The name of an API key, `jwt:` and the subject of a JWT, or `local`. */
+            by: string;
+            /** @description The address that the request came from. */
+            from?: string | null;
+            /** @description What the request says of where it came from before that; nobody has checked it. */
+            forwarded_for?: string | null;
+            /**
+             * @description The operation, as this reference has it.
+             * @example POST /v1/endpoints/{endpoint}/drain
+             */
+            action: string;
+            /** @description The path as it was asked for. */
+            target: string;
+            /** @description Why, if they said. */
+            reason?: string | null;
+            request_id: string;
+            /**
+             * Format: int32
+             * @description The status of the answer; null: the node died meanwhile, and it may be done or not.
+             */
+            status?: number | null;
+            /** @description The code of the problem that it was answered with. */
+            code?: string | null;
+        };
         /** @description A backfill. */
         BackfillScheduleRequest: {
             /**
@@ -3054,6 +3104,40 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description A page of a list. */
+        Page_AuditEntry: {
+            /** @description In the order of the list. */
+            data: {
+                id: string;
+                /** Format: date-time */
+                at: string;
+                /** @description The name of an API key, `jwt:` and the subject of a JWT, or `local`. */
+                by: string;
+                /** @description The address that the request came from. */
+                from?: string | null;
+                /** @description What the request says of where it came from before that; nobody has checked it. */
+                forwarded_for?: string | null;
+                /**
+                 * @description The operation, as this reference has it.
+                 * @example POST /v1/endpoints/{endpoint}/drain
+                 */
+                action: string;
+                /** @description The path as it was asked for. */
+                target: string;
+                /** @description Why, if they said. */
+                reason?: string | null;
+                request_id: string;
+                /**
+                 * Format: int32
+                 * @description The status of the answer; null: the node died meanwhile, and it may be done or not.
+                 */
+                status?: number | null;
+                /** @description The code of the problem that it was answered with. */
+                code?: string | null;
+            }[];
+            /** @description For `?cursor=` of the next page; null on the last. */
+            next_cursor?: string | null;
+        };
+        /** @description A page of a list. */
         Page_Bulk: {
             /** @description In the order of the list. */
             data: {
@@ -3857,6 +3941,11 @@ export interface components {
             period: string;
             /** @description For each value at this path of the input. */
             key?: string | null;
+        };
+        /** @description Why. */
+        ReasonRequest: {
+            /** @description For the audit log. */
+            reason?: string | null;
         };
         /** @description Which of those that were given up. */
         RedeliverRequest: {
@@ -5435,6 +5524,110 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Health"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_audit: {
+        parameters: {
+            query?: {
+                /** @description Of this key, subject (`jwt:ann`) or `local` */
+                by?: string;
+                /** @description Of this operation: `POST /v1/keys` */
+                action?: string;
+                /** @description Whose path begins so: `/v1/endpoints/shop` */
+                target?: string;
+                /** @description From this moment on */
+                since?: string;
+                /** @description Before this moment */
+                until?: string;
+                /** @description By default 50 */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of entries */
+            200: {
+                headers: {
+                    /** @description The next page, with `rel="next"` */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_AuditEntry"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description `uri-too-long` */
@@ -7542,7 +7735,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ReasonRequest"];
+            };
+        };
         responses: {
             /** @description Disabled */
             200: {
@@ -7690,7 +7887,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ReasonRequest"];
+            };
+        };
         responses: {
             /** @description Draining */
             200: {
@@ -7838,7 +8039,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ReasonRequest"];
+            };
+        };
         responses: {
             /** @description Enabled */
             200: {
@@ -8282,7 +8487,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ReasonRequest"];
+            };
+        };
         responses: {
             /** @description Pruned */
             200: {
