@@ -94,12 +94,11 @@ async fn journal_after(
     // Watched before it is read: what is committed in between wakes us.
     let mut changes = state.engine.changes(run);
     loop {
-        let mut page = state.engine.journal(ns, run, after, limit).await?;
-        if page.upto > after && page.entries.iter().all(|e| e.seq.is_none()) {
-            // It has settled between the look at the steps and the look at the run.
-            page = state.engine.journal(ns, run, after, limit).await?;
-        }
-        if page.upto > after || state.engine.view(ns, run).await?.status.ended() {
+        let page = state.engine.journal(ns, run, after, limit).await?;
+        // `upto` may be more, and nothing to show for it: what was taken back, or what has settled
+        // since, which wakes us.
+        let settled = page.entries.iter().any(|e| e.seq.is_some());
+        if settled || state.engine.view(ns, run).await?.status.ended() {
             return Ok(page);
         }
         tokio::select! {

@@ -267,8 +267,10 @@ impl Reel {
             journal = engine.journal(ns, run, 0, BATCH).await?;
         }
         let logs = engine.logs(ns, run, LogPart::All, self.at.log, BATCH).await?;
-        let settled = journal.entries.iter().filter_map(|e| e.seq).max().unwrap_or(self.at.seq);
-        let more = history.len() >= BATCH || logs.len() >= BATCH || settled < journal.upto;
+        // What settles meanwhile is told as a change; of what was taken back nothing is shown, so
+        // that a page may stay behind `upto`.
+        let settled = journal.entries.iter().filter(|e| e.seq.is_some()).count();
+        let more = [history.len(), logs.len(), settled].iter().any(|read| *read >= BATCH);
 
         let mut out = Vec::new();
         for entry in journal.entries.into_iter().filter(|e| e.seq.is_some()) {

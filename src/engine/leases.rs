@@ -46,17 +46,19 @@ impl Engine {
     #[must_use]
     pub fn route(&self, shard: Shard) -> Route {
         let me = self.node();
-        let cluster = self.cluster();
-        let Some(Some(owner)) = cluster.owners.get(usize::from(shard.group())).copied() else {
-            return Route::Nobody;
-        };
-        if owner == me {
-            // It may have been given up since.
-            let here = self.lease_holds() && self.owner().tenure(shard).is_some();
-            return if here { Route::Here } else { Route::Nobody };
+        {
+            let cluster = self.cluster();
+            let Some(Some(owner)) = cluster.owners.get(usize::from(shard.group())).copied() else {
+                return Route::Nobody;
+            };
+            if owner != me {
+                let node = cluster.nodes.iter().find(|(id, _)| *id == owner);
+                return node.map_or(Route::Nobody, |(_, address)| Route::Node(address.clone()));
+            }
         }
-        let node = cluster.nodes.iter().find(|(id, _)| *id == owner);
-        node.map_or(Route::Nobody, |(_, address)| Route::Node(address.clone()))
+        // It may have been given up since.
+        let here = self.lease_holds() && self.owner().tenure(shard).is_some();
+        if here { Route::Here } else { Route::Nobody }
     }
 
     /// Runs until the node stops: beats, claims, takes over, hands over.
@@ -174,8 +176,7 @@ impl Engine {
         self.bury_dead_letters(&tick.inboxes);
         self.tell_lists().await;
         // Who waits here for what others drive, because they could not be asked, looks again.
-        let strangers = |run: RunId| self.owner().tenure(run.shard()).is_none();
-        self.watchers().tell_some(strangers);
+        self.watchers().tell_all_but(&self.held());
         metrics::gauge!("stepwell_lease_groups").set(super::counted(self.held().len()));
         metrics::gauge!("stepwell_runs_in_memory").set(super::counted(self.owner().runs.len()));
     }
@@ -232,6 +233,8 @@ impl Engine {
                 let term = i32::try_from(*term).unwrap_or(i32::MAX);
                 owner.tenures[index] = Some(Tenure { term, since });
             }
+        }
+        {
             let me = self.node();
             let mut cluster = self.cluster();
             for group in &groups {

@@ -237,9 +237,13 @@ impl Engine {
             let ends = ends_turn(&answer, false);
             // Nobody hears these acknowledgements: they only say that there is room again.
             let permit = loop {
-                match sender.clone().try_reserve_owned() {
-                    Ok(permit) => break permit,
-                    Err(_) => drop(recorded.recv().await),
+                tokio::select! {
+                    // Also where the run has left this node, and with it what nobody recorded.
+                    permit = sender.clone().reserve_owned() => match permit {
+                        Ok(permit) => break permit,
+                        Err(_) => return spoken("the exchange was over"),
+                    },
+                    _ = recorded.recv() => {}
                 }
             };
             if !self.say_line(ready, n, answer, false, Who::Line { permit, push: None }) {

@@ -381,6 +381,7 @@ impl Engine {
     pub(super) fn address(&self) -> &str {
         &self.0.settings.address
     }
+    /// Taken before any other lock: who holds another one must not ask for this one.
     fn owner(&self) -> MutexGuard<'_, Owner> {
         lock(&self.0.owner)
     }

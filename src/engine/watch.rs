@@ -61,14 +61,16 @@ impl Watchers {
 
     /// Everybody looks again: this node has lost or won runs.
     pub(super) fn tell_all(&self) {
-        self.tell_some(|_| true);
+        self.tell_all_but(&[]);
     }
 
-    /// Whoever watches one of these looks again.
-    pub(super) fn tell_some(&self, which: impl Fn(RunId) -> bool) {
+    /// Whoever watches a run of other groups looks again.
+    pub(super) fn tell_all_but(&self, groups: &[i16]) {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, sender) in map.iter().filter(|(run, _)| which(**run)) {
-            sender.send_modify(|state| state.commits += 1);
+        for (run, sender) in map.iter() {
+            if !groups.contains(&i16::from(run.shard().group())) {
+                sender.send_modify(|state| state.commits += 1);
+            }
         }
     }
 

@@ -26,6 +26,11 @@ async fn start(g: &Gateway, t: &Talker, transport: &str) -> String {
     g.run("f", json!({"input": 1})).await
 }
 
+/// What a script of the handler says while it runs; if it has failed, it never does.
+async fn soon(said: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_mins(1), said).await.expect("the script came so far");
+}
+
 async fn ids(g: &Gateway, run: &str) -> Vec<String> {
     let journal = g.journal(run).await;
     journal.iter().map(|s| s["id"].as_str().expect("an id").to_owned()).collect()
@@ -63,7 +68,7 @@ async fn the_example_of_the_protocol_is_spoken() {
     let (_, _, run) = g.raw("POST", "/v1/functions/f/runs", &[], Some(text)).await;
     let run: Value = serde_json::from_slice(&run).expect("JSON");
     let run = run["id"].as_str().expect("an id");
-    napping.notified().await;
+    soon(napping.notified()).await;
     g.advance(Duration::from_secs(1));
     let view = g.status(run, "completed").await;
     assert_eq!((&view["output"], &view["invocations"]), (&json!("out"), &json!(1)));
@@ -165,7 +170,7 @@ async fn a_cancel_is_told_on_the_line_and_the_next_exchange_knows_of_it() {
     })
     .await;
     let run = start(&g, &t, "duplex").await;
-    waiting.notified().await;
+    soon(waiting.notified()).await;
     g.post(&format!("/v1/runs/{run}/cancel"), json!({"reason": "no longer"})).await;
     g.status(&run, "cancelled").await;
     assert_eq!(ids(&g, &run).await, ["undo", "c"]);
@@ -189,7 +194,7 @@ async fn a_gateway_that_leaves_says_so_and_the_run_waits_where_it_was() {
     })
     .await;
     let run = start(&g, &t, "duplex").await;
-    waiting.notified().await;
+    soon(waiting.notified()).await;
     let begun = Instant::now();
     g.engine.leave(Duration::from_mins(2)).await;
     assert!(begun.elapsed() < Duration::from_mins(1));

@@ -1,9 +1,11 @@
 //! The ways out of a pause or a failure: settle a step by hand, hurry it, rewind, rerun.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use stepwell::machine::Limits;
+use tokio::sync::Semaphore;
 
 use crate::cluster::Cluster;
 use crate::gateway::{Answer, Gateway, Handler, settled};
@@ -220,9 +222,18 @@ async fn a_failed_run_is_rewound_and_goes_on_under_its_id() {
     assert_eq!(failed["error"]["type"], "Gave");
     // Long after its deadline: it has its time anew.
     g.advance(Duration::from_secs(7_200));
-    handler.now(|it| in_order(it, &["a", "bad", "c"], true));
+    let (gate, before) = (Arc::new(Semaphore::new(0)), handler.count());
+    let opens = Arc::clone(&gate);
+    handler.now(move |it| Answer::held(&opens, in_order(it, &["a", "bad", "c"], true)));
     let view = g.post(&format!("/v1/runs/{run}/rewind"), json!({"reason": "mended"})).await;
     assert_eq!((&view["id"], &view["ended_at"]), (&json!(run), &Value::Null), "{view}");
+    // Who has seen `a` is told of what settles after it, not of what was taken back.
+    let next = format!("/v1/runs/{run}/journal?after=1&wait=20s");
+    let (page, ()) = tokio::join!(g.get(&next), async {
+        g.invoked(&handler, before + 1).await;
+        gate.add_permits(100);
+    });
+    assert_eq!(page["data"][0]["id"], "bad", "{page}");
     let end = g.status(&run, "completed").await;
     assert_eq!((&end["key"], &end["tags"]), (&json!("k"), &json!({"t": "1"})));
     let journal = g.journal(&run).await;
