@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
+use crate::watchdog::Watched;
+
 #[path = "../../conformance/handler/serve.rs"]
 mod handler;
 
@@ -72,6 +74,7 @@ impl Served {
 
 /// The suite's exit code and its report.
 async fn tested(url: &str, more: &[&str]) -> (Option<i32>, Value) {
+    let _watched = Watched::new();
     let ended = Command::new(env!("CARGO_BIN_EXE_stepwell"))
         .args(["conformance", "--url", url, "-o", "json", "--timeout", "10s"])
         .args(more)
