@@ -159,6 +159,8 @@ callers! {
     Deployer = EndpointsWrite;
     /// A caller who may change schedules.
     Scheduler = SchedulesWrite;
+    /// A caller who may poll for work.
+    Worker = EndpointsPoll;
     /// A caller who may do everything.
     Admin = Admin;
 }

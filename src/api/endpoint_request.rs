@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::fields::{Fields, plain_text};
 use super::start::{RetryRequest, TimeoutsRequest};
-use crate::engine::{EndpointPatch, FunctionSpec, Registration, Versioning};
+use crate::engine::{EndpointPatch, FunctionSpec, PULL, Registration, Versioning};
 use crate::machine::RunKind;
 
 /// Functions of one endpoint.
@@ -24,9 +24,11 @@ pub(super) struct EndpointRequest {
     /// Its name; registering the same name again makes a new deployment of the same endpoint.
     #[schema(max_length = 128, min_length = 1)]
     name: String,
-    /// Where its handler is.
+    /// Where its handler is; left out with `pull`.
     #[schema(format = "uri", example = "http://127.0.0.1:3000/")]
-    url: String,
+    url: Option<String>,
+    /// Its handler cannot be called, and polls for its work instead. `functions` are needed then.
+    pull: Option<bool>,
     /// A signing secret of your own (`whsec_…`); left out: one is made and shown once.
     secret: Option<String>,
     /// Extra request headers. Their values are never shown again.
@@ -235,7 +237,15 @@ pub(super) fn read(f: &mut Fields<'_>, by: &str) -> Registration {
     let name = f.text("name", 128);
     let name = f.need("name", name);
     let url = f.parsed("url", check_url);
-    let url = f.need("url", url);
+    let pull = f.value("pull").unwrap_or(false);
+    let url = match url {
+        Some(_) if pull => {
+            f.fault("url", "has no meaning beside `pull`: nobody is called");
+            None
+        }
+        None if pull => Some(PULL.to_owned()),
+        url => f.need("url", url),
+    };
     let functions = f.objects("functions", function);
     if functions.as_ref().is_some_and(|all| all.len() > MAX_FUNCTIONS) {
         f.fault("functions", format!("has more than {MAX_FUNCTIONS} functions"));
@@ -247,13 +257,25 @@ pub(super) fn read(f: &mut Fields<'_>, by: &str) -> Registration {
     }) {
         f.fault("functions", "names a function twice");
     }
-    let discover = f.value("discover").unwrap_or(functions.is_none());
+    let discover = f.value("discover").unwrap_or(functions.is_none() && !pull);
+    if discover && pull {
+        f.fault("discover", "is not possible beside `pull`: nobody is called");
+    }
+    if pull && functions.iter().flatten().any(|spec| spec.kind == RunKind::Plain) {
+        f.fault(
+            "functions",
+            "has one of kind `plain`, to which its input is posted: not beside `pull`",
+        );
+    }
     if !discover && functions.is_none() {
         f.fault("functions", "is needed where `discover` is false");
     }
     let transports: Vec<String> = f.value("transports").unwrap_or_default();
     if let Some(unknown) = transports.iter().find(|t| !TRANSPORTS.contains(&t.as_str())) {
         f.fault("transports", format!("`{unknown}` is none; there are {}", TRANSPORTS.join(", ")));
+    }
+    if pull && transports.iter().any(|t| t == "stream" || t == "duplex") {
+        f.fault("transports", "can only be `respond` and `checkpoint` beside `pull`");
     }
     let max_inline_bytes = f.value::<u32>("max_inline_bytes");
     if max_inline_bytes.is_some_and(|n| !((64 << 10)..=(16 << 20)).contains(&n)) {
@@ -263,6 +285,9 @@ pub(super) fn read(f: &mut Fields<'_>, by: &str) -> Registration {
     let replay = f.value::<u8>("replay").unwrap_or(0);
     if replay > 100 {
         f.fault("replay", "must be from 0 to 100");
+    }
+    if replay > 0 && pull {
+        f.fault("replay", "is not possible beside `pull`: nobody is called");
     }
     if replay > 0 && !dry_run {
         f.fault("replay", "has no meaning without `dry_run`");

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::shapes::Payload;
 use crate::engine::{
     Change, DeploymentView, EndpointHealth, EndpointState, EndpointView, FunctionView, KeyRow,
-    ProbeStage, Registered, Repinned, Replayed, Rotated, RunsOn, Setting, Source,
+    PULL, ProbeStage, Registered, Repinned, Replayed, Rotated, RunsOn, Setting, Source,
 };
 use crate::machine::{DeploymentId, EndpointId, KeyId, RunId, Timestamp};
 use crate::replay::Report;
@@ -18,7 +18,12 @@ pub(super) struct EndpointBody {
     #[schema(value_type = String, example = "end_01k9c3v5h2e8x8p0m4s6t7w9yz")]
     id: EndpointId,
     name: String,
-    url: String,
+    /// Where its handler is; null: it polls for its work.
+    url: Option<String>,
+    /// Its handler is not called but polls for its work.
+    pull: bool,
+    /// Of a pull endpoint: how many polls wait for work now; may trail at other nodes.
+    polls: Option<usize>,
     /// `healthy`, `unhealthy` (its runs are parked) or `disabled`.
     state: &'static str,
     /// Why it is unhealthy.
@@ -93,7 +98,9 @@ impl From<EndpointView> for EndpointBody {
         Self {
             id: e.id,
             name: e.name,
-            url: e.url,
+            pull: e.url == PULL,
+            polls: (e.url == PULL).then_some(e.polls),
+            url: Some(e.url).filter(|url| url != PULL),
             state,
             detail,
             since,
@@ -117,8 +124,8 @@ pub(super) struct DeploymentBody {
     id: DeploymentId,
     #[schema(value_type = String)]
     endpoint: EndpointId,
-    /// The URL at that time.
-    url: String,
+    /// The URL at that time; null: its handler polls for its work.
+    url: Option<String>,
     /// What the manifest says the SDK is.
     sdk: Option<String>,
     /// The handler's own version.
@@ -145,7 +152,7 @@ impl From<DeploymentView> for DeploymentBody {
         Self {
             id: d.id,
             endpoint: d.endpoint,
-            url: d.url,
+            url: Some(d.url).filter(|url| url != PULL),
             sdk: d.sdk,
             version: d.version,
             transports: d.transports,
@@ -204,7 +211,7 @@ pub(super) struct PrunedBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProbeStage)]
 pub(super) struct ProbeStageBody {
-    /// `dns`, `connect`, `tls`, `status`, `signature` or `functions`.
+    /// `dns`, `connect`, `tls`, `status`, `signature`, `poll` or `functions`.
     name: String,
     /// Null where an earlier failure kept it from being tried.
     ok: Option<bool>,

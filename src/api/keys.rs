@@ -24,7 +24,8 @@ pub(super) struct KeyRequest {
     /// Who uses it: what the histories of runs show.
     #[schema(max_length = 128, min_length = 1)]
     name: String,
-    /// `runs:read`, `runs:write`, `signals:write`, `endpoints:write`, `schedules:write`, `admin`.
+    /// `runs:read`, `runs:write`, `signals:write`, `endpoints:write`, `schedules:write`, `admin`,
+    /// `endpoints:poll`.
     #[schema(min_items = 1)]
     scopes: Vec<String>,
     /// The namespace that it opens; by default the caller's. Another one's keys are made by admins of

@@ -28,6 +28,7 @@ mod openapi;
 mod operator;
 mod page;
 mod pages;
+mod poll;
 mod problem;
 mod queries;
 mod rates;
@@ -195,6 +196,8 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(endpoints::enable_endpoint))
         .routes(routes!(endpoints::rotate_secret))
         .routes(routes!(endpoints::probe_endpoint))
+        .routes(routes!(poll::poll_endpoint))
+        .routes(routes!(poll::answer_invocation))
         .routes(routes!(demo::get_demo, demo::start_demo))
         .routes(routes!(functions::list_functions))
         .routes(routes!(functions::get_function))

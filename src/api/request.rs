@@ -39,11 +39,17 @@ pub(super) fn body_limit(path: &str) -> usize {
         || path == "/v1/runs/batch"
         || path.ends_with("/checkpoint")
         || path.ends_with("/rerun")
+        || is_answer(path)
     {
         (16 << 20) + BESIDE
     } else {
         MAX_INPUT + BESIDE
     }
+}
+
+/// Whether this is where the answer to an invocation goes.
+fn is_answer(path: &str) -> bool {
+    path.starts_with("/v1/runs/") && path.contains("/answers/")
 }
 
 /// The problem of a body over the limit of its path.
@@ -56,6 +62,7 @@ pub(super) fn too_large(path: &str) -> Problem {
         _ if path.contains("/steps/") => "a step's outcome",
         _ if path.ends_with("/rerun") => "input and edits together",
         _ if path.ends_with("/checkpoint") => "a checkpoint",
+        _ if is_answer(path) => "an answer",
         _ => "the input",
     };
     let (payload, unit) = ((limit - BESIDE) >> 20, "MiB");

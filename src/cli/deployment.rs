@@ -21,7 +21,7 @@ const MOVES: Duration = Duration::from_mins(10);
 struct Deployment {
     id: String,
     #[serde(default)]
-    url: String,
+    url: Option<String>,
     #[serde(default)]
     version: Option<String>,
     #[serde(default)]
@@ -70,7 +70,16 @@ fn row(item: &str) -> Result<Vec<String>, Failure> {
         |of: fn(&Runs) -> u64| d.runs.as_ref().map_or("-".to_owned(), |r| of(r).to_string());
     let version = d.version.clone().unwrap_or_else(|| "-".to_owned());
     let (live, pinned, running) = (count(|r| r.live), count(|r| r.pinned), count(|r| r.running));
-    Ok(vec![d.id, version, state.to_owned(), live, pinned, running, d.url, d.created_at])
+    Ok(vec![
+        d.id,
+        version,
+        state.to_owned(),
+        live,
+        pinned,
+        running,
+        d.url.unwrap_or_else(|| "(pull)".to_owned()),
+        d.created_at,
+    ])
 }
 
 /// Starts no more runs at an endpoint, and waits until the live ones have ended if asked to.

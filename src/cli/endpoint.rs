@@ -110,7 +110,11 @@ pub enum EndpointCommand {
 #[derive(Debug, Clone, Args)]
 pub struct Register {
     /// Where the handler answers.
-    address: Url,
+    #[arg(required_unless_present = "pull")]
+    address: Option<Url>,
+    /// The handler cannot be called: it polls for its work. Needs --name and --function.
+    #[arg(long, conflicts_with_all = ["address", "replay"], requires_all = ["name", "functions"])]
+    pull: bool,
     /// Name of the endpoint [default: made of host and port].
     #[arg(long)]
     name: Option<String>,
@@ -177,7 +181,10 @@ struct Function {
 #[derive(Serialize)]
 struct Registration<'a> {
     name: String,
-    url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pull: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -201,7 +208,7 @@ struct Endpoint {
     #[serde(default)]
     name: String,
     #[serde(default)]
-    url: String,
+    url: Option<String>,
     #[serde(default, alias = "health", alias = "state")]
     status: Option<Box<RawValue>>,
     #[serde(default)]
@@ -273,8 +280,9 @@ async fn register(register: Register, client: &Client, out: &mut Output) -> Resu
     let url = register.address;
     let listed = !register.functions.is_empty();
     let body = Registration {
-        name: register.name.unwrap_or_else(|| default_name(&url)),
-        url: url.as_str(),
+        name: register.name.or_else(|| url.as_ref().map(default_name)).unwrap_or_default(),
+        url: url.as_ref().map(Url::as_str),
+        pull: register.pull,
         secret: register.secret.as_ref().map(Secret::expose),
         headers: input::object(register.headers),
         functions: register.functions.into_iter().map(|name| Function { name }).collect(),
@@ -394,7 +402,13 @@ fn row(item: &str) -> Result<Vec<String>, Failure> {
     if endpoint.draining {
         status.push_str(", draining");
     }
-    Ok(vec![endpoint.name, endpoint.id, endpoint.url, status, functions.join(", ")])
+    Ok(vec![
+        endpoint.name,
+        endpoint.id,
+        endpoint.url.unwrap_or_else(|| "(pull)".to_owned()),
+        status,
+        functions.join(", "),
+    ])
 }
 
 /// Prints what the API says of an endpoint: its fields, and below them what the probe found.

@@ -53,8 +53,15 @@ pub struct KeyCreate {
 }
 
 /// The scopes there are.
-const SCOPES: [&str; 6] =
-    ["runs:read", "runs:write", "signals:write", "endpoints:write", "schedules:write", "admin"];
+const SCOPES: [&str; 7] = [
+    "runs:read",
+    "runs:write",
+    "signals:write",
+    "endpoints:write",
+    "schedules:write",
+    "admin",
+    "endpoints:poll",
+];
 
 /// A key as the API lists it.
 #[derive(Deserialize)]

@@ -14,6 +14,7 @@ use super::breaker::{Breaker, Health};
 use super::catalog::Deployment;
 use super::exchange::BUDGET_MARGIN;
 use super::owner::{Owner, Wake};
+use super::pull::{Handout, NewOffer, Offered, Telling};
 use crate::machine::{
     Again, AttemptDue, AttemptEnd, Cause, Env, HistoryEntry, InvocationId, OpKind, Outcome, RunId,
     StepError,
@@ -121,10 +122,16 @@ impl Engine {
         }
         let endpoint = deployment.endpoint.id;
         let breaker = owner.breakers.entry(endpoint).or_default();
+        if deployment.is_pull() {
+            breaker.pulled();
+        }
         let invocation = InvocationId::new(env.now, crate::clock::chance());
         if !breaker.admit(known_as(invocation)) {
             entry.gated_work = true;
             breaker.gate(id);
+            if deployment.is_pull() {
+                self.desks().tell(endpoint);
+            }
             if let Some(at) = breaker.next_wake() {
                 self.wake_at(owner, at, Wake::Breaker(endpoint));
             }
@@ -177,7 +184,21 @@ impl Engine {
             callback_secret: &self.keys().callback_secret(job.run, job.generation),
             token: &token,
         });
+        // Whoever brings an answer is told when what it led to is recorded.
+        let mut telling = None;
         let came = match body {
+            Ok(body) if deployment.is_pull() => {
+                let (offered, told) =
+                    self.offer_task(&job, &deployment, invocation, body.into(), silence).await;
+                telling = Some(told);
+                match offered {
+                    Offered::Reply(reply) => self.read_task(Ok(reply)),
+                    Offered::Silent(failure) => self.read_task(Err(failure)),
+                    Offered::Untaken => {
+                        Came { end: AttemptEnd::Unburnt, health: Health::Unknown, ours: true }
+                    }
+                }
+            }
             Ok(body) => {
                 let sent = self.send_task(&job, &deployment, invocation, body.into(), silence);
                 self.read_task(sent.await)
@@ -209,6 +230,35 @@ impl Engine {
             },
         });
         self.task_over(&job, deployment.endpoint.id, invocation, came, took);
+        drop(telling);
+    }
+
+    /// Offers an attempt to whoever polls.
+    async fn offer_task(
+        &self,
+        job: &Job,
+        deployment: &Deployment,
+        invocation: InvocationId,
+        body: Bytes,
+        silence: Duration,
+    ) -> (Offered, Telling) {
+        let (id, now) = (invocation.to_string(), self.clock().upper());
+        let endpoint = &deployment.endpoint;
+        let secrets = endpoint.signing(now);
+        let handout = Handout {
+            run: job.run,
+            invocation,
+            headers: self.signed(&endpoint.headers, secrets, &id, &body, Some(&job.trace)),
+            body,
+            token: self.keys().mint(job.run, TASK_EPOCH, now + silence + Duration::from_hours(1)),
+        };
+        let offer = NewOffer {
+            endpoint: endpoint.id,
+            counted: Some(known_as(invocation)),
+            epoch: TASK_EPOCH,
+            handout,
+        };
+        self.offer(offer, &silence.into()).await
     }
 
     async fn send_task(

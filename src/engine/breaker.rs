@@ -4,7 +4,7 @@
 //! must know goes through a row of the database, as [`Word`]s in order; what they did is heard with
 //! every tick. Nothing is said while all is well.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use crate::machine::{NodeId, RunId, Timestamp};
@@ -84,6 +84,10 @@ pub(super) struct Breaker {
     open: usize,
     /// How many may be open now.
     most: usize,
+    /// How many exchanges those who poll would take; none: invocations are posted there.
+    wanted: Option<usize>,
+    /// Of the open exchanges, those that somebody who polled has taken.
+    taken: HashSet<RunId>,
     /// Runs that want an exchange and are kept from it, in order.
     gated: VecDeque<RunId>,
     /// What the others have not been told.
@@ -107,6 +111,8 @@ impl Default for Breaker {
             failures: 0,
             open: 0,
             most: MOST_OPEN,
+            wanted: None,
+            taken: HashSet::new(),
             gated: VecDeque::new(),
             words: VecDeque::new(),
             speaking: false,
@@ -141,6 +147,9 @@ fn wait(failed: u32) -> Duration {
 impl Breaker {
     /// Whether an exchange of this run may be opened now; it then counts as open.
     pub(super) fn admit(&mut self, who: RunId) -> bool {
+        if self.seats() == 0 {
+            return false;
+        }
         match &mut self.circuit {
             Circuit::Closed if self.open < self.most => {}
             Circuit::Open(Outage { probe: Probe::Ours { run: run @ None, .. }, .. }) => {
@@ -173,6 +182,7 @@ impl Breaker {
     /// An exchange of this run has ended. Returns true if the circuit has just opened or closed.
     pub(super) fn ended(&mut self, who: RunId, health: &Health, now: Timestamp) -> bool {
         self.open = self.open.saturating_sub(1);
+        self.taken.remove(&who);
         match &mut self.circuit {
             Circuit::Open(Outage { probe: Probe::Ours { ticket, run: Some(run) }, .. })
                 if *run == who =>
@@ -417,13 +427,62 @@ impl Breaker {
 
     /// Runs that may try again now.
     pub(super) fn released(&mut self) -> Vec<RunId> {
-        let room = match &self.circuit {
+        let room = self.room().min(self.seats()).min(self.gated.len());
+        self.gated.drain(..room).collect()
+    }
+
+    /// How many exchanges may be opened, as far as the endpoint's health goes.
+    fn room(&self) -> usize {
+        match &self.circuit {
             Circuit::Closed => self.most.saturating_sub(self.open),
             Circuit::Open(Outage { probe: Probe::Ours { run: None, .. }, .. }) => 1,
             Circuit::Open(_) | Circuit::Disabled => 0,
-        };
-        let room = room.min(self.gated.len());
-        self.gated.drain(..room).collect()
+        }
+    }
+
+    // --- those who poll ------------------------------------------------------------------------
+
+    /// Its exchanges are not posted: one is opened only where somebody polls who would take it.
+    pub(super) fn pulled(&mut self) {
+        self.wanted.get_or_insert(0);
+    }
+
+    /// Somebody polls who would take so many.
+    pub(super) fn want(&mut self, many: usize) {
+        *self.wanted.get_or_insert(0) += many;
+    }
+
+    /// So many are wanted no longer.
+    pub(super) fn want_no_more(&mut self, many: usize) {
+        let wanted = self.wanted.get_or_insert(0);
+        *wanted = wanted.saturating_sub(many);
+    }
+
+    /// This exchange was taken; it is open until it has ended.
+    pub(super) fn took(&mut self, who: RunId) {
+        self.taken.insert(who);
+    }
+
+    /// This exchange was not taken after all.
+    pub(super) fn untook(&mut self, who: RunId) {
+        self.taken.remove(&who);
+    }
+
+    /// Exchanges that were opened for those who poll, and that nobody has taken yet.
+    #[must_use]
+    pub(super) fn promised(&self) -> usize {
+        self.open.saturating_sub(self.taken.len())
+    }
+
+    /// How many more may be promised.
+    fn seats(&self) -> usize {
+        self.wanted.map_or(usize::MAX, |wanted| wanted.saturating_sub(self.promised()))
+    }
+
+    /// Whether there is something for one more who polls.
+    #[must_use]
+    pub(super) fn has_work(&self) -> bool {
+        !self.gated.is_empty() && self.room() > 0
     }
 
     /// How many runs are kept.

@@ -80,6 +80,12 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// Whether its handler fetches its work.
+    #[must_use]
+    pub fn is_pull(&self) -> bool {
+        super::pull::is_pull(self.url.as_str())
+    }
+
     /// Whether it has this function.
     #[must_use]
     pub fn has(&self, function: &str) -> bool {
@@ -111,7 +117,7 @@ impl Deployment {
     /// The best transport that it can do and that the gateway opens.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        let can = |t: &Transport| self.manifest.transports.contains(t);
+        let can = |t: &Transport| !self.is_pull() && self.manifest.transports.contains(t);
         let best = [Transport::Duplex, Transport::Stream].into_iter().find(can);
         best.unwrap_or(Transport::Respond)
     }

@@ -11,6 +11,7 @@ use url::Url;
 use super::catalog::{Catalog, header_map};
 use super::functions::{current_deployment, deployment_view, endpoint_row, manifest_of};
 use super::probe::{Asked, failed};
+use super::pull::{is_pull, pull_url};
 use super::{
     Change, EndpointPatch, EndpointRef, EndpointView, Engine, Error, FunctionSpec, Namespace,
     Patched, ProbeStage, RegisterOutcome, Registered, Registration, Rotated, Versioning,
@@ -85,7 +86,8 @@ impl Engine {
         registration: Registration,
     ) -> Result<RegisterOutcome, Error> {
         let r = registration;
-        let url = self.handler_url(ns, &r.url)?;
+        let pull = is_pull(&r.url);
+        let url = if pull { pull_url() } else { self.handler_url(ns, &r.url)? };
         check_headers(&r.headers)?;
         let given = r.secret.as_deref().map(parse_secret).transpose()?;
         let listed = match &r.functions {
@@ -95,6 +97,14 @@ impl Engine {
         self.reload_catalog().await;
         let existing =
             endpoint_row(&self.catalog(), ns.id, &EndpointRef::Name(r.name.clone())).cloned();
+        if let Some(existing) = existing.as_ref().filter(|e| is_pull(&e.url) != pull) {
+            let (is, not) = if pull { ("a URL", "pull") } else { ("pull", "a URL") };
+            let detail = format!(
+                "endpoint `{}` was registered with {is}, and cannot have {not}: delete it, or take another name",
+                existing.name
+            );
+            return Err(Error::Invalid(if pull { "/pull" } else { "/url" }.to_owned(), detail));
+        }
         let secret = given.clone().unwrap_or_else(Secret::generate);
         let mut secrets: Vec<Secret> = existing.iter().flat_map(secrets_of).collect();
         if given.is_some() || secrets.is_empty() {
@@ -104,7 +114,13 @@ impl Engine {
         let (asked, manifest) = match listed {
             Some(manifest) if !r.discover => {
                 let names: Vec<&str> = manifest.functions.iter().map(|f| &*f.name).collect();
-                (self.look_for(&url, &names).await, Some(manifest))
+                let asked = if pull {
+                    let polls = existing.as_ref().map_or(0, |e| self.desks().polls(e.id));
+                    Self::look_for_polls(polls, &names)
+                } else {
+                    self.look_for(&url, &names).await
+                };
+                (asked, Some(manifest))
             }
             listed => {
                 let mut asked = self.discover(&url, &headers, &secrets).await;
@@ -160,6 +176,10 @@ impl Engine {
         by: &str,
     ) -> Result<Option<RegisterOutcome>, Error> {
         let Some(row) = self.row(ns, endpoint).await else { return Ok(None) };
+        if is_pull(&row.url) {
+            let detail = "its handler fetches its work and cannot be asked; register its functions";
+            return Err(Error::Invalid("/pull".to_owned(), detail.to_owned()));
+        }
         let said = Registration::discovered(row.name, row.url, None, by.to_owned());
         let registration = Registration { headers: row.headers, force, ..said };
         self.register_endpoint(ns, registration).await.map(Some)
@@ -233,6 +253,10 @@ impl Engine {
             };
         }
         check_headers(&headers)?;
+        if patch.url.is_some() && is_pull(&row.url) {
+            let detail = "is none of a pull endpoint's: register another one with the URL";
+            return Err(Error::Invalid("/url".to_owned(), detail.to_owned()));
+        }
         let address = match patch.url {
             Some(url) => Some(self.handler_url(ns, &url)?.into()).filter(|url| *url != row.url),
             None => None,
@@ -282,6 +306,12 @@ impl Engine {
         let Some(row) = endpoint_row(&catalog, ns.id, &EndpointRef::Id(endpoint)) else {
             return Ok(None);
         };
+        if is_pull(&row.url) {
+            let manifest = current_deployment(&catalog, row.id).and_then(manifest_of);
+            let functions = manifest.map(|m| m.functions).unwrap_or_default();
+            let names: Vec<&str> = functions.iter().map(|f| &*f.name).collect();
+            return Ok(Some(Self::look_for_polls(self.desks().polls(row.id), &names).stages));
+        }
         let url = self.handler_url(ns, &row.url)?;
         let headers = header_map(&row.headers);
         let secrets: Vec<Secret> = secrets_of(row).collect();

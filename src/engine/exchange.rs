@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use bytes::Bytes;
 use url::Url;
 
@@ -12,6 +12,7 @@ use super::catalog::Deployment;
 use super::invocation::Frame;
 use super::lines::Came;
 use super::owner::Owner;
+use super::pull::{Handout, NewOffer, Offered, Telling};
 use super::{Engine, Point};
 use crate::machine::{Again, Attention, Cause, Fault, InvocationId, Run, RunId, RunKind, Turn};
 use crate::outbound::{Failure, Life, Patience, Reply};
@@ -202,7 +203,14 @@ impl Engine {
         }
         metrics::counter!("stepwell_invocation_sent_bytes_total", "transport" => word)
             .increment(sent as u64);
+        // Whoever brings an answer is told when what it led to is recorded.
+        let mut telling = None;
         let came = match ready.transport {
+            _ if ready.deployment.is_pull() => {
+                let (came, told) = self.offer_exchange(&ready, headers).await;
+                telling = Some(told);
+                came
+            }
             _ if ready.plain.is_some() => self.post_plain(&ready, headers).await,
             Transport::Duplex => self.duplex(&ready, headers).await,
             Transport::Stream => self.stream(&ready, headers).await,
@@ -225,6 +233,7 @@ impl Engine {
             Came::Reply(reply) => self.read(&ready, reply, ms),
             Came::Posted(reply) => self.read_posted(&ready, reply, ms),
             Came::Unfit(detail) => self.unfit(&ready, &detail, ms),
+            Came::Untaken => untaken(&ready),
             Came::Spoken { fault, detail } => parted(&ready, fault, detail, ms),
         };
         let outcome = match &ended.cause {
@@ -263,6 +272,32 @@ impl Engine {
             },
         });
         self.exchange_ended(&ready, ended);
+        drop(telling);
+    }
+
+    /// Offers an exchange to whoever polls.
+    async fn offer_exchange(&self, ready: &Ready, headers: HeaderMap) -> (Came, Telling) {
+        let until = self.clock().upper() + ready.silence + Duration::from_hours(1);
+        let offer = NewOffer {
+            endpoint: ready.deployment.endpoint.id,
+            counted: Some(ready.run),
+            epoch: ready.epoch,
+            handout: Handout {
+                run: ready.run,
+                invocation: ready.invocation,
+                headers,
+                body: ready.body.clone(),
+                token: self.keys().mint(ready.run, ready.epoch, until),
+            },
+        };
+        let patience = Patience::with(ready.silence, Arc::clone(&ready.life));
+        let (offered, telling) = self.offer(offer, &patience).await;
+        let came = match offered {
+            Offered::Reply(reply) => Came::Reply(Ok(reply)),
+            Offered::Silent(failure) => Came::Reply(Err(failure)),
+            Offered::Untaken => Came::Untaken,
+        };
+        (came, telling)
     }
 
     fn exchange_ended(&self, ready: &Ready, mut ended: Ended) {
@@ -450,6 +485,18 @@ fn parted(ready: &Ready, fault: Option<Fault>, detail: String, ms: i32) -> Ended
         None => Cause::Left { epoch, detail },
     };
     Ended { cause, health: Health::Answered, failure, head: Bytes::new() }
+}
+
+/// Whoever polled when the exchange was opened has gone: that costs the run nothing.
+fn untaken(ready: &Ready) -> Ended {
+    let detail = "nobody came for it".to_owned();
+    let fault = Fault::Unhealthy { detail };
+    Ended {
+        cause: Cause::Faulted { epoch: ready.epoch, fault },
+        health: Health::Unknown,
+        failure: None,
+        head: Bytes::new(),
+    }
 }
 
 /// The deployment has made something else of the function since the run was started.

@@ -130,6 +130,7 @@ impl Engine {
             id: e.public,
             name: e.name.clone(),
             url: e.url.clone(),
+            polls: self.desks().polls(e.id),
             version: e.version.into(),
             state,
             draining: e.draining,

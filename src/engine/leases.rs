@@ -61,6 +61,14 @@ impl Engine {
         if here { Route::Here } else { Route::Nobody }
     }
 
+    /// Where the other live nodes are, as of the last tick.
+    #[must_use]
+    pub fn peers(&self) -> Vec<String> {
+        let me = self.node();
+        let cluster = self.cluster();
+        cluster.nodes.iter().filter(|(id, _)| *id != me).map(|(_, at)| at.clone()).collect()
+    }
+
     /// Runs until the node stops: beats, claims, takes over, hands over.
     pub(super) async fn keep_lease(&self) {
         let mut unbroken_since: Option<Duration> = None;

@@ -42,6 +42,8 @@ pub(super) enum Came {
     Posted(Result<Response, Failure>),
     /// Lines do not get through to this deployment.
     Unfit(String),
+    /// It was offered, and nobody has taken it.
+    Untaken,
     /// It has ended; what its lines say is with the run.
     Spoken {
         /// What it means for the run, beyond what the lines said.

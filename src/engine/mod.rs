@@ -49,6 +49,7 @@ mod outbox;
 mod owner;
 mod plain;
 mod probe;
+mod pull;
 mod queries;
 mod reads;
 mod removal;
@@ -99,6 +100,7 @@ pub use limits::{LimitKey, LimitName, LimitOf, LimitView, PausedView};
 pub use namespaces::{NamespaceView, host_pattern};
 pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
+pub use pull::{Handout, MOST_TAKEN, PULL};
 pub use replaying::{Candidate, Origin, Replayed};
 pub use run_filter::{RunFilter, TagTest};
 pub use schedules::*;
@@ -163,6 +165,7 @@ struct Inner {
     tellers: telling::Tellers,
     tokens: Option<jwt::Tokens>,
     turnstile: flow::Turnstile,
+    desks: pull::Desks,
     watchers: Watchers,
     api_keys: access::Keys,
     quotas: namespaces::Quotas,
@@ -245,6 +248,7 @@ impl Engine {
             tellers: telling::Tellers::default(),
             tokens,
             turnstile: flow::Turnstile::default(),
+            desks: pull::Desks::default(),
             watchers: Watchers::default(),
             api_keys: access::Keys::default(),
             quotas: namespaces::Quotas::default(),
@@ -354,6 +358,9 @@ impl Engine {
     fn turnstile(&self) -> &flow::Turnstile {
         &self.0.turnstile
     }
+    fn desks(&self) -> &pull::Desks {
+        &self.0.desks
+    }
     fn router(&self) -> &Router {
         &self.0.router
     }
@@ -375,7 +382,9 @@ impl Engine {
     pub(super) fn limits(&self) -> &Limits {
         &self.0.settings.limits
     }
-    pub(super) fn public_url(&self) -> &str {
+    /// Where handlers and callers reach the gateway, without a slash at the end.
+    #[must_use]
+    pub fn public_url(&self) -> &str {
         &self.0.settings.public_url
     }
     pub(super) fn address(&self) -> &str {
@@ -477,7 +486,7 @@ impl Engine {
             found => found?,
         };
         if !limits.is_empty() {
-            view.attention = self.why_queued(run, limits).await;
+            view.attention = self.why_queued(run, limits).await.or(view.attention);
         }
         Ok(view)
     }

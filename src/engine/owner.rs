@@ -143,6 +143,11 @@ impl Entry {
         queued.fold(self.run.drained, i32::max) + 1
     }
 
+    /// Something of it is on its way to the database, or waits for that.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.is_some() || !self.queue.is_empty()
+    }
+
     /// Its endpoint cannot be called now.
     pub(super) fn keep_back(&mut self, now: Timestamp) {
         self.gated = true;
@@ -383,9 +388,15 @@ impl Engine {
         }
         let Some(entry) = owner.runs.get_mut(&id) else { return };
         let breaker = owner.breakers.entry(endpoint).or_default();
+        if deployment.is_pull() {
+            breaker.pulled();
+        }
         if !breaker.admit(id) {
             entry.keep_back(env.past);
             breaker.gate(id);
+            if deployment.is_pull() {
+                self.desks().tell(endpoint);
+            }
             if let Some(at) = breaker.next_wake() {
                 self.wake_at(owner, at, Wake::Breaker(endpoint));
             }

@@ -62,6 +62,18 @@ impl Engine {
         asked
     }
 
+    /// Looks whether somebody polls for work, for a handler that fetches it.
+    pub(super) fn look_for_polls(polls: usize, functions: &[&str]) -> Asked {
+        let stage = match polls {
+            0 => unseen("poll", "nobody polls for work yet"),
+            1 => passed("poll", "one poll waits for work".to_owned()),
+            n => passed("poll", format!("{n} polls wait for work")),
+        };
+        let listed = format!("{} (as listed in the registration)", functions.join(", "));
+        let stages = vec![stage, passed("functions", listed)];
+        Asked { stages, manifest: None, blocked: None }
+    }
+
     /// Looks whether somebody listens there, for a handler whose functions are known.
     pub(super) async fn look_for(&self, url: &Url, functions: &[&str]) -> Asked {
         let probe = self.client().probe_connect(url).await;

@@ -9,6 +9,7 @@ use super::attempts::TASK_EPOCH;
 use super::catalog::Deployment;
 use super::exchange::budget_of;
 use super::invocation::Frame;
+use super::pull::{Handout, NewOffer, Offered};
 use super::{Engine, Error, Namespace};
 use crate::machine::{InvocationId, Run, RunId};
 use crate::protocol::{self, Query};
@@ -39,9 +40,25 @@ impl Engine {
         let (endpoint, id) = (&deployment.endpoint, invocation.to_string());
         let headers =
             self.signed(&endpoint.headers, endpoint.signing(self.now()), &id, &body, None);
-        let sent =
-            self.client().post(&deployment.url, headers, body, SILENCE, protocol::MAX_ANSWER);
-        let reply = sent.await.map_err(|failure| failed(failure.to_string()))?;
+        let reply = if deployment.is_pull() {
+            let until = self.now() + SILENCE * 2;
+            let token = self.keys().mint(run, TASK_EPOCH, until);
+            let handout = Handout { run, invocation, headers, body, token };
+            let (endpoint, epoch) = (endpoint.id, TASK_EPOCH);
+            let offer = NewOffer { endpoint, counted: None, epoch, handout };
+            match self.offer(offer, &SILENCE.into()).await.0 {
+                Offered::Reply(reply) => Ok(reply),
+                Offered::Silent(failure) => Err(failure.to_string()),
+                Offered::Untaken => {
+                    Err(format!("nobody polls endpoint `{}`", deployment.endpoint.name))
+                }
+            }
+        } else {
+            let sent =
+                self.client().post(&deployment.url, headers, body, SILENCE, protocol::MAX_ANSWER);
+            sent.await.map_err(|failure| failure.to_string())
+        };
+        let reply = reply.map_err(failed)?;
         if reply.status != 200 {
             let head = String::from_utf8_lossy(&reply.body[..reply.body.len().min(200)]);
             return Err(failed(format!("it answered {}: {head}", reply.status)));

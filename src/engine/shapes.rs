@@ -27,17 +27,20 @@ pub enum Scope {
     SchedulesWrite = 16,
     /// Everything, API keys included.
     Admin = 32,
+    /// Poll pull endpoints for work.
+    EndpointsPoll = 64,
 }
 
 impl Scope {
     /// All, in the order of their bits.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::RunsRead,
         Self::RunsWrite,
         Self::SignalsWrite,
         Self::EndpointsWrite,
         Self::SchedulesWrite,
         Self::Admin,
+        Self::EndpointsPoll,
     ];
 
     /// The word in JSON.
@@ -50,6 +53,7 @@ impl Scope {
             Self::EndpointsWrite => "endpoints:write",
             Self::SchedulesWrite => "schedules:write",
             Self::Admin => "admin",
+            Self::EndpointsPoll => "endpoints:poll",
         }
     }
 
@@ -69,11 +73,11 @@ impl Scopes {
     pub const ALL: Self = Self(Scope::Admin as u8);
 
     /// Whether what needs `scope` may be done: `admin` may do all, and who may write more than signals
-    /// may read.
+    /// may read. A worker that polls may do nothing else.
     #[must_use]
     pub const fn allow(self, scope: Scope) -> bool {
         let by = match scope {
-            Scope::RunsRead => !(Scope::SignalsWrite as u8),
+            Scope::RunsRead => !(Scope::SignalsWrite as u8 | Scope::EndpointsPoll as u8),
             other => other as u8,
         };
         self.0 & (by | Scope::Admin as u8) != 0
@@ -329,8 +333,10 @@ pub struct EndpointView {
     pub id: EndpointId,
     /// Its name, unique in the namespace.
     pub name: String,
-    /// Where it is.
+    /// Where it is; [`PULL`](super::PULL) where its handler fetches its work.
     pub url: String,
+    /// How many poll it now, as far as the node that answers knows: here, and at other nodes for it.
+    pub polls: usize,
     /// Grows with every change; becomes the `ETag`.
     pub version: i64,
     /// How it stands.
@@ -468,7 +474,7 @@ pub struct Registration {
 /// One stage of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeStage {
-    /// `dns`, `connect`, `tls`, `status`, `signature` or `functions`.
+    /// `dns`, `connect`, `tls`, `status`, `signature`, `poll` or `functions`.
     pub name: String,
     /// Whether it passed; none where an earlier failure kept it from being tried.
     pub ok: Option<bool>,

@@ -115,7 +115,8 @@ impl Engine {
             deployment: self.catalog().public_of(run.placement().dep),
             status,
             waiting_for,
-            attention: attention_of(run, parked, status, past),
+            attention: attention_of(run, parked, status, past)
+                .or_else(|| gated.then(|| self.unpolled(run)).flatten()),
             created_at: run.created_at,
             started_at: run.started_at,
             ended_at,

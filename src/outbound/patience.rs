@@ -49,7 +49,7 @@ impl Patience {
     }
 
     /// Waits for `what` until there has been silence for too long, or up to a quarter longer.
-    pub(super) async fn over<T>(&self, what: impl Future<Output = T>) -> Result<T, Failure> {
+    pub async fn over<T>(&self, what: impl Future<Output = T>) -> Result<T, Failure> {
         let silent = Failure::Silence(self.length);
         let Some(life) = &self.life else {
             return timeout(self.length, what).await.map_err(|_| silent);

@@ -8,7 +8,7 @@ use super::{SCHEMA, Store, wire};
 use crate::machine::Timestamp;
 
 /// Version, what it is about, and the text of every migration.
-const MIGRATIONS: [(i64, &str, &str); 24] = [
+const MIGRATIONS: [(i64, &str, &str); 25] = [
     (1, "cluster", include_str!("../../migrations/0001_cluster.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "journal", include_str!("../../migrations/0003_journal.sql")),
@@ -32,6 +32,7 @@ const MIGRATIONS: [(i64, &str, &str); 24] = [
     (22, "bulk", include_str!("../../migrations/0022_bulk.sql")),
     (23, "webhooks", include_str!("../../migrations/0023_webhooks.sql")),
     (24, "audit", include_str!("../../migrations/0024_audit.sql")),
+    (27, "pull", include_str!("../../migrations/0027_pull.sql")),
     (28, "namespaces", include_str!("../../migrations/0028_namespaces.sql")),
 ];
 

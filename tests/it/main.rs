@@ -43,6 +43,7 @@ mod outage;
 mod outputs;
 mod plain;
 mod proxy;
+mod pull;
 mod queries;
 mod races;
 mod rates;

@@ -29,6 +29,7 @@ def stock(gateway, handler, dead):
     for n in range(MANY):
         call("POST", "/v1/endpoints", {"name": f"spare-{n}", "url": handler.url + "/", "discover": False,
                                        "functions": [{"name": f"spare.{n}", "concurrency": [{"limit": 5, "key": "input.who"}]}]})
+    call("POST", "/v1/endpoints", {"name": "far", "pull": True, "functions": [{"name": "pulled"}]})
     dead.__exit__()
     keys = [call("POST", "/v1/keys", {"name": f"spare {n}", "scopes": ["runs:read", "admin"]})["id"] for n in range(MANY)]
     for n in range(MANY):
@@ -120,10 +121,11 @@ def callbacks(handler, runs):
     return sorted({link.rstrip("/").rsplit("/", 1)[1] for run, link in said if run in runs})
 
 
-# What chance does not get right: a checkpoint needs the token of an invocation, `fail` an error in its
+# What chance does not get right: checkpoints and answers need the token of an invocation, `fail` an error in its
 # form for a step that nothing has settled yet, `retry-now` a step between two attempts. They are
 # tested in tests/it.
-UNLIKELY = {"/v1/runs/{id}/checkpoint", "/v1/runs/{id}/steps/{step}/fail", "/v1/runs/{id}/steps/{step}/retry-now"}
+UNLIKELY = {"/v1/runs/{id}/checkpoint", "/v1/runs/{id}/answers/{invocation}",
+            "/v1/runs/{id}/steps/{step}/fail", "/v1/runs/{id}/steps/{step}/retry-now"}
 
 
 def look_at_what_was_seen(gateway, seen):

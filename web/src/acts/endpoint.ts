@@ -30,7 +30,7 @@ export function actsOnEndpoint(e: Endpoint): Act[] {
 }
 
 function edit(e: Endpoint): Act {
-  const changed = (v: string | undefined, was: string) => (v?.trim() !== was ? text(v) : undefined);
+  const changed = (v: string | undefined, was: string | null | undefined) => (v?.trim() !== (was ?? undefined) ? text(v) : undefined);
   /** `Name: value`, as in HTTP; what has no value yet is left out. */
   const given = (v: string | undefined) => lines(v).map((line) => /^([^:=\s]+)\s*[:=]\s*(.*)$/.exec(line)).filter((m) => m !== null).map((m) => [m[1]!, m[2]!] as const);
   return {
@@ -38,7 +38,7 @@ function edit(e: Endpoint): Act {
     sentence: "A new URL is a new deployment with the same functions. What you do not change stays as it is.",
     fields: [
       { kind: "text", name: "name", label: "Name", initial: e.name, required: true },
-      { kind: "text", name: "url", label: "URL", initial: e.url, required: true },
+      ...(e.url === null || e.url === undefined ? [] : [{ kind: "text" as const, name: "url", label: "URL", initial: e.url, required: true }]),
       { kind: "lines", name: "headers", label: "Extra request headers to set", placeholder: "X-Tenant: acme", hint: "One a line. Their values are never shown again." },
       ...(e.headers.length ? [{ kind: "many" as const, name: "without", label: "Extra request headers to take away", options: e.headers.map((h): Option => ({ value: h, label: h })) }] : []),
     ],

@@ -8,6 +8,7 @@ export const SCOPES: Option[] = [
   { value: "signals:write", label: "signals:write", detail: "send signals, publish events" },
   { value: "endpoints:write", label: "endpoints:write", detail: "register and change endpoints" },
   { value: "schedules:write", label: "schedules:write", detail: "change schedules" },
+  { value: "endpoints:poll", label: "endpoints:poll", detail: "take work from pull endpoints, for workers" },
   { value: "admin", label: "admin", detail: "all of it, and keys and secrets" },
 ];
 

@@ -522,6 +522,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/endpoints/{endpoint}/poll": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take work from a pull endpoint.
+         * @description Waits for the first invocation, and answers with what there is then, up to `max`. Who takes one
+         *     answers it at its `answer`, or it is repeated as if its handler had crashed. While nobody polls
+         *     no invocation is made: runs wait, and no attempt is lost.
+         */
+        post: operations["poll_endpoint"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/endpoints/{endpoint}/probe": {
         parameters: {
             query?: never;
@@ -1052,6 +1074,28 @@ export interface paths {
          * @description An idempotency key that it was started with stays known until it expires.
          */
         delete: operations["delete_run"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/runs/{id}/answers/{invocation}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Answer an invocation that was taken from a pull endpoint.
+         * @description The body is what a handler answers to a request of that kind, its status is in `status`. With the
+         *     `token` that came with the invocation. A 204 comes when what it led to is durable; whether the
+         *     answer was a good one is in the run's history.
+         */
+        post: operations["answer_invocation"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -2388,8 +2432,8 @@ export interface components {
         Deployment: {
             id: string;
             endpoint: string;
-            /** @description The URL at that time. */
-            url: string;
+            /** @description The URL at that time; null: its handler polls for its work. */
+            url?: string | null;
             /** @description What the manifest says the SDK is. */
             sdk?: string | null;
             /** @description The handler's own version. */
@@ -2423,7 +2467,12 @@ export interface components {
             /** @example end_01k9c3v5h2e8x8p0m4s6t7w9yz */
             id: string;
             name: string;
-            url: string;
+            /** @description Where its handler is; null: it polls for its work. */
+            url?: string | null;
+            /** @description Its handler is not called but polls for its work. */
+            pull: boolean;
+            /** @description Of a pull endpoint: how many polls wait for work now; may trail at other nodes. */
+            polls?: number | null;
             /** @description `healthy`, `unhealthy` (its runs are parked) or `disabled`. */
             state: string;
             /** @description Why it is unhealthy. */
@@ -2486,10 +2535,12 @@ export interface components {
             name: string;
             /**
              * Format: uri
-             * @description Where its handler is.
+             * @description Where its handler is; left out with `pull`.
              * @example http://127.0.0.1:3000/
              */
-            url: string;
+            url?: string | null;
+            /** @description Its handler cannot be called, and polls for its work instead. `functions` are needed then. */
+            pull?: boolean | null;
             /** @description A signing secret of your own (`whsec_…`); left out: one is made and shown once. */
             secret?: string | null;
             /** @description Extra request headers. Their values are never shown again. */
@@ -2692,6 +2743,22 @@ export interface components {
             /** @description How many of the 256 groups of runs it drives. */
             groups: number;
         };
+        /**
+         * @description An answer, as a handler gives it: of a function's invocation `ops` and one end, of a task's
+         *     `value` or `error`, of a query's `result`.
+         */
+        HandlerAnswer: {
+            /** @description What is reported and asked for. */
+            ops?: unknown[];
+            /** @description The run, or the query, has this result. */
+            result?: unknown;
+            /** @description It failed. */
+            error?: unknown;
+            /** @description The run is suspended until this is satisfied. */
+            await?: unknown;
+            /** @description A task has this value. */
+            value?: unknown;
+        };
         /** @description How a node stands. */
         Health: {
             /** @description `ok`. */
@@ -2790,7 +2857,10 @@ export interface components {
         KeyRequest: {
             /** @description Who uses it: what the histories of runs show. */
             name: string;
-            /** @description `runs:read`, `runs:write`, `signals:write`, `endpoints:write`, `schedules:write`, `admin`. */
+            /**
+             * @description `runs:read`, `runs:write`, `signals:write`, `endpoints:write`, `schedules:write`, `admin`,
+             *     `endpoints:poll`.
+             */
             scopes: string[];
             /**
              * @description The namespace that it opens; by default the caller's. Another one's keys are made by admins of
@@ -3218,8 +3288,8 @@ export interface components {
             data: {
                 id: string;
                 endpoint: string;
-                /** @description The URL at that time. */
-                url: string;
+                /** @description The URL at that time; null: its handler polls for its work. */
+                url?: string | null;
                 /** @description What the manifest says the SDK is. */
                 sdk?: string | null;
                 /** @description The handler's own version. */
@@ -3249,7 +3319,12 @@ export interface components {
                 /** @example end_01k9c3v5h2e8x8p0m4s6t7w9yz */
                 id: string;
                 name: string;
-                url: string;
+                /** @description Where its handler is; null: it polls for its work. */
+                url?: string | null;
+                /** @description Its handler is not called but polls for its work. */
+                pull: boolean;
+                /** @description Of a pull endpoint: how many polls wait for work now; may trail at other nodes. */
+                polls?: number | null;
                 /** @description `healthy`, `unhealthy` (its runs are parked) or `disabled`. */
                 state: string;
                 /** @description Why it is unhealthy. */
@@ -3775,7 +3850,7 @@ export interface components {
         };
         /** @description One stage of a probe. */
         ProbeStage: {
-            /** @description `dns`, `connect`, `tls`, `status`, `signature` or `functions`. */
+            /** @description `dns`, `connect`, `tls`, `status`, `signature`, `poll` or `functions`. */
             name: string;
             /** @description Null where an earlier failure kept it from being tried. */
             ok?: boolean | null;
@@ -4851,6 +4926,31 @@ export interface components {
         WholeDelivery: components["schemas"]["WebhookDelivery"] & {
             /** @description The body, as it is sent and signed. */
             body: unknown;
+        };
+        /** @description Invocations for a worker. */
+        Work: {
+            /** @description The invocations; none where there was nothing before the time was up. */
+            data: components["schemas"]["WorkItem"][];
+        };
+        /** @description An invocation for a worker: the request that another handler would get, and where its answer goes. */
+        WorkItem: {
+            /** @description The invocation's id. */
+            invocation: string;
+            /** @description Its run. */
+            run: string;
+            /** @description The headers of the request: the endpoint's own, and those of the protocol with the signature. */
+            headers: {
+                [key: string]: string;
+            };
+            /** @description The body of the request, which is JSON: byte for byte what is signed. */
+            body: string;
+            /**
+             * Format: uri
+             * @description Where the answer is posted.
+             */
+            answer: string;
+            /** @description The bearer token of the answer; also that of checkpoints, where the body has it too. */
+            token: string;
         };
         /** @description A new state of an object. */
         WriteObjectRequest: {
@@ -8305,6 +8405,146 @@ export interface operations {
                     RateLimit?: string;
                     /** @description Seconds until it makes sense to try again */
                     "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    poll_endpoint: {
+        parameters: {
+            query?: {
+                /** @description How many invocations to take at most; by default 1 */
+                max?: number;
+                /** @description How long to wait for the first, at most `5m`; by default `30s` */
+                wait?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Its id or name */
+                endpoint: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What there is to do */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Work"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `endpoint-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
@@ -12964,6 +13204,162 @@ export interface operations {
                     RateLimit?: string;
                     /** @description Seconds until it makes sense to try again */
                     "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`, `node-unreachable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    answer_invocation: {
+        parameters: {
+            query?: {
+                /** @description The HTTP status that the handler answers with; by default 200. Not 3xx */
+                status?: number;
+            };
+            header?: {
+                /** @description Of a status that asks for another attempt: when */
+                "Retry-After"?: string | null;
+            };
+            path: {
+                /** @description The run */
+                id: string;
+                /** @description The invocation */
+                invocation: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["HandlerAnswer"];
+            };
+        };
+        responses: {
+            /** @description It has come to the run */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`, `invalid-token` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `run-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `stale-epoch` */
+            409: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {

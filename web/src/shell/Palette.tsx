@@ -35,7 +35,7 @@ export function Palette({ onClose }: { onClose: () => void }) {
       if (fits(label)) all.push({ id: to, group: "Views", label, go: () => navigate({ to }) });
     for (const run of runs.data?.data ?? []) if (run.id !== id) all.push({ id: run.id, group: "Runs", label: run.key ?? run.id, detail: run.function, status: run.status, go: () => navigate({ to: "/runs/$id", params: { id: run.id } }) });
     for (const f of functions.data?.data ?? []) if (fits(f.name)) all.push({ id: `f ${f.name}`, group: "Functions", label: f.name, detail: f.endpoint_name, go: () => navigate({ to: "/functions/$name", params: { name: f.name } }) });
-    for (const e of endpoints.data?.data ?? []) if (fits(e.name, e.url)) all.push({ id: e.id, group: "Endpoints", label: e.name, detail: e.url, go: () => navigate({ to: "/endpoints/$name", params: { name: e.name } }) });
+    for (const e of endpoints.data?.data ?? []) if (fits(e.name, e.url ?? "pull")) all.push({ id: e.id, group: "Endpoints", label: e.name, detail: e.url ?? "pull", go: () => navigate({ to: "/endpoints/$name", params: { name: e.name } }) });
     for (const theme of ["light", "dark", "system"] as const) if (fits(`theme ${theme}`)) all.push({ id: theme, group: "Theme", label: `Theme: ${theme}`, go: () => setPrefs({ theme }) });
     return all.slice(0, 60);
   }, [search, runs.data, functions.data, endpoints.data, navigate]);

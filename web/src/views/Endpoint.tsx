@@ -49,7 +49,7 @@ export function Endpoint() {
       )}
       {probe.isError && <Failed error={probe.error} />}
       {probe.data && <Stages probe={probe.data} />}
-      <div className="mt-4"><Facts facts={[["URL", <code>{e.url}</code>], ["Id", <Id id={e.id} />], ["Functions", e.functions.map((f) => <Link key={f} to="/functions/$name" params={{ name: f }} className="mr-3">{f}</Link>)],
+      <div className="mt-4"><Facts facts={[e.pull ? ["Pull", e.polls ? `${e.polls} polling now` : "nobody polls now"] : ["URL", <code>{e.url}</code>], ["Id", <Id id={e.id} />], ["Functions", e.functions.map((f) => <Link key={f} to="/functions/$name" params={{ name: f }} className="mr-3">{f}</Link>)],
         ["Extra headers", e.headers.length > 0 && e.headers.map((h) => <code key={h} className="mr-3">{h}</code>)], ["Registered", <Moment at={e.created_at} />]]} /></div>
       <Deployments endpoint={e} onAct={setAct} />
       {act && <ActDialog act={act} onClose={() => setAct(null)} onDone={(words, answer) => {

@@ -42,7 +42,7 @@ export function Line({ endpoint: e }: { endpoint: Endpoint }) {
   return (
     <div className="px-4 py-2 hover:bg-hover">
       <div className="flex flex-wrap items-center gap-x-4"><span className="w-24"><Health state={e.state} draining={e.draining} /></span><Link to="/endpoints/$name" params={{ name: e.name }} className="font-medium">{e.name}</Link>
-        <code className="min-w-0 flex-1 truncate text-dim">{e.url}</code><span className="text-[13px] text-dim">{e.functions.length} function{e.functions.length === 1 ? "" : "s"}</span></div>
+        <code className="min-w-0 flex-1 truncate text-dim">{e.url ?? `pull, ${e.polls ?? 0} polling`}</code><span className="text-[13px] text-dim">{e.functions.length} function{e.functions.length === 1 ? "" : "s"}</span></div>
       {e.state === "unhealthy" && <p className="breaks mt-0.5 text-[13px] text-bad sm:pl-28"><Prose text={e.detail ?? ""} />{e.since && <>, since <Ago at={e.since} /></>}{e.next_probe_at && <>; looked at again <Ago at={e.next_probe_at} /></>}.</p>}
     </div>
   );
