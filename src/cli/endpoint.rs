@@ -108,6 +108,7 @@ pub enum EndpointCommand {
 
 /// `stepwell endpoint register`.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Register {
     /// Where the handler answers.
     #[arg(required_unless_present = "pull")]

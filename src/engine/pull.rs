@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
+use super::breaker::Breaker;
 use super::functions::endpoint_row;
 use super::{EndpointRef, Engine, Error, Namespace, lock};
 use crate::machine::{Attention, EndpointId, InvocationId, Run, RunId};
@@ -374,7 +375,7 @@ impl Engine {
     }
 
     fn has_work(&self, endpoint: i32) -> bool {
-        let kept = self.owner().breakers.get(&endpoint).is_some_and(|b| b.has_work());
+        let kept = self.owner().breakers.get(&endpoint).is_some_and(Breaker::has_work);
         kept || self.desks().has_offers(endpoint)
     }
 

@@ -16,7 +16,7 @@ export function actsOnEndpoint(e: Endpoint): Act[] {
     label: "Enable", done: "It is enabled.",
     sentence: e.state === "disabled" ? "Its runs are invoked again, and new ones may start here." : "New runs may start here again.",
   }));
-  acts.push(plain("sync", { label: "Sync", done: "Its handler was asked.", sentence: "The handler is asked for its functions again; what has changed becomes a new deployment." }), edit(e));
+  if (!e.pull) acts.push(plain("sync", { label: "Sync", done: "Its handler was asked.", sentence: "The handler is asked for its functions again; what has changed becomes a new deployment." }), edit(e));
   if (!e.draining && e.state !== "disabled") acts.push(plain("drain", {
     label: "Drain", done: "No new runs start here.",
     sentence: "No new runs start here: a start is answered with `endpoint-draining`. Those that are live go on, and the deployments below tell how many are left.",

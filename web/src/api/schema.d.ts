@@ -8551,6 +8551,19 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `too-many-requests` */
+            429: {
+                headers: {
+                    /** @description What this credential may still send: `"key";r=0;t=1` */
+                    RateLimit?: string;
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `headers-too-large` */
             431: {
                 headers: {
@@ -13360,6 +13373,19 @@ export interface operations {
             /** @description `invalid-request` */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-requests` */
+            429: {
+                headers: {
+                    /** @description What this credential may still send: `"key";r=0;t=1` */
+                    RateLimit?: string;
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
