@@ -68,7 +68,7 @@ pub(super) struct WorkItemBody {
 }
 
 impl WorkItemBody {
-    fn of(handout: Handout, base: &str) -> Self {
+    fn of(handout: Handout, answer: String) -> Self {
         let Handout { run, invocation, headers, body, token } = handout;
         let text = |v: &axum::http::HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
         Self {
@@ -76,7 +76,7 @@ impl WorkItemBody {
             run,
             headers: headers.iter().map(|(name, v)| (name.to_string(), text(v))).collect(),
             body: String::from_utf8_lossy(&body).into_owned(),
-            answer: format!("{base}/v1/runs/{run}/answers/{invocation}"),
+            answer,
             token,
         }
     }
@@ -182,9 +182,9 @@ impl Poll<'_> {
     async fn here(&self, wait: Duration) -> Result<Vec<Box<RawValue>>, Problem> {
         let polled = self.state.engine.poll(&self.caller.namespace, self.endpoint, self.most, wait);
         let taken = polled.await?.ok_or_else(no_endpoint)?;
-        let base = self.state.engine.public_url();
-        let raw = |handout| {
-            let json = to_bytes(&WorkItemBody::of(handout, base));
+        let raw = |handout: Handout| {
+            let answer = self.state.engine.answer_url(handout.run, handout.invocation);
+            let json = to_bytes(&WorkItemBody::of(handout, answer));
             RawValue::from_string(String::from_utf8_lossy(&json).into_owned()).ok()
         };
         Ok(taken.into_iter().filter_map(raw).collect())

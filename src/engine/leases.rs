@@ -424,6 +424,11 @@ impl Engine {
         self.owner().lease_until = Duration::ZERO;
     }
 
+    /// Whether this node drives a group.
+    pub(super) fn is_ours_group(&self, group: usize) -> bool {
+        self.owner().tenures[group].is_some()
+    }
+
     /// Whether this node may still speak for its runs.
     #[must_use]
     pub(super) fn lease_holds(&self) -> bool {

@@ -358,9 +358,6 @@ impl Engine {
     fn turnstile(&self) -> &flow::Turnstile {
         &self.0.turnstile
     }
-    fn desks(&self) -> &pull::Desks {
-        &self.0.desks
-    }
     fn router(&self) -> &Router {
         &self.0.router
     }
@@ -382,9 +379,7 @@ impl Engine {
     pub(super) fn limits(&self) -> &Limits {
         &self.0.settings.limits
     }
-    /// Where handlers and callers reach the gateway, without a slash at the end.
-    #[must_use]
-    pub fn public_url(&self) -> &str {
+    pub(super) fn public_url(&self) -> &str {
         &self.0.settings.public_url
     }
     pub(super) fn address(&self) -> &str {
@@ -584,9 +579,5 @@ impl Engine {
         let gated = loaded.gate.is_some() && !run.ended();
         let why = if gated { self.why_parked(&self.owner(), &run) } else { None };
         Ok(look(&run, gated, why))
-    }
-
-    fn is_ours_group(&self, group: usize) -> bool {
-        self.owner().tenures[group].is_some()
     }
 }

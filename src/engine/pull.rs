@@ -261,6 +261,16 @@ impl Drop for Ear<'_> {
 }
 
 impl Engine {
+    pub(super) fn desks(&self) -> &Desks {
+        &self.0.desks
+    }
+
+    /// Where the answer to an invocation is brought.
+    #[must_use]
+    pub fn answer_url(&self, run: RunId, invocation: InvocationId) -> String {
+        format!("{}/v1/runs/{run}/answers/{invocation}", self.public_url())
+    }
+
     /// Offers an exchange, and waits for its answer as long as `patience` lasts from when it was taken.
     pub(super) async fn offer(&self, new: NewOffer, patience: &Patience) -> (Offered, Telling) {
         let NewOffer { endpoint, counted, epoch, handout } = new;
