@@ -20,7 +20,7 @@ use crate::machine::{AuditId, Timestamp};
 
 /// What runs are made of, and what only asks: the runs' own history and journal have it. All other
 /// changes are noted, those of operations that are added later, too.
-const NOT_NOTED: [&str; 12] = [
+const NOT_NOTED: [&str; 14] = [
     "/v1/functions/{name}/runs",
     "/v1/functions/{function}/keys/{key}/signals/{name}",
     "/v1/runs/batch",
@@ -29,6 +29,8 @@ const NOT_NOTED: [&str; 12] = [
     "/v1/runs/{id}/queries/{name}",
     "/v1/runs/{id}/replay",
     "/v1/runs/{id}/checkpoint",
+    "/v1/runs/{id}/answers/{invocation}",
+    "/v1/endpoints/{endpoint}/poll",
     "/v1/callbacks/{secret}/{*step}",
     "/v1/callbacks/{secret}/{step}",
     "/v1/events",

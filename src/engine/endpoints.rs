@@ -306,9 +306,9 @@ impl Engine {
         let Some(row) = endpoint_row(&catalog, ns.id, &EndpointRef::Id(endpoint)) else {
             return Ok(None);
         };
+        let registered = current_deployment(&catalog, row.id).and_then(manifest_of);
         if is_pull(&row.url) {
-            let manifest = current_deployment(&catalog, row.id).and_then(manifest_of);
-            let functions = manifest.map(|m| m.functions).unwrap_or_default();
+            let functions = registered.map(|m| m.functions).unwrap_or_default();
             let names: Vec<&str> = functions.iter().map(|f| &*f.name).collect();
             return Ok(Some(Self::look_for_polls(self.desks().polls(row.id), &names).stages));
         }
@@ -316,7 +316,6 @@ impl Engine {
         let headers = header_map(&row.headers);
         let secrets: Vec<Secret> = secrets_of(row).collect();
         let mut asked = self.discover(&url, &headers, &secrets).await;
-        let registered = current_deployment(&catalog, row.id).and_then(manifest_of);
         if let Some(said) = asked.manifest.take()
             && registered.is_some_and(|r| r.content_hash() != said.content_hash())
             && let Some(stage) = asked.stages.last_mut()

@@ -32,8 +32,8 @@ const MIGRATIONS: [(i64, &str, &str); 25] = [
     (22, "bulk", include_str!("../../migrations/0022_bulk.sql")),
     (23, "webhooks", include_str!("../../migrations/0023_webhooks.sql")),
     (24, "audit", include_str!("../../migrations/0024_audit.sql")),
-    (27, "pull", include_str!("../../migrations/0027_pull.sql")),
-    (28, "namespaces", include_str!("../../migrations/0028_namespaces.sql")),
+    (25, "pull", include_str!("../../migrations/0025_pull.sql")),
+    (26, "namespaces", include_str!("../../migrations/0026_namespaces.sql")),
 ];
 
 /// One migration and whether the database has it.
