@@ -22,8 +22,15 @@ const MAX_REASON: usize = 1024;
 /// The reason of an act.
 pub(super) fn reason(f: &mut Fields<'_>) -> Option<String> {
     f.parsed("reason", |text| {
-        let fits = text.len() <= MAX_REASON;
-        if fits { Ok(text.to_owned()) } else { Err(format!("has at most {MAX_REASON} bytes")) }
+        if text.len() > MAX_REASON {
+            return Err(format!("has at most {MAX_REASON} bytes"));
+        }
+        if text.contains('\0') {
+            return Err(
+                "must not have the character U+0000, which no text in Postgres has".to_owned()
+            );
+        }
+        Ok(text.to_owned())
     })
 }
 /// The longest time for compensation.

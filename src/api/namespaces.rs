@@ -162,7 +162,13 @@ fn settings(f: &mut Fields<'_>, mut now: NamespaceSettings) -> NamespaceSettings
     if f.is_null("hosts") {
         now.hosts = None;
     } else if f.has("hosts") {
-        let hosts = f.texts("hosts", host_pattern);
+        let mut hosts = Vec::new();
+        for text in f.value::<Vec<String>>("hosts").unwrap_or_default() {
+            match host_pattern(&text) {
+                Ok(host) => hosts.push(host),
+                Err(detail) => f.fault("hosts", detail),
+            }
+        }
         if hosts.len() > MOST_HOSTS {
             f.fault("hosts", format!("must be at most {MOST_HOSTS}"));
         }
