@@ -202,6 +202,17 @@ impl Engine {
         }
         let share = usize::from(GROUPS).div_ceil(tick.staying.max(1));
         let held = self.held();
+        // Its own by the table and not in memory: it has just come back, or Postgres was away when
+        // it let go of them. Nobody else may take them while this node lives.
+        let me = self.node();
+        let mut stray: Vec<(i16, i64)> = (0i16..)
+            .zip(&tick.groups)
+            .filter(|(g, (holder, _))| *holder == Some(me) && !held.contains(g))
+            .map(|(g, (_, term))| (g, *term))
+            .collect();
+        let too_many = stray.split_off(stray.len().min(share.saturating_sub(held.len())));
+        let too_many: Vec<i16> = too_many.into_iter().map(|(g, _)| g).collect();
+        self.let_go_of(&too_many).await;
         if held.len() > share {
             self.hand_over(held.len() - share).await;
             return;
@@ -214,11 +225,8 @@ impl Engine {
             })
             .map(|(g, (_, term))| (g, *term))
             .collect();
-        // Also what this node holds by the table and not in memory: it has just come back.
-        let me = self.node();
-        free.extend((0i16..).zip(&tick.groups).filter_map(|(g, (holder, term))| {
-            (*holder == Some(me) && !held.contains(&g)).then_some((g, *term))
-        }));
+        // Before what nobody has: it would be lost to all.
+        free.splice(0..0, stray);
         free.truncate(share - held.len());
         if free.is_empty() {
             return;
@@ -398,8 +406,16 @@ impl Engine {
         let dropped: Vec<u8> = groups.iter().filter_map(|g| u8::try_from(*g).ok()).collect();
         self.drop_groups(&dropped);
         self.faults().reach(Point::HandoverMid);
+        self.let_go_of(groups).await;
+    }
+
+    /// Lets others have groups that are not in memory.
+    async fn let_go_of(&self, groups: &[i16]) {
+        if groups.is_empty() {
+            return;
+        }
         if let Err(error) = self.store().release(self.node(), groups).await {
-            tracing::warn!(%error, "cannot release lease groups; they pass when the lease does");
+            tracing::warn!(%error, "cannot release lease groups; the next round tries again");
         }
     }
 
