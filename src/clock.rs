@@ -61,6 +61,16 @@ impl Clock {
         self.0.born.elapsed()
     }
 
+    /// A moment that never goes back, as cluster time does where Postgres answered late: for what
+    /// this process measures and keeps to itself. It means nothing to others.
+    #[must_use]
+    pub fn steady(&self) -> Timestamp {
+        match self.source() {
+            Source::Anchored { .. } => Timestamp::from_micros(0) + self.mono(),
+            Source::Manual(now) => now,
+        }
+    }
+
     /// Postgres said `now` to a request sent at `sent` (from [`Clock::mono`]) and just answered.
     pub fn anchor(&self, now: Timestamp, sent: Duration) {
         let replied = self.mono();
@@ -142,6 +152,16 @@ mod tests {
         std::hint::black_box(clock.upper());
         clock.anchor(now, sent);
         assert!(clock.lower() >= now && clock.upper() >= clock.lower());
+    }
+
+    #[test]
+    fn what_is_steady_does_not_go_back_with_an_anchor() {
+        let clock = Clock::system();
+        let (late, true_now) = (Timestamp::from_micros(9_000_000), Timestamp::from_micros(0));
+        clock.anchor(late, clock.mono());
+        let (upper, steady) = (clock.upper(), clock.steady());
+        clock.anchor(true_now, clock.mono());
+        assert!(clock.upper() < upper && clock.steady() >= steady);
     }
 
     #[tokio::test]

@@ -88,7 +88,7 @@ impl Kept {
         if self.buckets.len() < MOST {
             return true;
         }
-        if self.swept.is_none_or(|at| now.since(at) >= SWEPT || now < at) {
+        if self.swept.is_none_or(|at| now.since(at) >= SWEPT) {
             self.swept = Some(now);
             self.buckets.retain(|_, bucket| !bucket.is_full(now));
         }
@@ -153,7 +153,7 @@ pub(super) async fn bounded(
     request: Request,
     next: Next,
 ) -> Response {
-    let now = state.engine.now();
+    let now = state.engine.steady();
     let (mut parts, body) = request.into_parts();
     let peer = Peer::of(&parts);
     let counted = counted(&state, &mut parts, &peer, now).await;

@@ -445,6 +445,12 @@ impl Engine {
         self.clock().upper()
     }
 
+    /// A moment of this process, which never goes back.
+    #[must_use]
+    pub fn steady(&self) -> Timestamp {
+        self.clock().steady()
+    }
+
     /// Whether this node can serve.
     pub async fn ready(&self) -> Result<(), Error> {
         self.admit()?;

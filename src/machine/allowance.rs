@@ -114,7 +114,7 @@ impl FromStr for Allowance {
     }
 }
 
-/// When a bucket would be full again, in nanoseconds of cluster time. One that has never been used
+/// When a bucket would be full again, in nanoseconds of whose time its owner counts by. One that has never been used
 /// is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bucket(i64);
