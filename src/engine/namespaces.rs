@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::pull::is_pull;
 use super::{Caller, Engine, Error, Namespace, Scope};
 use crate::machine::{Allowance, Bucket, Taken, Timestamp};
 use crate::store::{NamespaceRemoved, NamespaceRow, NamespaceSettings};
@@ -150,7 +151,8 @@ impl Engine {
             let used = (endpoints.map(|e| ("endpoint", &e.name, &e.url)))
                 .chain(webhooks.map(|w| ("webhook", &w.spec.name, &w.spec.url)));
             for (kind, name, url) in used {
-                if url.parse().is_ok_and(|url| !allows(hosts, &url)) {
+                // Nobody is called at a pull endpoint.
+                if !is_pull(url) && url.parse().is_ok_and(|url| !allows(hosts, &url)) {
                     let detail = format!(
                         "the {kind} `{name}` is at {url}, which none of these allows; change or \
                          remove it first"
@@ -207,7 +209,7 @@ impl Engine {
             return Err(over("live_runs", most.to_string(), ROOM_SOON));
         }
         if let Some(allowance) = settings.starts {
-            let now = self.clock().upper();
+            let now = self.clock().steady();
             let taken = self.quotas().with(ns.id, |used| allowance.take(&mut used.starts, now));
             if !taken.granted {
                 self.quotas().with(ns.id, |used| used.since = used.since.saturating_sub(1));

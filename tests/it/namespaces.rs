@@ -359,6 +359,9 @@ async fn handlers_and_receivers_are_where_a_namespace_may_have_them() {
             "{problem}"
         );
     }
+    // A handler that fetches its work is at no host.
+    let far = json!({"name": "far", "pull": true, "functions": [{"name": "g"}]});
+    shop.done("POST", "/v1/endpoints", far).await;
     root.done("PATCH", "/v1/namespaces/shop", json!({"hosts": ["127.0.0.1"]})).await;
     shop.done("POST", "/v1/endpoints", endpoint(&handler)).await;
     // What is in use is not taken away.
