@@ -10,6 +10,7 @@ use crate::gateway::{Handler, settled};
 use crate::load::{Load, all_is_well};
 use crate::oracle::Oracle;
 use crate::proxy::{Mood, Proxy};
+use crate::sql::{connect, run_sql, text};
 
 /// Three times as long as a node may be silent.
 const THREE_LEASES: Duration = Duration::from_secs(9);
@@ -60,6 +61,29 @@ async fn no_node_ends_while_postgres_refuses_for_three_leases() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_node_ends_while_postgres_is_silent_for_three_leases() {
     postgres_goes_away(Mood::Silent).await;
+}
+
+#[tokio::test]
+async fn what_a_node_could_not_let_go_of_it_lets_go_of_later() {
+    let cluster = Cluster::start(1).await;
+    let conn = tokio::sync::Mutex::new(connect(&cluster.db.url).await);
+    let free = async || {
+        let sql = "select count(*)::text from stepwell.lease_groups where owner is null";
+        text(&mut *conn.lock().await, sql).await
+    };
+    cluster.eventually("it has all groups", async || free().await == "0").await;
+    // Another node lives, and is slow to take its half.
+    let other = "insert into stepwell.nodes (id, address, level, lease_until)
+        select gen_random_uuid(), 'http://127.0.0.1:9', level, now() + interval '1 hour'
+          from stepwell.nodes";
+    run_sql(&mut *conn.lock().await, other).await;
+    cluster.eventually("it lets go of half", async || free().await == "128").await;
+    // As it is where what lets go of them never reaches the database.
+    let lost = "update stepwell.lease_groups set owner = held.owner
+        from (select distinct owner from stepwell.lease_groups where owner is not null) held
+        where lease_groups.owner is null";
+    run_sql(&mut *conn.lock().await, lost).await;
+    cluster.eventually("it lets go of them again", async || free().await == "128").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,17 +11,17 @@ use crate::gateway::{Gateway, Handler, settled};
 
 const PAGE: &str = include_str!("../../docs/sql.md");
 
-async fn connect(url: &str) -> PgConnection {
+pub async fn connect(url: &str) -> PgConnection {
     PgConnection::connect(url).await.expect("the database is there")
 }
 
-async fn run_sql(conn: &mut PgConnection, sql: &str) {
+pub async fn run_sql(conn: &mut PgConnection, sql: &str) {
     let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await;
     done.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// The one text that a statement gives.
-async fn text(conn: &mut PgConnection, sql: &str) -> String {
+pub async fn text(conn: &mut PgConnection, sql: &str) -> String {
     let row = conn.fetch_one(AssertSqlSafe(sql.to_owned())).await;
     row.unwrap_or_else(|error| panic!("{sql}: {error}")).get(0)
 }
