@@ -36,7 +36,7 @@ pub(super) fn reason(f: &mut Fields<'_>) -> Option<String> {
 /// The longest time for compensation.
 pub(super) const MAX_GRACE: Duration = Duration::from_hours(24);
 
-/// Why, for the run's history.
+/// Why, for the run's history or the audit log.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what is read")]
 pub(super) struct ActRequest {

@@ -62,12 +62,11 @@ fn action(request: &Request) -> Option<String> {
 
 async fn note(state: &ApiState, request: Request, next: Next) -> Result<Response, Problem> {
     let Some(action) = action(&request) else { return Ok(next.run(request).await) };
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     // Who is not let in is told so where everybody else is.
     let Ok(Checked::Caller(caller)) = check(state, &parts).await else {
         return Ok(next.run(Request::from_parts(parts, body)).await);
     };
-    parts.extensions.insert(Checked::Caller(caller.clone()));
     let body = collect(&parts, body).await?;
     let header = |name: &str| {
         let text = parts.headers.get(name).and_then(|v| v.to_str().ok())?;
@@ -101,15 +100,6 @@ fn reason(headers: &HeaderMap, body: &[u8]) -> Option<String> {
     let body: Body = serde_json::from_slice(body).ok()?;
     let reason = body.reason?.replace('\0', "");
     Some(reason.chars().take(KEPT).collect())
-}
-
-/// Why.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read")]
-pub(super) struct ReasonRequest {
-    /// For the audit log.
-    #[schema(max_length = 1024)]
-    reason: Option<String>,
 }
 
 /// An entry of the audit log.

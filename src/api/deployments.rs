@@ -8,8 +8,7 @@ use axum::response::Response;
 use utoipa::ToSchema;
 
 use super::ApiState;
-use super::acts::reason;
-use super::audit::ReasonRequest;
+use super::acts::{ActRequest, reason};
 use super::auth::{Deployer, Operator, Reader};
 use super::catalogue::Code;
 use super::endpoint_shapes::{DeploymentBody, EndpointBody, PrunedBody, RepinnedBody};
@@ -74,7 +73,7 @@ pub(super) async fn list_deployments(
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/drain", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Its id or name")),
-    request_body(content = Option<ReasonRequest>, content_type = "application/json"),
+    request_body(content = Option<ActRequest>, content_type = "application/json"),
     responses((status = 200, description = "Draining", body = EndpointBody)),
     extensions(("x-problems" = json!(["endpoint-not-found"])))
 )]
@@ -98,7 +97,7 @@ pub(super) async fn drain_endpoint(
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/prune", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Its id or name")),
-    request_body(content = Option<ReasonRequest>, content_type = "application/json"),
+    request_body(content = Option<ActRequest>, content_type = "application/json"),
     responses((status = 200, description = "Pruned", body = PrunedBody)),
     extensions(("x-problems" = json!(["endpoint-not-found"])))
 )]

@@ -7,8 +7,7 @@ use axum::response::{IntoResponse, Response};
 use utoipa::ToSchema;
 
 use super::ApiState;
-use super::acts::reason;
-use super::audit::ReasonRequest;
+use super::acts::{ActRequest, reason};
 use super::auth::{Deployer, Reader};
 use super::catalogue::Code;
 use super::endpoint_request::{
@@ -19,10 +18,9 @@ use super::endpoint_shapes::{
 };
 use super::fields;
 use super::forward::{endpoint_ref, no_endpoint};
-use super::journal::is_known;
 use super::page::{Cut, Page};
 use super::problem::Problem;
-use super::request::{At, Headers, Params, Sent, is_asked_for};
+use super::request::{At, Headers, Params, Sent, at_hand, is_asked_for};
 use crate::engine::{
     Caller, Change, Deleted, EndpointView, Patched, RegisterOutcome, Registered, RunsPolicy,
 };
@@ -164,9 +162,8 @@ pub(super) async fn get_endpoint(
 ) -> Result<Response, Problem> {
     params.finish()?;
     let endpoint = find(&state, &caller, &name).await?;
-    let etag = etag(&endpoint);
-    if etag.to_str().is_ok_and(|etag| is_known(&headers, etag)) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    if let Some(known) = at_hand(&headers, etag(&endpoint)) {
+        return Ok(known);
     }
     Ok(with_etag(endpoint))
 }
@@ -285,7 +282,7 @@ pub(super) struct SyncRequest {
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/disable", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Its id or name")),
-    request_body(content = Option<ReasonRequest>, content_type = "application/json"),
+    request_body(content = Option<ActRequest>, content_type = "application/json"),
     responses((status = 200, description = "Disabled", body = EndpointBody)),
     extensions(("x-problems" = json!(["endpoint-not-found"])))
 )]
@@ -307,7 +304,7 @@ pub(super) async fn disable_endpoint(
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/enable", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Its id or name")),
-    request_body(content = Option<ReasonRequest>, content_type = "application/json"),
+    request_body(content = Option<ActRequest>, content_type = "application/json"),
     responses((status = 200, description = "Enabled", body = EndpointBody)),
     extensions(("x-problems" = json!(["endpoint-not-found"])))
 )]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -16,7 +16,7 @@ use super::auth::{Insider, Reader};
 use super::catalogue::Code;
 use super::page::{Page, next_link, with_link};
 use super::problem::Problem;
-use super::request::{At, Headers, Params, run_id};
+use super::request::{At, Headers, Params, is_known, run_id};
 use super::runs::bare;
 use super::shapes::{ChunkBody, EntryBody, HistoryBody, LogBody, StepBody, hex};
 use crate::engine::{JournalPage, Namespace};
@@ -174,15 +174,6 @@ pub(super) async fn get_value(
     headers.insert(header::ETAG, HeaderValue::try_from(etag).expect("hex in quotes"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, immutable"));
     Ok(response)
-}
-
-/// Whether `If-None-Match` names this entity tag.
-pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    let named = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
-    named.flat_map(|v| v.split(',')).any(|tag| {
-        let tag = tag.trim();
-        tag == "*" || tag.trim_start_matches("W/") == etag
-    })
 }
 
 /// What happened to a run: starts, invocations, failed attempts, signals, acts of operators.

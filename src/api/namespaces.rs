@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,10 +11,9 @@ use super::ApiState;
 use super::auth::{Admin, Reader};
 use super::catalogue::Code;
 use super::fields::{self, Fields};
-use super::journal::is_known;
 use super::page::{Cut, Page};
 use super::problem::Problem;
-use super::request::{At, Headers, Params, Sent, is_asked_for};
+use super::request::{At, Headers, Params, Sent, at_hand, check_version};
 use crate::engine::{Caller, Error, NamespaceRow, NamespaceSettings, host_pattern};
 use crate::machine::Timestamp;
 
@@ -119,13 +118,6 @@ pub(super) fn operator(caller: &Caller) -> Result<(), Problem> {
     }
     let detail = "This is for admins of the namespace `default`, who look after all namespaces.";
     Err(Problem::new(Code::OperatorsOnly, detail))
-}
-
-fn check_version(headers: &HeaderMap, row: &NamespaceRow) -> Result<(), Problem> {
-    match is_asked_for(headers, &etag(row)) {
-        Some(false) => Err(Error::NamespaceStale.into()),
-        _ => Ok(()),
-    }
 }
 
 pub(super) fn namespace_name(text: &str) -> Result<String, String> {
@@ -261,9 +253,8 @@ pub(super) async fn get_namespace(
 ) -> Result<Response, Problem> {
     params.finish()?;
     let view = state.engine.namespace(&caller, &name).await?;
-    let etag = etag(&view.row);
-    if etag.to_str().is_ok_and(|etag| is_known(&headers, etag)) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    if let Some(known) = at_hand(&headers, etag(&view.row)) {
+        return Ok(known);
     }
     Ok(answer(StatusCode::OK, view.row, Some(view.live_runs)))
 }
@@ -297,7 +288,7 @@ pub(super) async fn patch_namespace(
     let view = state.engine.namespace(&caller, &name).await?;
     operator(&caller)?;
     let settings = fields::read(&sent.0, |f| settings(f, view.row.settings.clone()))?;
-    check_version(&headers, &view.row)?;
+    check_version(&headers, &etag(&view.row), Error::NamespaceStale)?;
     let row = state.engine.change_namespace(&view.row, settings, &caller.by).await?;
     Ok(answer(StatusCode::OK, row, Some(view.live_runs)))
 }
@@ -326,7 +317,7 @@ pub(super) async fn delete_namespace(
     params.finish()?;
     let view = state.engine.namespace(&caller, &name).await?;
     operator(&caller)?;
-    check_version(&headers, &view.row)?;
+    check_version(&headers, &etag(&view.row), Error::NamespaceStale)?;
     state.engine.remove_namespace(&view.row, &caller.by).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -14,10 +14,9 @@ use super::ApiState;
 use super::auth::{Operator, Reader};
 use super::catalogue::Code;
 use super::fields;
-use super::journal::is_known;
 use super::page::{Page, cursor};
 use super::problem::Problem;
-use super::request::{At, Headers, Params, Sent};
+use super::request::{At, Headers, Params, Sent, at_hand};
 use super::shapes::Payload;
 use crate::engine::{ListedObject, ObjectView};
 use crate::machine::RunId;
@@ -158,9 +157,8 @@ pub(super) async fn get_object(
 ) -> Result<Response, Problem> {
     params.finish()?;
     let object = state.engine.object(&caller.namespace, &function, &key).await?;
-    if is_known(&headers, &format!("\"{}\"", object.version)) {
-        let etag = etag(&object.version);
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    if let Some(known) = at_hand(&headers, etag(&object.version)) {
+        return Ok(known);
     }
     Ok(answer(object))
 }

@@ -6,7 +6,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -14,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::ApiState;
 use super::catalogue::Code;
 use super::problem::{Fault, Problem};
-use crate::engine::Idempotency;
+use crate::engine::{Error, Idempotency};
 use crate::machine::time::parse_duration;
 use crate::machine::{RunId, Timestamp};
 
@@ -367,6 +368,30 @@ pub(super) fn is_asked_for(headers: &HeaderMap, etag: &HeaderValue) -> Option<bo
         v.split(',').any(|tag| tag.trim() == "*" || tag.trim().as_bytes() == etag.as_bytes())
     };
     headers.contains_key(header::IF_MATCH).then(|| named.any(has))
+}
+
+/// Whether `If-None-Match` names this entity tag.
+pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let named = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    named.flat_map(|v| v.split(',')).any(|tag| {
+        let tag = tag.trim();
+        tag == "*" || tag.trim_start_matches("W/") == etag
+    })
+}
+
+/// Refuses a change where `If-Match` asks for other versions only.
+pub(super) fn check_version(
+    headers: &HeaderMap,
+    etag: &HeaderValue,
+    stale: Error,
+) -> Result<(), Problem> {
+    if is_asked_for(headers, etag) == Some(false) { Err(stale.into()) } else { Ok(()) }
+}
+
+/// The answer 304 where `If-None-Match` names this version.
+pub(super) fn at_hand(headers: &HeaderMap, etag: HeaderValue) -> Option<Response> {
+    let known = etag.to_str().is_ok_and(|etag| is_known(headers, etag));
+    known.then(|| (StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response())
 }
 
 #[cfg(test)]

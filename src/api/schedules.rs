@@ -11,10 +11,9 @@ use super::ApiState;
 use super::auth::{Reader, Scheduler};
 use super::catalogue::Code;
 use super::fields;
-use super::journal::is_known;
 use super::page::{self, Page};
 use super::problem::Problem;
-use super::request::{At, Headers, Params, Sent, check_input, is_asked_for};
+use super::request::{At, Headers, Params, Sent, at_hand, check_input, is_asked_for};
 use super::schedule_request::{
     PatchScheduleRequest, PutScheduleRequest, ScheduleRequest, check_name, note, read, read_patch,
 };
@@ -137,9 +136,8 @@ pub(super) async fn get_schedule(
 ) -> Result<Response, Problem> {
     params.finish()?;
     let view = state.engine.schedule(&caller.namespace, &named(&name)).await?;
-    let etag = etag(&view);
-    if etag.to_str().is_ok_and(|etag| is_known(&headers, etag)) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    if let Some(known) = at_hand(&headers, etag(&view)) {
+        return Ok(known);
     }
     Ok(answer(StatusCode::OK, view))
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::ApiState;
@@ -10,10 +10,9 @@ use super::auth::{Deployer, Reader};
 use super::catalogue::Code;
 use super::endpoint_request::check_secret;
 use super::fields;
-use super::journal::is_known;
 use super::page::{self, Cut, Page};
 use super::problem::Problem;
-use super::request::{At, Headers, Params, Sent, is_asked_for};
+use super::request::{At, Headers, Params, Sent, at_hand, check_version};
 use super::webhook_shapes::{
     DeliveryBody, PatchWebhookRequest, RedeliverRequest, RedeliveredBody, RotateWebhookRequest,
     RotatedWebhookBody, WebhookBody, WebhookRequest, WholeDeliveryBody, read, read_patch, status,
@@ -28,14 +27,6 @@ fn etag(webhook: &Webhook) -> HeaderValue {
 fn answer(status: StatusCode, webhook: Webhook, secret: Option<String>) -> Response {
     let headers = [(header::ETAG, etag(&webhook))];
     (status, headers, Json(WebhookBody::of(webhook, secret))).into_response()
-}
-
-/// Refuses a change of another version than the one in `If-Match`.
-fn check_version(headers: &HeaderMap, webhook: &Webhook) -> Result<(), Problem> {
-    match is_asked_for(headers, &etag(webhook)) {
-        Some(false) => Err(Error::WebhookStale.into()),
-        _ => Ok(()),
-    }
 }
 
 fn delivery_id(text: &str) -> Result<MessageId, Problem> {
@@ -126,9 +117,8 @@ pub(super) async fn get_webhook(
 ) -> Result<Response, Problem> {
     params.finish()?;
     let webhook = state.engine.webhook(&caller.namespace, &name).await?;
-    let etag = etag(&webhook);
-    if etag.to_str().is_ok_and(|etag| is_known(&headers, etag)) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    if let Some(known) = at_hand(&headers, etag(&webhook)) {
+        return Ok(known);
     }
     Ok(answer(StatusCode::OK, webhook, None))
 }
@@ -158,7 +148,7 @@ pub(super) async fn patch_webhook(
     fields::read(&sent.0, fields::Fields::take_any)?;
     let webhook = state.engine.webhook(&caller.namespace, &name).await?;
     let patch = fields::read(&sent.0, |f| read_patch(f, &webhook))?;
-    check_version(&headers, &webhook)?;
+    check_version(&headers, &etag(&webhook), Error::WebhookStale)?;
     let ns = &caller.namespace;
     let changed = state.engine.patch_webhook(ns, &webhook, patch, &caller.by).await?;
     Ok(answer(StatusCode::OK, changed, None))
@@ -183,7 +173,7 @@ pub(super) async fn delete_webhook(
 ) -> Result<StatusCode, Problem> {
     params.finish()?;
     let webhook = state.engine.webhook(&caller.namespace, &name).await?;
-    check_version(&headers, &webhook)?;
+    check_version(&headers, &etag(&webhook), Error::WebhookStale)?;
     state.engine.delete_webhook(&caller.namespace, &webhook, &caller.by).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -95,16 +95,15 @@ impl Engine {
         by: &str,
     ) -> Result<(KeyRow, String), Error> {
         let now = self.clock().upper();
-        let (key, text) = new_key(self.store(), ns.id, name, scopes, now).await?;
+        let (key, text) = new_key(self.store(), ns, name, scopes, now).await?;
         tracing::info!(key.id = %key.id, name, by, "API key created");
-        Ok((KeyRow { namespace: ns.name.clone(), ..key }, text))
+        Ok((key, text))
     }
 
     /// All API keys of a namespace by id, revoked ones too.
     pub async fn list_keys(&self, ns: &Namespace) -> Result<Vec<KeyRow>, Error> {
         let keys = self.store().list_keys(Some(ns.id)).await?;
-        let named = |key| KeyRow { namespace: ns.name.clone(), ..row(key) };
-        let mut rows: Vec<KeyRow> = keys.into_iter().map(named).collect();
+        let mut rows: Vec<KeyRow> = keys.into_iter().map(|key| row(ns, key)).collect();
         rows.sort_by_key(|k| k.id);
         Ok(rows)
     }
@@ -241,16 +240,15 @@ pub async fn bootstrap_key_in(
     scopes: Scopes,
 ) -> Result<(KeyRow, String), Error> {
     let namespaces = store.load_catalog().await?.namespaces;
-    let ns = namespaces.iter().find(|n| n.name == namespace).map(|n| n.id);
+    let ns = namespaces.into_iter().find(|n| n.name == namespace);
     let ns = ns.ok_or_else(|| Error::NamespaceNotFound(namespace.to_owned()))?;
     let now = store.now().await?;
-    let (key, text) = new_key(store, ns, name, scopes, now).await?;
-    Ok((KeyRow { namespace: namespace.to_owned(), ..key }, text))
+    new_key(store, &Namespace { id: ns.id, name: ns.name }, name, scopes, now).await
 }
 
 async fn new_key(
     store: &Store,
-    ns: i32,
+    ns: &Namespace,
     name: &str,
     scopes: Scopes,
     now: Timestamp,
@@ -259,19 +257,19 @@ async fn new_key(
     let (text, made) = ApiKey::generate(ENVIRONMENT, id).expect("the environment is a word");
     let kept = NewApiKey {
         id,
-        ns: Some(ns),
+        ns: Some(ns.id),
         name: name.to_owned(),
         hash: *made.hash.as_bytes(),
         scopes: scopes.iter().map(|s| s.word().to_owned()).collect(),
         expires_at: None,
     };
-    Ok((row(store.create_key(&kept).await?), text))
+    Ok((row(ns, store.create_key(&kept).await?), text))
 }
 
-fn row(key: store::ApiKey) -> KeyRow {
+fn row(ns: &Namespace, key: store::ApiKey) -> KeyRow {
     KeyRow {
         id: key.id,
-        namespace: String::new(),
+        namespace: ns.name.clone(),
         name: key.name,
         scopes: scopes_of(&key.scopes),
         created_at: key.created_at,

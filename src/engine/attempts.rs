@@ -13,7 +13,7 @@ use super::Engine;
 use super::breaker::{Breaker, Health};
 use super::catalog::Deployment;
 use super::exchange::BUDGET_MARGIN;
-use super::owner::{Owner, Wake};
+use super::owner::Owner;
 use super::pull::{Handout, NewOffer, Offered, Telling};
 use crate::machine::{
     Again, AttemptDue, AttemptEnd, Cause, Env, HistoryEntry, InvocationId, OpKind, Outcome, RunId,
@@ -120,21 +120,11 @@ impl Engine {
             self.apply(entry, cause, env);
             return;
         }
-        let endpoint = deployment.endpoint.id;
-        let breaker = owner.breakers.entry(endpoint).or_default();
-        if deployment.is_pull() {
-            breaker.pulled();
-        }
         let invocation = InvocationId::new(env.now, crate::clock::chance());
-        if !breaker.admit(known_as(invocation)) {
+        let admitted = self.let_through(owner, &deployment, known_as(invocation), id);
+        let Some(entry) = owner.runs.get_mut(&id) else { return };
+        if !admitted {
             entry.gated_work = true;
-            breaker.gate(id);
-            if deployment.is_pull() {
-                self.desks().tell(endpoint);
-            }
-            if let Some(at) = breaker.next_wake() {
-                self.wake_at(owner, at, Wake::Breaker(endpoint));
-            }
             return;
         }
         let silence = deployment.invocation_timeout(&entry.run.created.function);

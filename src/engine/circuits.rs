@@ -4,12 +4,39 @@ use std::time::Duration;
 
 use super::Engine;
 use super::breaker::{Breaker, Circuit, Outage, Word};
-use super::catalog::NO_ENDPOINT;
+use super::catalog::{Deployment, NO_ENDPOINT};
 use super::owner::{Owner, Wake};
 use crate::machine::{NodeId, Run, RunId};
 use crate::store;
 
 impl Engine {
+    /// Whether the endpoint's breaker lets an exchange through, which it knows as `who`. If not, the
+    /// run is kept, and tries again when there may be room.
+    pub(super) fn let_through(
+        &self,
+        owner: &mut Owner,
+        deployment: &Deployment,
+        who: RunId,
+        run: RunId,
+    ) -> bool {
+        let endpoint = deployment.endpoint.id;
+        let breaker = owner.breakers.entry(endpoint).or_default();
+        if deployment.is_pull() {
+            breaker.pulled();
+        }
+        if breaker.admit(who) {
+            return true;
+        }
+        breaker.gate(run);
+        if deployment.is_pull() {
+            self.desks().tell(endpoint);
+        }
+        if let Some(at) = breaker.next_wake() {
+            self.wake_at(owner, at, Wake::Breaker(endpoint));
+        }
+        false
+    }
+
     /// Gates of this endpoint may have opened: its runs try again.
     pub(super) fn release(&self, owner: &mut Owner, endpoint: i32) {
         self.let_go(owner, endpoint);

@@ -171,7 +171,7 @@ impl Engine {
     /// Removes a namespace that has nothing that goes on.
     pub async fn remove_namespace(&self, it: &NamespaceRow, by: &str) -> Result<(), Error> {
         if it.name == DEFAULT {
-            return Err(Error::NamespaceInUse(it.name.clone(), "the operators"));
+            return Err(Error::NamespaceInUse(it.name.clone(), "the operators".to_owned()));
         }
         match self.store().remove_namespace(it.id, it.version).await? {
             NamespaceRemoved::Done => {}

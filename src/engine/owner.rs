@@ -386,20 +386,13 @@ impl Engine {
         if !self.may_pass(owner, id, env) {
             return;
         }
-        let Some(entry) = owner.runs.get_mut(&id) else { return };
-        let breaker = owner.breakers.entry(endpoint).or_default();
-        if deployment.is_pull() {
-            breaker.pulled();
+        if !owner.runs.contains_key(&id) {
+            return;
         }
-        if !breaker.admit(id) {
+        let admitted = self.let_through(owner, &deployment, id, id);
+        let Some(entry) = owner.runs.get_mut(&id) else { return };
+        if !admitted {
             entry.keep_back(env.past);
-            breaker.gate(id);
-            if deployment.is_pull() {
-                self.desks().tell(endpoint);
-            }
-            if let Some(at) = breaker.next_wake() {
-                self.wake_at(owner, at, Wake::Breaker(endpoint));
-            }
             return;
         }
         entry.admitted = Some(endpoint);

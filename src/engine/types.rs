@@ -459,7 +459,7 @@ pub enum Error {
     NamespaceExists(String),
     /// It has what would go on without it.
     #[error("the namespace `{0}` still has {1}")]
-    NamespaceInUse(String, &'static str),
+    NamespaceInUse(String, String),
     /// It has changed in the meantime.
     #[error("the namespace is not at the version in `If-Match`")]
     NamespaceStale,

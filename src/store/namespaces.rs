@@ -51,7 +51,7 @@ pub enum NamespaceRemoved {
     /// It is gone.
     Done,
     /// It still has these.
-    Has(&'static str),
+    Has(String),
     /// There is none, or it is at another version.
     Stale,
 }
@@ -146,15 +146,6 @@ impl Store {
         tx.execute(BUMP).await?;
         let has: Option<String> = sqlx::query_scalar(HAS).bind(id).fetch_one(&mut *tx).await?;
         if let Some(has) = has {
-            let known = [
-                "endpoints",
-                "live runs",
-                "schedules",
-                "webhooks",
-                "starts of transactions",
-                "starts that wait",
-            ];
-            let has = known.into_iter().find(|k| *k == has).unwrap_or("something");
             return Ok(NamespaceRemoved::Has(has));
         }
         let gone = sqlx::query(DELETE).bind(id).bind(version).execute(&mut *tx).await?;

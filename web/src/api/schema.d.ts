@@ -1992,7 +1992,7 @@ export interface components {
             /** @description Finish the exchange now; you are invoked again. */
             suspend?: boolean;
         };
-        /** @description Why, for the run's history. */
+        /** @description Why, for the run's history or the audit log. */
         ActRequest: {
             reason?: string | null;
         };
@@ -4016,11 +4016,6 @@ export interface components {
             period: string;
             /** @description For each value at this path of the input. */
             key?: string | null;
-        };
-        /** @description Why. */
-        ReasonRequest: {
-            /** @description For the audit log. */
-            reason?: string | null;
         };
         /** @description Which of those that were given up. */
         RedeliverRequest: {
@@ -7850,7 +7845,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["ReasonRequest"];
+                "application/json": components["schemas"]["ActRequest"];
             };
         };
         responses: {
@@ -8002,7 +7997,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["ReasonRequest"];
+                "application/json": components["schemas"]["ActRequest"];
             };
         };
         responses: {
@@ -8154,7 +8149,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["ReasonRequest"];
+                "application/json": components["schemas"]["ActRequest"];
             };
         };
         responses: {
@@ -8755,7 +8750,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["ReasonRequest"];
+                "application/json": components["schemas"]["ActRequest"];
             };
         };
         responses: {
