@@ -185,9 +185,16 @@ browserTest("a run is done again with another value of one step", async () => {
   await becomes(run, "waiting");
   await gw.post(`/v1/runs/${run.id}/signals/approved`, { payload: true });
   await becomes(run, "completed");
-  const page = await open(`/runs/${run.id}`);
+  const page = await open("/runs");
+  // The run is there before its steps are: the dialog is open by then, and takes them in.
+  let go;
+  const opened = new Promise((resolve) => { go = resolve; });
+  await page.route("**/stream*", async (route) => { await opened; await route.continue(); });
+  await page.goto(`${gw.url}/runs/${run.id}`);
   await status(page, "Completed");
   const dialog = await begin(page, "Run again…");
+  assert.equal(await dialog.getByLabel("Run again from").locator("option").count(), 1);
+  go();
   await dialog.getByLabel("Run again from").selectOption("approval");
   await dialog.getByLabel("Step to edit").fill("charge");
   await button(dialog, "Edit it").click();

@@ -45,7 +45,7 @@ function Open({ id }: { id: string }) {
   const newest = useInLine(followed);
   // Laying out ten thousand steps must not hold up a key press.
   const log = useDeferredValue(newest);
-  const [act, setAct] = useState<Act | null>(null);
+  const [begun, setAct] = useState<Act | null>(null);
   const [said, say] = useSaid();
   const steps = useMemo(() => stepsOf(log), [log]);
   const run = log.run;
@@ -54,6 +54,8 @@ function Open({ id }: { id: string }) {
   const set = (change: Search) => navigate({ to: "/runs/$id", params: { id }, search: { ...search, ...change } as never, replace: true });
   const choose = (step: string) => set({ step: step === chosen ? undefined : step });
   const acts = useMemo(() => (run ? actsOn(run, steps) : []), [run, steps]);
+  // What was begun keeps up with the run: its steps may come after it was opened.
+  const act = begun && (acts.find((a) => a.id === begun.id) ?? begun);
   const told = useMemo(() => why(log), [log]);
   const step = steps.find((s) => s.id === chosen);
   const press = (key: string) => () => { const found = acts.find((a) => a.key === key); if (found) setAct(found); };
