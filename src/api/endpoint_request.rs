@@ -101,6 +101,10 @@ pub(super) struct FunctionRequest {
     /// For errors of the run's code as a whole.
     run_retry: Option<RetryRequest>,
     timeouts: Option<TimeoutsRequest>,
+    /// How long its ended runs are kept, an hour at least: `7d`. What the gateway and the namespace say
+    /// counts where it is shorter.
+    #[schema(example = "7d")]
+    retention: Option<String>,
     /// Its tasks by name; where they are listed, another one is not sent.
     tasks: Option<Vec<String>>,
     /// Whether another `input_hash` for a recorded step is a mismatch.
@@ -349,6 +353,7 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
     let timeouts = f
         .object("timeouts", |f| (f.duration("start"), f.duration("run"), f.duration("invocation")));
     let (start_timeout, run_timeout, invocation_timeout) = timeouts.unwrap_or_default();
+    let retention = f.duration("retention");
     let tasks: Option<Vec<String>> = f.value("tasks");
     if let Some(Err(why)) = tasks.as_ref().and_then(|all| {
         let bad = all.iter().map(|name| plain_text(name, 256)).find(Result::is_err);
@@ -375,6 +380,7 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
         start_timeout,
         run_timeout,
         invocation_timeout,
+        retention,
         tasks,
         strict,
         input_schema,

@@ -1,5 +1,7 @@
 //! Namespaces: what each may have and do. Who looks after all of them is `admin` in `default`.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -14,8 +16,11 @@ use super::fields::{self, Fields};
 use super::page::{Cut, Page};
 use super::problem::Problem;
 use super::request::{At, Headers, Params, Sent, at_hand, check_version};
-use crate::engine::{Caller, Error, NamespaceRow, NamespaceSettings, host_pattern};
+use crate::engine::{
+    Caller, Error, Kept, LEAST_RETENTION, NamespaceRow, NamespaceSettings, host_pattern,
+};
 use crate::machine::Timestamp;
+use crate::machine::time::format_duration;
 
 /// The most hosts of one namespace.
 const MOST_HOSTS: usize = 100;
@@ -36,6 +41,23 @@ pub(super) struct LimitsRequest {
     requests: Option<String>,
 }
 
+/// How long ended runs are kept, by how they ended: from `1h` to what the gateway keeps; null: that.
+#[derive(ToSchema)]
+#[schema(as = RetentionRequest)]
+#[expect(dead_code, reason = "describes what is read")]
+pub(super) struct RetentionRequest {
+    #[schema(example = "24h", pattern = "^[1-9][0-9]?h$")]
+    completed: Option<String>,
+    #[schema(pattern = "^[1-9][0-9]?h$")]
+    failed: Option<String>,
+    #[schema(pattern = "^[1-9][0-9]?h$")]
+    cancelled: Option<String>,
+    #[schema(pattern = "^[1-9][0-9]?h$")]
+    timed_out: Option<String>,
+    #[schema(pattern = "^[1-9][0-9]?h$")]
+    terminated: Option<String>,
+}
+
 /// A namespace to make.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what is read")]
@@ -48,6 +70,8 @@ pub(super) struct NamespaceRequest {
     /// Where its handlers, webhooks and calls may be; null: anywhere.
     #[schema(example = json!(["api.example.com", "*.example.com"]), max_items = 100, value_type = Option<Vec<String>>)]
     hosts: Option<Vec<String>>,
+    /// How long its ended runs are kept.
+    retention: Option<RetentionRequest>,
 }
 
 /// A change of a namespace: what is left out stays.
@@ -59,6 +83,8 @@ pub(super) struct PatchNamespaceRequest {
     /// Where its handlers, webhooks and calls may be; null: anywhere.
     #[schema(max_items = 100, value_type = Option<Vec<String>>)]
     hosts: Option<Vec<String>>,
+    /// How long its ended runs are kept.
+    retention: Option<RetentionRequest>,
 }
 
 /// What a namespace may have; null: any number.
@@ -72,6 +98,30 @@ pub(super) struct LimitsBody {
     requests: Option<String>,
 }
 
+/// How long ended runs are kept, by how they ended; null: as long as the gateway keeps them.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NamespaceRetention)]
+pub(super) struct RetentionBody {
+    completed: Option<String>,
+    failed: Option<String>,
+    cancelled: Option<String>,
+    timed_out: Option<String>,
+    terminated: Option<String>,
+}
+
+impl From<Kept> for RetentionBody {
+    fn from(kept: Kept) -> Self {
+        let text = |kept: Option<Duration>| kept.map(format_duration);
+        Self {
+            completed: text(kept.completed),
+            failed: text(kept.failed),
+            cancelled: text(kept.cancelled),
+            timed_out: text(kept.timed_out),
+            terminated: text(kept.terminated),
+        }
+    }
+}
+
 /// A namespace.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Namespace)]
@@ -80,6 +130,7 @@ pub(super) struct NamespaceBody {
     limits: LimitsBody,
     /// Where its handlers, webhooks and calls may be; null: anywhere.
     hosts: Option<Vec<String>>,
+    retention: RetentionBody,
     /// Its live runs, counted up to 10,000 or what it may have. Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     live_runs: Option<u64>,
@@ -91,14 +142,23 @@ pub(super) struct NamespaceBody {
 
 impl NamespaceBody {
     fn of(row: NamespaceRow, live_runs: Option<u64>) -> Self {
-        let NamespaceSettings { live_runs: most, starts, requests, hosts } = row.settings;
+        let NamespaceSettings { live_runs: most, starts, requests, hosts, retention } =
+            row.settings;
         let limits = LimitsBody {
             live_runs: most,
             starts: starts.map(|a| a.to_string()),
             requests: requests.map(|a| a.to_string()),
         };
         let (created_at, updated_at) = (row.created_at, row.updated_at);
-        Self { name: row.name, limits, hosts, live_runs, created_at, updated_at }
+        Self {
+            name: row.name,
+            limits,
+            hosts,
+            retention: retention.into(),
+            live_runs,
+            created_at,
+            updated_at,
+        }
     }
 }
 
@@ -132,7 +192,11 @@ pub(super) fn namespace_name(text: &str) -> Result<String, String> {
 }
 
 /// Reads what is to be changed of a namespace.
-fn settings(f: &mut Fields<'_>, mut now: NamespaceSettings) -> NamespaceSettings {
+fn settings(
+    f: &mut Fields<'_>,
+    mut now: NamespaceSettings,
+    longest: Duration,
+) -> NamespaceSettings {
     let set = &mut now;
     f.object("limits", |f| {
         if f.is_null("live_runs") {
@@ -148,6 +212,26 @@ fn settings(f: &mut Fields<'_>, mut now: NamespaceSettings) -> NamespaceSettings
                 *rate = None;
             } else {
                 *rate = f.parsed(name, str::parse).or(*rate);
+            }
+        }
+    });
+    let kept = &mut now.retention;
+    f.object("retention", |f| {
+        for (name, kept) in [
+            ("completed", &mut kept.completed),
+            ("failed", &mut kept.failed),
+            ("cancelled", &mut kept.cancelled),
+            ("timed_out", &mut kept.timed_out),
+            ("terminated", &mut kept.terminated),
+        ] {
+            if f.is_null(name) {
+                *kept = None;
+            } else if let Some(given) = f.duration(name) {
+                if !(LEAST_RETENTION..=longest).contains(&given) {
+                    let longest = format_duration(longest);
+                    f.fault(name, format!("must be from 1h to {longest}, after which the gateway deletes all (`--retention`)"));
+                }
+                *kept = Some(given);
             }
         }
     });
@@ -191,9 +275,10 @@ pub(super) async fn create_namespace(
     sent: Sent,
 ) -> Result<Response, Problem> {
     params.finish()?;
+    let longest = state.engine.retention();
     let (name, settings) = fields::read(&sent.0, |f| {
         let name = f.parsed("name", namespace_name);
-        (f.need("name", name), settings(f, NamespaceSettings::default()))
+        (f.need("name", name), settings(f, NamespaceSettings::default(), longest))
     })?;
     operator(&caller)?;
     let name = name.unwrap_or_default();
@@ -287,7 +372,8 @@ pub(super) async fn patch_namespace(
     fields::read(&sent.0, Fields::take_any)?;
     let view = state.engine.namespace(&caller, &name).await?;
     operator(&caller)?;
-    let settings = fields::read(&sent.0, |f| settings(f, view.row.settings.clone()))?;
+    let longest = state.engine.retention();
+    let settings = fields::read(&sent.0, |f| settings(f, view.row.settings.clone(), longest))?;
     check_version(&headers, &etag(&view.row), Error::NamespaceStale)?;
     let row = state.engine.change_namespace(&view.row, settings, &caller.by).await?;
     Ok(answer(StatusCode::OK, row, Some(view.live_runs)))

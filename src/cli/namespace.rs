@@ -63,7 +63,13 @@ pub struct May {
     /// A host of its handlers, webhooks and calls, such as `*.example.com`; may be repeated; `any`.
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
+    /// How long ended runs are kept, `7d`, or by how they ended, `completed=1d`; may be repeated; `off`.
+    #[arg(long = "keep", value_name = "[STATUS=]DURATION")]
+    keep: Vec<String>,
 }
+
+/// How a run may end.
+const ENDS: [&str; 5] = ["completed", "failed", "cancelled", "timed_out", "terminated"];
 
 /// What is sent of it: null is no limit.
 #[derive(Default, Serialize)]
@@ -74,6 +80,8 @@ struct Body<'a> {
     limits: serde_json::Map<String, serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hosts: Option<Option<&'a [String]>>,
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    retention: serde_json::Map<String, serde_json::Value>,
 }
 
 impl May {
@@ -98,6 +106,19 @@ impl May {
                 text => text.into(),
             };
             limit(name, given.as_deref().map(text));
+        }
+        for keep in &self.keep {
+            let (statuses, kept) = match keep.split_once('=') {
+                Some((status, kept)) => (vec![status], kept),
+                None => (ENDS.to_vec(), keep.as_str()),
+            };
+            let value = match kept {
+                "off" => serde_json::Value::Null,
+                text => text.into(),
+            };
+            for status in statuses {
+                body.retention.insert(status.to_owned(), value.clone());
+            }
         }
         body.hosts = match self.hosts.as_slice() {
             [] => None,

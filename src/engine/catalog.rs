@@ -108,6 +108,12 @@ impl Deployment {
         self.manifest.function(function)
     }
 
+    /// How long ended runs of a function are kept, where it says so.
+    #[must_use]
+    pub fn retention(&self, function: &str) -> Option<Duration> {
+        self.spec(function)?.retention
+    }
+
     /// The longest silence of an exchange for a function.
     #[must_use]
     pub fn invocation_timeout(&self, function: &str) -> Duration {

@@ -564,6 +564,7 @@ fn listed(functions: &[FunctionSpec], r: &Registration) -> Result<Manifest, Erro
                 run: f.run_timeout,
                 invocation: f.invocation_timeout,
             },
+            retention: f.retention,
             versioning: match f.versioning {
                 Versioning::Latest => protocol::Versioning::Latest,
                 Versioning::Pinned => protocol::Versioning::Pinned,

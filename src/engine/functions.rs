@@ -277,6 +277,11 @@ fn settings(spec: &FunctionSpec, manifest: &Manifest) -> Vec<Setting> {
         &json!(format_duration(silence)),
         of.invocation.is_some(),
     );
+    put(
+        "retention".to_owned(),
+        &json!(spec.retention.map(format_duration)),
+        spec.retention.is_some(),
+    );
     let pinned = spec.versioning != Versioning::default();
     put("versioning".to_owned(), &json!(spec.versioning), pinned);
     put("strict".to_owned(), &json!(spec.strict), spec.strict);

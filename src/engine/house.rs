@@ -37,6 +37,9 @@ impl Engine {
                 if let Err(error) = self.store().trim_deliveries(settled_before, TRIMMED).await {
                     tracing::warn!(%error, "old deliveries wait for the next round");
                 }
+                if let Err(error) = self.expire_runs().await {
+                    tracing::warn!(%error, "runs whose time is up wait for the next round");
+                }
                 let older_than = now - self.0.settings.retention;
                 match self.store().drop_partitions(older_than, now).await {
                     Ok(dropped) => tracing::debug!(?dropped, "retention"),

@@ -25,6 +25,7 @@ mod deployments;
 mod endpoints;
 mod events;
 mod exchange;
+mod expiry;
 mod failing;
 mod faults;
 mod firing;
@@ -80,9 +81,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::protocol::LEAST_RETENTION;
 pub use crate::store::{
     AuditFilter, AuditRow, BulkCounts, BulkStatus, DeliveryFilter, DeliveryRow, DeliveryStatus,
-    ListedObject, NamespaceRow, NamespaceSettings, RunCount, SecretRow, Webhook, WebhookSpec,
+    Kept, ListedObject, NamespaceRow, NamespaceSettings, RunCount, SecretRow, Webhook, WebhookSpec,
 };
 pub use access::{bootstrap_key, bootstrap_key_in};
 pub use audits::ActAsked;
@@ -166,6 +168,7 @@ struct Inner {
     tokens: Option<jwt::Tokens>,
     turnstile: flow::Turnstile,
     desks: pull::Desks,
+    walks: expiry::Walks,
     watchers: Watchers,
     api_keys: access::Keys,
     quotas: namespaces::Quotas,
@@ -249,6 +252,7 @@ impl Engine {
             tokens,
             turnstile: flow::Turnstile::default(),
             desks: pull::Desks::default(),
+            walks: expiry::Walks::default(),
             watchers: Watchers::default(),
             api_keys: access::Keys::default(),
             quotas: namespaces::Quotas::default(),

@@ -417,6 +417,8 @@ pub struct FunctionSpec {
     pub start_timeout: Option<Duration>,
     /// How long an exchange may be silent.
     pub invocation_timeout: Option<Duration>,
+    /// How long its ended runs are kept.
+    pub retention: Option<Duration>,
     /// Its tasks, where it lists them.
     pub tasks: Option<Vec<String>>,
     /// Whether another `input_hash` for a recorded step is a mismatch.

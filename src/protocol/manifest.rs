@@ -29,6 +29,9 @@ const MAX_BYTES: usize = 4 << 20;
 /// The most functions of one endpoint.
 const MAX_FUNCTIONS: usize = 10_000;
 
+/// The shortest time for which ended runs are kept.
+pub const LEAST_RETENTION: Duration = Duration::from_hours(1);
+
 /// What is wrong with a manifest, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{detail}", at(pointer))]
@@ -140,6 +143,9 @@ pub struct FunctionSpec {
     /// How long its runs and their exchanges may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// How long its ended runs are kept, where the gateway would keep them longer.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub retention: Option<Duration>,
     /// Which deployment its runs go on with.
     #[serde(default)]
     pub versioning: Versioning,
@@ -358,6 +364,7 @@ impl FunctionSpec {
             invocation_retry: None,
             run_retry: None,
             timeouts: Timeouts::default(),
+            retention: None,
             versioning: Versioning::Latest,
             strict: false,
             input_schema: None,
@@ -448,6 +455,9 @@ impl FunctionSpec {
                 let detail = named("a time-out must be at least a millisecond");
                 return Err(bad(place(&format!("timeouts/{field}")), detail));
             }
+        }
+        if self.retention.is_some_and(|d| d < LEAST_RETENTION) {
+            return Err(bad(place("retention"), named("ended runs are kept for an hour at least")));
         }
         // JSON's grammar allows what no reader can hold: half a surrogate pair, 1e999, any depth.
         for (field, raw) in [

@@ -32,7 +32,9 @@ pub use form::{MAX_DEPTH, too_deep};
 pub use jwt::{
     BadJwt, JwtAlgorithm, JwtClaims, JwtKey, MIN_JWT_SECRET, looks_like_jwt, verify_jwt,
 };
-pub use manifest::{BadManifest, FunctionSpec, Manifest, Timeouts, Transport, Versioning};
+pub use manifest::{
+    BadManifest, FunctionSpec, LEAST_RETENTION, Manifest, Timeouts, Transport, Versioning,
+};
 pub use names::{valid_key, valid_name, valid_step_id, valid_tag};
 pub use public_key::{KeySet, PublicSigner};
 pub use request::{

@@ -172,10 +172,10 @@ select run_id::text, format('step %s, %s times', step, count(*)) from g
     where a.shard = q.shard and a.run_id = q.run_id and a.object = 2) limit 10",
     ),
     (
-        "an idempotency key names a run that was created",
+        "a young idempotency key names a run that was created",
         journal_rule!(
             " select e.run_id::text, format('key %s', e.key) from idem e
- where e.expires_at > now() and not exists (
+ where e.expires_at > now() and e.created_at > now() - interval '1 hour' and not exists (
    select from w where w.shard = shard_of(e.run_id) and w.run_id = e.run_id) limit 10"
         ),
     ),

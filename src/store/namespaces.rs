@@ -1,5 +1,7 @@
 //! Namespaces: what each may have and do, made, changed and removed.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{Executor as _, Row as _};
@@ -8,6 +10,7 @@ use super::Store;
 use super::catalog::BUMP;
 use super::error::{Error, Result};
 use super::wire;
+use crate::machine::time::duration;
 use crate::machine::{Allowance, Timestamp};
 
 /// What a namespace may have and do; what is none is not limited.
@@ -26,6 +29,43 @@ pub struct NamespaceSettings {
     /// Where its handlers, webhooks and calls may be: `api.example.com`, `*.example.com`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Vec<String>>,
+    /// How long its ended runs are kept.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retention: Kept,
+}
+
+/// How long ended runs are kept, by how they ended; none: as long as the gateway keeps them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    /// Those with an output.
+    #[serde(skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub completed: Option<Duration>,
+    /// Those with an error.
+    #[serde(skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub failed: Option<Duration>,
+    /// Those that were cancelled.
+    #[serde(skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub cancelled: Option<Duration>,
+    /// Those whose time was up.
+    #[serde(skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub timed_out: Option<Duration>,
+    /// Those that an operator has ended.
+    #[serde(skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub terminated: Option<Duration>,
+}
+
+impl Kept {
+    /// By the codes of statuses.
+    #[must_use]
+    pub const fn by_status(self) -> [(i16, Option<Duration>); 5] {
+        let Self { completed, failed, cancelled, timed_out, terminated } = self;
+        [(100, completed), (101, failed), (102, cancelled), (103, timed_out), (104, terminated)]
+    }
+}
+
+fn is_default(kept: &Kept) -> bool {
+    *kept == Kept::default()
 }
 
 /// A namespace.

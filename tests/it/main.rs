@@ -25,6 +25,7 @@ mod documented;
 mod endpoints;
 mod ends;
 mod events;
+mod expiry;
 mod families;
 mod faults;
 mod flow;

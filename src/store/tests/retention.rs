@@ -158,3 +158,50 @@ async fn the_audit_finds_what_is_planted() {
     b.lane.accept(&[signal]).await.unwrap();
     assert_eq!(b.db.store.audit_idle().await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn expired_runs_go_once_and_whole_and_those_that_changed_stay() {
+    let mut b = Bench::new().await;
+    let store = b.db.store.clone();
+    let mut runs = Vec::new();
+    for shard in 0..250 {
+        let run = b.start(shard * 16).await;
+        let at = b.now;
+        assert!(b.append(run, vec![done(1, 1, "a", at), end(2, 1, at)]).await);
+        runs.push(run);
+    }
+    let live = b.start(9).await;
+    let later = b.now + Duration::from_secs(1);
+    let none = EndedRun::floor(Timestamp::from_micros(0));
+    let found = store.ended_runs(NS, none, later).await.unwrap();
+    assert_eq!(found.iter().map(|r| r.run).collect::<Vec<_>>(), runs);
+    assert_eq!(store.ended_runs(NS, runs[247], later).await.unwrap(), found[248..]);
+    assert_eq!(store.ended_runs(NS + 1, none, later).await, Ok(vec![]));
+    let first = EndedRun::floor(found[0].ended_at - Duration::from_millis(1));
+    assert!(
+        first < runs[0]
+            && store.ended_runs(NS, none, found[0].ended_at - WEEK).await.unwrap().is_empty()
+    );
+
+    // Of another namespace; rewound and ended again since it was found; telling of its end.
+    assert_eq!(store.expire_runs(NS + 1, &found).await, Ok(0));
+    let mut page = found.clone();
+    page[3].ended_at = page[3].ended_at - Duration::from_millis(1);
+    sqlx::query(
+        "insert into outbox (run_id, at, n, ns, k, shard, kind) values ($1, now(), 2, 1, 0, $2, 9)",
+    )
+    .bind(runs[7].uuid())
+    .bind(runs[7].shard().column())
+    .execute(&store.pool)
+    .await
+    .unwrap();
+    // Two nodes at once, each of which believes that it is to do it.
+    let (one, two) = tokio::join!(store.expire_runs(NS, &page), store.expire_runs(NS, &page));
+    assert_eq!(one.unwrap() + two.unwrap(), 248);
+    assert_eq!(store.expire_runs(NS, &page).await, Ok(0));
+    let kept = store.ended_runs(NS, none, later).await.unwrap();
+    assert_eq!(kept, [found[3], found[7]]);
+    assert_eq!(number(&b, "select count(distinct run_id) from journal").await, 3);
+    assert_eq!(b.load(live).await.rows.len(), 1);
+    b.clean().await;
+}

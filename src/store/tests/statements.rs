@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 230] = [
+const ALL: [(&str, &str); 239] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -127,6 +127,15 @@ const ALL: [(&str, &str); 230] = [
     ("run of key", lists::RUN_OF_KEY),
     ("knows idem", lists::KNOWS_IDEM),
     ("catalog version", catalog::VERSION),
+    ("ended runs", expiry::ENDED),
+    ("expired: hold", expiry::HOLD),
+    ("expired: by keys", expiry::BY_KEYS),
+    ("expired: journal", expiry::ROWS[0]),
+    ("expired: long journal", expiry::ROWS[1]),
+    ("expired: generations", expiry::ROWS[2]),
+    ("expired: history", expiry::ROWS[3]),
+    ("expired: logs", expiry::ROWS[4]),
+    ("expired: runs", expiry::ROWS[5]),
     ("namespaces", namespaces::ALL),
     ("namespace created", namespaces::CREATE),
     ("namespace changed", namespaces::UPDATE),

@@ -2704,6 +2704,12 @@ export interface components {
             invocation_retry?: null | components["schemas"]["RetryPolicy"];
             run_retry?: null | components["schemas"]["RetryPolicy"];
             timeouts?: null | components["schemas"]["Timeouts"];
+            /**
+             * @description How long its ended runs are kept, an hour at least: `7d`. What the gateway and the namespace say
+             *     counts where it is shorter.
+             * @example 7d
+             */
+            retention?: string | null;
             /** @description Its tasks by name; where they are listed, another one is not sent. */
             tasks?: string[] | null;
             /** @description Whether another `input_hash` for a recorded step is a mismatch. */
@@ -3065,6 +3071,7 @@ export interface components {
             limits: components["schemas"]["NamespaceLimits"];
             /** @description Where its handlers, webhooks and calls may be; null: anywhere. */
             hosts?: string[] | null;
+            retention: components["schemas"]["NamespaceRetention"];
             /**
              * Format: int64
              * @description Its live runs, counted up to 10,000 or what it may have. Not in lists.
@@ -3115,6 +3122,15 @@ export interface components {
              *     ]
              */
             hosts?: string[] | null;
+            retention?: null | components["schemas"]["RetentionRequest"];
+        };
+        /** @description How long ended runs are kept, by how they ended; null: as long as the gateway keeps them. */
+        NamespaceRetention: {
+            completed?: string | null;
+            failed?: string | null;
+            cancelled?: string | null;
+            timed_out?: string | null;
+            terminated?: string | null;
         };
         /** @description A new API key. */
         NewApiKey: components["schemas"]["ApiKey"] & {
@@ -3570,6 +3586,7 @@ export interface components {
                 limits: components["schemas"]["NamespaceLimits"];
                 /** @description Where its handlers, webhooks and calls may be; null: anywhere. */
                 hosts?: string[] | null;
+                retention: components["schemas"]["NamespaceRetention"];
                 /**
                  * Format: int64
                  * @description Its live runs, counted up to 10,000 or what it may have. Not in lists.
@@ -3779,6 +3796,7 @@ export interface components {
             limits?: null | components["schemas"]["NamespaceLimitsRequest"];
             /** @description Where its handlers, webhooks and calls may be; null: anywhere. */
             hosts?: string[] | null;
+            retention?: null | components["schemas"]["RetentionRequest"];
         };
         /** @description A change of a schedule: what is left out stays, what is null has its default. */
         PatchScheduleRequest: {
@@ -4152,6 +4170,15 @@ export interface components {
             reason?: string | null;
             /** @description The deployment to go on with (`dep_…`), in place of the one it would have. */
             deployment?: string | null;
+        };
+        /** @description How long ended runs are kept, by how they ended: from `1h` to what the gateway keeps; null: that. */
+        RetentionRequest: {
+            /** @example 24h */
+            completed?: string | null;
+            failed?: string | null;
+            cancelled?: string | null;
+            timed_out?: string | null;
+            terminated?: string | null;
         };
         /** @description A retry policy; what is left out has the default. */
         RetryPolicy: {

@@ -1,0 +1,147 @@
+//! Ended runs that go before their week does: found in the order of their ids, deleted with
+//! everything that is kept of them, a page in a transaction.
+
+use sqlx::{Executor as _, Row as _};
+use uuid::Uuid;
+
+use super::Store;
+use super::error::{Error, Result};
+use super::wire::{self, Ts};
+use crate::machine::{RunId, Timestamp};
+
+/// An ended run, as far as it matters for how long it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedRun {
+    /// Which.
+    pub run: RunId,
+    /// Its function's number.
+    pub function_id: i32,
+    /// How it ended.
+    pub status: i16,
+    /// When.
+    pub ended_at: Timestamp,
+}
+
+/// Walks the list of a namespace up, oldest first. No run ends before it is created, so whoever
+/// ended before a moment is before it in the list too, and in no week after that of the moment.
+pub(super) const ENDED: &str = "select run_id, fn, status, ended_at from run_done
+ where ns = $1 and run_id > $2 and run_id < run_floor($3)
+   and ended_at < week_of($3) + interval '7 days'
+ order by run_id limit $4";
+
+/// Those that are still as they were found: one that was rewound meanwhile is not, whatever has come
+/// of it. Who has others to tell yet, or is held by somebody, is left.
+pub(super) const HOLD: &str = "select d.shard, d.run_id from run_done d
+  join unnest($1::int2[], $2::uuid[], $3::timestamptz[]) u(shard, run_id, ended_at)
+ using (shard, run_id, ended_at)
+ where d.ns = $4
+   and not exists (select from outbox o where o.shard = d.shard and o.run_id = d.run_id)
+   for update of d skip locked";
+
+/// A handful of runs among very many rows: by their keys, whatever the planner knows of the tables.
+pub(super) const BY_KEYS: &str = "select set_config('enable_hashjoin', 'off', true),
+       set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true)";
+
+macro_rules! rows {
+    ($table:literal) => {
+        concat!(
+            "delete from ",
+            $table,
+            " r using unnest($1::int2[], $2::uuid[]) u(shard, run_id)
+ where r.shard = u.shard and r.run_id = u.run_id"
+        )
+    };
+}
+/// As in a purge, the row in `run_done` last. The run's key stays what it is: a start may ask for one
+/// that no run has had.
+pub(super) const ROWS: [&str; 6] = [
+    rows!("journal"),
+    rows!("journal_long"),
+    rows!("past_generations"),
+    rows!("history"),
+    rows!("logs"),
+    rows!("run_done"),
+];
+
+/// Runs that are looked at at once.
+pub const ENDED_PAGE: usize = 500;
+/// Runs of one transaction.
+const TOGETHER: usize = 100;
+
+impl EndedRun {
+    /// An id that is before those of all runs that were created at a moment or later.
+    #[must_use]
+    pub fn floor(at: Timestamp) -> RunId {
+        let millis = u128::try_from(at.as_micros().max(0) / 1_000).unwrap_or(0);
+        Uuid::from_u128(millis << 80).into()
+    }
+}
+
+impl Store {
+    /// The next ended runs of a namespace that were created before a moment, [`ENDED_PAGE`] at most;
+    /// they may have ended after it.
+    pub async fn ended_runs(
+        &self,
+        ns: i32,
+        after: RunId,
+        before: Timestamp,
+    ) -> Result<Vec<EndedRun>> {
+        let page = i64::try_from(ENDED_PAGE).unwrap_or(i64::MAX);
+        let query = sqlx::query(ENDED).bind(ns).bind(after.uuid()).bind(Ts(before)).bind(page);
+        let rows = query.fetch_all(&self.pool).await?;
+        let ended = rows.iter().map(|row| {
+            Ok(EndedRun {
+                run: row.try_get::<Uuid, _>("run_id")?.into(),
+                function_id: row.try_get("fn")?,
+                status: row.try_get("status")?,
+                ended_at: wire::at(row, "ended_at")?,
+            })
+        });
+        ended.collect()
+    }
+
+    /// Deletes ended runs of a namespace. Returns how many; one that was rewound since it was found,
+    /// that somebody holds, or that has others to tell yet stays.
+    pub async fn expire_runs(&self, ns: i32, runs: &[EndedRun]) -> Result<u64> {
+        let mut gone = 0;
+        let mut parts: Vec<&[EndedRun]> = runs.chunks(TOGETHER).rev().collect();
+        while let Some(part) = parts.pop() {
+            match self.expire_together(ns, part).await {
+                Ok(runs) => gone += runs,
+                // Too much for one statement, or somebody else is at it: fewer at once.
+                Err(Error::Busy(_)) if part.len() > 1 => {
+                    let (these, those) = part.split_at(part.len() / 2);
+                    parts.extend([those, these]);
+                }
+                Err(Error::Busy(why)) => {
+                    tracing::warn!(run.id = %part[0].run, why, "an ended run is not deleted yet");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(gone)
+    }
+
+    async fn expire_together(&self, ns: i32, runs: &[EndedRun]) -> Result<u64> {
+        let mut tx = self.begin("begin").await?;
+        tx.execute(BY_KEYS).await?;
+        let shards: Vec<i16> = runs.iter().map(|r| r.run.shard().column()).collect();
+        let ids: Vec<Uuid> = runs.iter().map(|r| r.run.uuid()).collect();
+        let ends: Vec<Ts> = runs.iter().map(|r| Ts(r.ended_at)).collect();
+        let query = sqlx::query(HOLD).bind(shards).bind(ids).bind(ends).bind(ns);
+        let held = query.fetch_all(&mut *tx).await?;
+        if held.is_empty() {
+            return Ok(0);
+        }
+        let (mut shards, mut ids) = (Vec::new(), Vec::new());
+        for row in &held {
+            shards.push(row.try_get::<i16, _>("shard")?);
+            ids.push(row.try_get::<Uuid, _>("run_id")?);
+        }
+        for sql in ROWS {
+            sqlx::query(sql).bind(&shards).bind(&ids).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        Ok(held.len() as u64)
+    }
+}
