@@ -41,6 +41,7 @@ mod lanes;
 mod leases;
 mod limits;
 mod lines;
+mod listed;
 mod loading;
 mod messages;
 mod namespaces;
