@@ -273,6 +273,84 @@ browserTest("keys are shown once and revoked; secrets are set, never shown, and 
   await close(page);
 });
 
+browserTest("a namespace is made, gets a key, is limited and deleted", async () => {
+  const page = await open("/settings/namespaces");
+  await page.getByRole("row", { name: /default.*any number/ }).waitFor();
+  let dialog = await begin(page, "Make a namespace");
+  await dialog.getByLabel("Name").fill("tenant");
+  await dialog.getByLabel("Starts").fill("often");
+  await button(dialog, "Make the namespace").click();
+  await dialog.getByRole("alert").getByText("/limits/starts").waitFor();
+  await dialog.getByLabel("Starts").fill("200/1s");
+  await button(dialog, "Make the namespace").click();
+  await page.getByRole("heading", { name: "tenant" }).waitFor();
+  await page.getByText("200/1s").waitFor();
+  await page.getByText("There are no keys yet.").waitFor();
+  dialog = await begin(page, "Create a key");
+  await dialog.getByLabel("Name").fill("worker");
+  await dialog.getByLabel("runs:read").check();
+  await button(dialog, "Create the key").click();
+  const secret = await dialog.locator("code", { hasText: "sw_" }).innerText();
+  await button(dialog, "Done").click();
+  await page.getByRole("row", { name: /worker.*runs:read/ }).waitFor();
+  const seen = await fetch(`${gw.url}/v1/namespaces`, { headers: { authorization: `Bearer ${secret}` } });
+  assert.deepEqual((await seen.json()).data.map((n) => n.name), ["tenant"]);
+  dialog = await begin(page, "Change limits…");
+  await dialog.getByLabel("Live runs").fill("7");
+  await dialog.getByLabel("Starts").fill("");
+  await dialog.getByLabel("Ended runs are kept").fill("completed=1d");
+  await button(dialog, "Show me the call").click();
+  await dialog.getByRole("tab", { name: "CLI" }).click();
+  await dialog.getByRole("tabpanel").getByText("stepwell namespace set tenant --live-runs 7 --starts off --keep completed=1d").waitFor();
+  await button(dialog, "Change them").click();
+  await page.getByText("0 of 7").waitFor();
+  await page.getByText("completed 1 d").waitFor();
+  await page.getByText("200/1s").waitFor({ state: "detached" });
+
+  // What a key without the scope is shown: why there is nothing to see, and what is its own.
+  await page.evaluate((key) => sessionStorage.setItem("stepwell.key", key), secret);
+  await page.goto(`${gw.url}/settings/audit`);
+  await page.getByRole("alert").getByText("This needs the scope admin.").waitFor();
+  await page.getByRole("link", { name: "Namespaces" }).click();
+  await page.getByRole("row", { name: /tenant.*at most 7/ }).waitFor();
+  await page.getByText("You see the one of your key").waitFor();
+  assert.equal(await page.getByRole("row", { name: /default/ }).count(), 0);
+  await page.evaluate(() => sessionStorage.removeItem("stepwell.key"));
+
+  await page.goto(`${gw.url}/settings/namespaces?name=tenant`);
+  dialog = await begin(page, "Delete…");
+  await button(dialog, "Delete the namespace").click();
+  await page.getByRole("row", { name: /default/ }).waitFor();
+  await page.getByRole("row", { name: /tenant/ }).waitFor({ state: "detached" });
+  // What is deleted may have been asked for once more meanwhile.
+  await close(page, /403|404|422/);
+});
+
+browserTest("the audit log tells who did what, why, and what came of it", async () => {
+  await gw.post("/v1/functions/naps/pause", { reason: EVIL });
+  await gw.post("/v1/functions/naps/resume");
+  await fetch(`${gw.url}/v1/endpoints/nobody`, { method: "DELETE" });
+  const page = await open("/settings/audit");
+  const list = page.getByRole("list", { name: "Audit log" });
+  const entry = (text) => list.getByRole("listitem").filter({ hasText: text });
+  await entry("/v1/functions/naps/pause").getByText(EVIL).first().waitFor();
+  assert.equal(await page.locator("main script, main img").count(), 0);
+  await entry("/v1/endpoints/nobody").getByText("refused").first().waitFor();
+  await entry("/v1/endpoints/nobody").locator("summary").click();
+  await entry("/v1/endpoints/nobody").getByRole("link", { name: "endpoint-not-found" }).waitFor();
+  await page.getByRole("searchbox", { name: "What it was about" }).fill("/v1/functions/naps");
+  await eventually("these alone", async () => await list.getByRole("listitem").count() === 2);
+  await entry("naps/resume").locator("summary").click();
+  await button(entry("naps/resume"), "All of this operation").click();
+  await eventually("this alone", async () => await list.getByRole("listitem").count() === 1);
+  assert.deepEqual(Object.fromEntries(new URL(page.url()).searchParams), { target: "/v1/functions/naps", action: "POST /v1/functions/{name}/resume" });
+  await page.reload();
+  await entry("naps/resume").locator("summary").click();
+  await entry("naps/resume").getByRole("link", { name: "Show naps" }).click();
+  await page.getByRole("heading", { name: "naps" }).waitFor();
+  await close(page);
+});
+
 browserTest("a run of ten thousand steps opens, and is scrolled to its end", async () => {
   const run = await gw.start("huge");
   await becomes(run, "completed");

@@ -23,6 +23,9 @@ async function shoot(name, path, act) {
     const page = await open(browser, gw.url + path, { colorScheme, viewport: { width: 1280, height: 760 } });
     await eventually(`${path} is there`, () => page.evaluate(() => document.querySelector("h1, h2") !== null && !document.body.textContent.includes("Reading ")));
     await act?.(page);
+    // What is around every view comes by itself: the sign, the version.
+    await page.getByText(/^Version /).waitFor();
+    await page.waitForFunction(() => [...document.images].every((image) => image.complete && image.naturalWidth));
     await page.evaluate(() => document.fonts.ready);
     writeFileSync(join(to, `${name}-${colorScheme}.png`), small(await page.screenshot()));
     await page.close();
@@ -59,8 +62,10 @@ await Promise.all([status(gallery, "retrying"), status(payout, "retrying"), stat
 await eventually("it has failed some times", async () => (await gw.get(`/v1/runs/${gallery.id}/steps/thumbnail%2Fscan-0007.png`)).attempts >= 3, 60_000);
 manifest.version = "2026.11.2";
 await gw.post("/v1/endpoints/shop/sync");
+const secrets = {};
 for (const [name, scopes] of [["checkout-service", ["runs:read", "runs:write"]], ["ci", ["endpoints:write"]], ["ada", ["admin"]]]) {
   const { secret } = await gw.post("/v1/keys", { name, scopes });
+  secrets[name] = secret;
   if (name !== "ci") await fetch(`${gw.url}/v1/runs?limit=1`, { headers: { authorization: `Bearer ${secret}` } });
 }
 for (const name of ["stripe", "fio-bank"]) await gw.post("/v1/secrets", { name, value: "sk_test_of_nobody" });
@@ -113,9 +118,10 @@ await gw.post("/v1/schedules/catalogue-sync/pause", { note: "done" });
 const reports = [];
 for (const tenant of ["acme", "acme", "acme", "globex", "initech", "acme", "acme", "globex"]) reports.push(await gw.start("render-report", { key: `${tenant}-${reports.length + 1}`, input: { tenant } }));
 for (let i = 0; i < 6; i++) await gw.start("remind", { input: { invoice: i } });
-await gw.post("/v1/limits/pause", { function: "render-report", key: "input.tenant", value: "umbrella", reason: "Invoice 2026-0917 is overdue" });
+const asAda = (method, path, body) => fetch(gw.url + path, { method, headers: { authorization: `Bearer ${secrets.ada}`, "content-type": "application/json" }, body: JSON.stringify(body) });
+await asAda("POST", "/v1/limits/pause", { function: "render-report", key: "input.tenant", value: "umbrella", reason: "Invoice 2026-0917 is overdue" });
 await gw.start("render-report", { key: "umbrella-1", input: { tenant: "umbrella" } });
-await gw.post("/v1/functions/newsletter/pause", { reason: "The template is wrong: see the ticket" });
+await asAda("POST", "/v1/functions/newsletter/pause", { reason: "The template is wrong: see the ticket" });
 const queued = async () => (await gw.get("/v1/limits?function=render-report")).data.filter((l) => l.queued).length;
 await eventually("they wait", async () => (await queued()) === 2);
 await shoot("limits", "/limits", (page) => page.getByText("All taken").first().waitFor());
@@ -135,6 +141,17 @@ const bulk = await gw.post("/v1/bulk", { filter: { function: ["newsletter", "ref
 await eventually("it is on its way", async () => (await gw.get(`/v1/bulk/${bulk.id}`)).matched > 2);
 await shoot("bulk", `/bulk/${bulk.id}`);
 await shoot("bulk-list", "/bulk");
+await gw.post("/v1/namespaces", { name: "acme", limits: { live_runs: 10_000, starts: "200/1s", requests: "1000/1s" }, hosts: ["*.acme.example", "hooks.acme.example"] });
+await gw.post("/v1/namespaces", { name: "globex", limits: { live_runs: 500 } });
+await gw.post("/v1/keys", { name: "acme-orders", scopes: ["runs:read", "runs:write"], namespace: "acme" });
+await asAda("DELETE", "/v1/namespaces/default");
+await asAda("PATCH", "/v1/namespaces/globex", { limits: { live_runs: 800 } });
+await shoot("settings-namespaces", "/settings/namespaces", (page) => page.getByText("globex").waitFor());
+await shoot("settings-namespace", "/settings/namespaces?name=acme", (page) => page.getByText("acme-orders").waitFor());
+await shoot("settings-limits", "/settings/namespaces?name=acme", (page) => begin(page, "Change limits…"));
+await shoot("settings-audit", "/settings/audit", async (page) => {
+  await page.getByRole("listitem").filter({ hasText: "/v1/namespaces/default" }).locator("summary").click();
+});
 await shoot("settings-keys", "/settings/keys");
 await shoot("settings-secrets", "/settings/secrets");
 await shoot("settings-gateway", "/settings/gateway");

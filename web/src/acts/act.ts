@@ -14,7 +14,7 @@ export type Field =
   /** Several of the options; the value has a line for each. */
   | { kind: "many"; name: string; label: string; options: Option[]; required?: boolean }
   /** One a line. */
-  | { kind: "lines"; name: string; label: string; placeholder?: string; hint?: string }
+  | { kind: "lines"; name: string; label: string; initial?: string; placeholder?: string; hint?: string }
   /** Text that is not shown, neither here nor in the call. */
   | { kind: "secret"; name: string; label: string; hint?: string; optional?: boolean }
   /** A deployment that has the function; empty: the newest. */

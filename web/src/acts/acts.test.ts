@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { ApiKey, Deployment, Endpoint, Limit, Run, Schedule, Secret } from "../api/types.ts";
+import type { ApiKey, Deployment, Endpoint, Limit, Namespace, Run, Schedule, Secret } from "../api/types.ts";
 import type { StepLine } from "../run/steps.ts";
 import { fault } from "../json/text.ts";
 import { isReady, type Act, type Values } from "./act.ts";
@@ -7,18 +7,21 @@ import { shown, TOOLS } from "./calls.ts";
 import { actsOnEndpoint, prune, repin } from "./endpoint.ts";
 import { publish } from "./event.ts";
 import { pauseFunction, pauseKey, pauseLimit, resumeFunction, resumeLimit, whichOf } from "./limit.ts";
+import { changeNamespace, createNamespace, removeNamespace } from "./namespace.ts";
 import { rerun } from "./run.ts";
 import { actsOnSchedule } from "./schedule.ts";
 import { createKey, removeSecret, replaceKey, revokeKey, setSecret } from "./settings.ts";
 
 const endpoint = (change: Partial<Endpoint> = {}) => ({ id: "end_1", name: "it's", url: "http://a/", state: "healthy", draining: false, headers: ["X-Old"], functions: ["f"], ...change }) as Endpoint;
 const deployment = (id: string, change: Partial<Deployment> = {}) => ({ id, url: "http://a/", version: null, functions: ["f"], current: false, drained: false, runs: { live: 3, pinned: 2, running: 0 }, ...change }) as Deployment;
+const namespace = (change: Partial<Namespace> = {}) => ({ name: "shop", limits: { live_runs: 100, starts: null, requests: "5/1s" }, hosts: ["a.example", "*.b.example"], retention: { completed: "86400s", failed: "1209600s" }, ...change }) as Namespace;
 const first = (act: Act): Values => Object.fromEntries(act.fields.map((f) => [f.name, "initial" in f ? (f.initial ?? "") : ""]));
 const body = (act: Act, values: Values) => act.call({ ...first(act), ...values }).body;
 
 test("every act has a sentence, a call with JSON, and words for each tool", () => {
   const acts = [...actsOnEndpoint(endpoint()), ...actsOnEndpoint(endpoint({ state: "disabled" })), repin(endpoint(), deployment("dep_1"), [deployment("dep_1"), deployment("dep_2")])!,
     prune(endpoint(), [deployment("dep_1", { drained: true })])!, publish(), createKey(), revokeKey({ id: "key_1", name: "ci" } as ApiKey), replaceKey({ id: "key_1", name: "ci", scopes: ["admin"] } as ApiKey), setSecret(), setSecret("a"), removeSecret({ name: "a/b" } as Secret),
+    createKey("shop"), revokeKey({ id: "key_1", name: "ci" } as ApiKey, "shop"), createNamespace(), changeNamespace(namespace()), removeNamespace(namespace()),
     pauseFunction("a/b"), resumeFunction("a/b"), pauseKey(["f"]), pauseLimit({ function: "f", key: null, value: null }), resumeLimit({ function: "f", key: "input.t", value: "" })];
   for (const act of acts) {
     const values = { ...first(act), name: "it's", reason: 'be"cause' };
@@ -58,6 +61,33 @@ test("a secret is in what is sent, and in no words of the command line", () => {
   const act = setSecret();
   expect(act.call({ name: " stripe ", value: ' s"k ' }).body).toBe('{"name": "stripe", "value": " s\\"k "}');
   expect(act.cli({ name: "stripe", value: "sk_live" }).join(" ")).not.toContain("sk_live");
+});
+
+test("a namespace: what is changed is sent, what is taken away is null, what stays is not named", () => {
+  const change = changeNamespace(namespace());
+  const cli = (act: Act, values: Values) => act.cli({ ...first(act), ...values });
+  expect([body(change, {}), cli(change, {})]).toEqual(["{}", ["namespace", "set", "shop"]]);
+  expect(body(change, { live_runs: " 200 ", requests: "" })).toBe('{"limits": {"live_runs": 200, "requests": null}}');
+  expect(cli(change, { live_runs: "", starts: "7/1s", hosts: "" })).toEqual(["namespace", "set", "shop", "--live-runs", "off", "--starts", "7/1s", "--host", "any"]);
+  expect(body(change, { hosts: "a.example\n\n c.example" })).toBe('{"hosts": ["a.example","c.example"]}');
+  expect(body(change, { live_runs: "many", hosts: "" })).toBe('{"limits": {"live_runs": "many"}, "hosts": null}');
+  // What is kept shorter is told by its end, or of all ends at once.
+  expect(change.fields.find((f) => f.name === "keep")).toMatchObject({ initial: "completed=1d\nfailed=14d" });
+  expect(body(change, { keep: "completed = 2d" })).toBe('{"retention": {"completed": "2d", "failed": null}}');
+  expect(cli(change, { keep: "completed=1d" })).toEqual(["namespace", "set", "shop", "--keep", "failed=off"]);
+  const seven = namespace({ retention: { completed: "604800s", failed: "604800s", cancelled: "604800s", timed_out: "604800s", terminated: "604800s" } });
+  expect(changeNamespace(seven).fields.find((f) => f.name === "keep")).toMatchObject({ initial: "7d" });
+  expect(body(changeNamespace(seven), { keep: "7d\ncompleted=12h" })).toBe('{"retention": {"completed": "12h"}}');
+  // Nowhere stays nowhere until somebody says where.
+  expect(body(changeNamespace(namespace({ hosts: [] })), {})).toBe("{}");
+  expect(body(createNamespace(), { name: " lab ", starts: "1/1s" })).toBe('{"name": "lab", "limits": {"starts": "1/1s"}}');
+});
+
+test("a key of another namespace is made and revoked there", () => {
+  expect(body(createKey("shop"), { name: "ci", scopes: "admin" })).toBe('{"name": "ci", "scopes": ["admin"], "namespace": "shop"}');
+  expect(replaceKey({ id: "key_1", name: "ci", scopes: ["admin"] } as ApiKey, "shop").cli({})).toEqual(["key", "create", "--name", "ci", "--scope", "admin", "--namespace", "shop"]);
+  expect(revokeKey({ id: "key_1", name: "ci" } as ApiKey, "shop").call({}).path).toBe("/v1/keys/key_1?namespace=shop");
+  expect(body(createKey(), { name: "ci", scopes: "admin" })).toBe('{"name": "ci", "scopes": ["admin"]}');
 });
 
 test("a limit is paused by its names, the empty value and one with a dash too", () => {

@@ -1,6 +1,6 @@
 // What a person can do with API keys, and with the secrets that calls are made with.
 import type { ApiKey, Secret } from "../api/types.ts";
-import { lines, object, segment, text, type Act, type Option } from "./act.ts";
+import { flag, lines, object, segment, text, type Act, type Option } from "./act.ts";
 
 export const SCOPES: Option[] = [
   { value: "runs:read", label: "runs:read", detail: "read runs, functions, endpoints and events" },
@@ -12,32 +12,33 @@ export const SCOPES: Option[] = [
   { value: "admin", label: "admin", detail: "all of it, and keys and secrets" },
 ];
 
-export const createKey = (): Act => ({
+/** `namespace`: of another than the caller's own. */
+export const createKey = (namespace?: string): Act => ({
   id: "create", label: "Create a key…", doIt: "Create the key", done: "The key is made.",
-  sentence: "Whoever has the key may do what its scopes say. Its name is in the history of every run that it acts on.",
+  sentence: `Whoever has the key may do what its scopes say${namespace ? `, in the namespace \`${namespace}\` alone` : ""}. Its name is in the history of every run that it acts on.`,
   fields: [
     { kind: "text", name: "name", label: "Name", placeholder: "who uses it: shop, ci, Ada", required: true },
     { kind: "many", name: "scopes", label: "Scopes", options: SCOPES, required: true },
   ],
-  call: (v) => ({ method: "POST", path: "/v1/keys", body: object({ name: text(v.name) ?? '""', scopes: JSON.stringify(lines(v.scopes)) })! }),
-  cli: (v) => ["key", "create", "--name", (v.name ?? "").trim(), ...lines(v.scopes).flatMap((s) => ["--scope", s])],
+  call: (v) => ({ method: "POST", path: "/v1/keys", body: object({ name: text(v.name) ?? '""', scopes: JSON.stringify(lines(v.scopes)), namespace: text(namespace) })! }),
+  cli: (v) => ["key", "create", "--name", (v.name ?? "").trim(), ...lines(v.scopes).flatMap((s) => ["--scope", s]), ...flag("--namespace", namespace)],
   once: (answer) => ({ text: (answer as { secret: string }).secret, what: "This is the key, for `Authorization: Bearer`. It is shown this once." }),
 });
 
 /** Another key that may do the same: who uses it changes over, then the old one is revoked. */
-export const replaceKey = (key: ApiKey): Act => {
+export const replaceKey = (key: ApiKey, namespace?: string): Act => {
   const values = { name: key.name, scopes: key.scopes.join("\n") };
   return {
-    ...createKey(), id: "replace", label: "Replace…", doIt: "Make another key", fields: [],
+    ...createKey(namespace), id: "replace", label: "Replace…", doIt: "Make another key", fields: [],
     sentence: `A second key with the name \`${key.name}\` and the same scopes is made. The first works until you revoke it: change over whoever uses it, then revoke it.`,
-    call: () => createKey().call(values), cli: () => createKey().cli(values),
+    call: () => createKey(namespace).call(values), cli: () => createKey(namespace).cli(values),
   };
 };
 
-export const revokeKey = (key: ApiKey): Act => ({
+export const revokeKey = (key: ApiKey, namespace?: string): Act => ({
   id: "revoke", label: "Revoke…", doIt: "Revoke the key", danger: true, done: "The key is revoked.", fields: [],
   sentence: `Whoever uses \`${key.name}\` is refused within 30 seconds. This cannot be taken back.`,
-  call: () => ({ method: "DELETE", path: `/v1/keys/${segment(key.id)}` }), cli: () => ["key", "revoke", key.id],
+  call: () => ({ method: "DELETE", path: `/v1/keys/${segment(key.id)}${namespace ? `?namespace=${segment(namespace)}` : ""}` }), cli: () => ["key", "revoke", key.id, ...flag("--namespace", namespace), "--yes"],
 });
 
 /** Sets a secret, a new one or another value of one that is there. */

@@ -40,6 +40,8 @@ export type GatewayBody = Schemas["Gateway"];
 export type Bulk = Schemas["Bulk"];
 export type BulkDryRun = Schemas["BulkDryRun"];
 export type ApiKey = Schemas["ApiKey"];
+export type Namespace = Schemas["Namespace"];
+export type AuditEntry = Schemas["AuditEntry"];
 export type Secret = Schemas["Secret"];
 /** `runs`: those that a refusal is about. */
 export type ProblemBody = Schemas["Problem"] & { runs?: string[] };

@@ -24,6 +24,9 @@ export function inWhole(text: string): string {
   return `${seconds / unit} ${word}`;
 }
 
+/** The same without a space, as one may type it: `14d`, `90m`. */
+export const short = (text: string) => inWhole(text).replace(" min", "m").replace(" ", "");
+
 /** `12 s ago`, `in 3 min`, `now`. */
 export function relative(at: number, now: number): string {
   const seconds = Math.round((at - now) / 1000);

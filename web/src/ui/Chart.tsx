@@ -25,7 +25,7 @@ export function Chart({ title, unit, at, curves, say }: { title: string; unit: s
       ...(utc ? { tzDate: (ts: number) => uPlot.tzDate(new Date(ts * 1000), "Etc/UTC") } : {}),
       scales: { y: { range: (_, __, max) => [0, Math.max(max * 1.1, Number.MIN_VALUE) || 1] } },
       padding: [8, 26, 0, 0],
-      axes: [{ ...axis, size: 26, gap: 4, values: [[86_400, "{D}. {M}.", null, null, null, null, null, null, 1], [3600, "{HH}:{mm}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] },
+      axes: [{ ...axis, size: 26, gap: 4, space: 80, values: [[86_400, "{D}. {M}.", null, null, null, null, null, null, 1], [3600, "{HH}:{mm}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] },
         { ...axis, size: 62, values: (_, ticks) => ticks.map((n) => say(n)) }],
       series: [{}, ...curves.map((c) => ({ label: c.name, stroke: () => css(c.colour), width: 2, points: { show: false }, ...(c.dash ? { dash: c.dash } : {}) }))],
       hooks: { setCursor: [(u) => setUnder(u.cursor.idx ?? null)] },

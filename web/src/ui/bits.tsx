@@ -1,8 +1,8 @@
 // Small pieces that many views show.
-import { Check, Copy, TriangleAlert } from "lucide-react";
+import { Check, Copy, Lock, TriangleAlert } from "lucide-react";
 import { useState, type ReactNode } from "react";
 import { Link } from "@tanstack/react-router";
-import { inWords, Problem } from "../api/client.ts";
+import { inWords, key, Problem, setLocked } from "../api/client.ts";
 import { parts, type Part } from "../run/why.ts";
 import { Ago } from "./Time.tsx";
 
@@ -39,7 +39,16 @@ function Concerned({ error }: { error: unknown }) {
   return <p className="mt-1 flex flex-wrap gap-x-3">{runs.slice(0, NAMED).map((id) => <Link key={id} to="/runs/$id" params={{ id }} className="text-bad"><code>{id}</code></Link>)}{runs.length > NAMED && <span>and {runs.length - NAMED} more</span>}</p>;
 }
 
+/** What one may not read, and how one could: nothing is wrong with it. */
+const Refused = ({ error }: { error: Problem }) => (
+  <div role="alert" className="px-6 py-10 text-center"><p className="inline-flex items-center gap-2 font-medium"><Lock size={16} aria-hidden />This is not for your key.</p>
+    <p className="mt-1 text-dim"><Prose text={inWords(error)} /></p>
+    {key.get() !== null && <button type="button" className="btn mt-4" onClick={() => { key.set(null); setLocked(true); }}>Sign in with another key</button>}</div>
+);
+
+/** `again`: reads it again, where it was something to be read. */
 export function Failed({ error, again }: { error: unknown; again?: () => void }) {
+  if (again && error instanceof Problem && error.status === 403) return <Refused error={error} />;
   return (
     <div role="alert" className="my-2 flex gap-2 rounded-md border border-bad bg-bad-bg px-3 py-2 text-bad">
       <TriangleAlert size={16} className="mt-0.5 shrink-0" aria-hidden />

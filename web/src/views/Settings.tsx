@@ -1,80 +1,52 @@
 // Who may call the gateway, what calls are made with, and what the gateway is.
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { Link, useParams } from "@tanstack/react-router";
-import { Ban, CircleCheck, CirclePlus } from "lucide-react";
-import { useState, type ReactNode } from "react";
-import { createKey, removeSecret, replaceKey, revokeKey, setSecret } from "../acts/settings.ts";
+import { Link, useNavigate, useParams } from "@tanstack/react-router";
+import { CircleCheck } from "lucide-react";
+import { lazy, Suspense, useState } from "react";
+import { removeSecret, setSecret } from "../acts/settings.ts";
 import { ActDialog } from "../acts/ActDialog.tsx";
 import type { Act } from "../acts/act.ts";
 import { BASE, data, read } from "../api/client.ts";
-import type { ApiKey, GatewayBody, Page, Secret } from "../api/types.ts";
+import type { GatewayBody, Namespace, Page, Secret } from "../api/types.ts";
 import { visible } from "../json/text.ts";
 import { bytes, inWhole } from "../run/time.ts";
-import { CopyButton, Facts, Failed, Loading, Nothing } from "../ui/bits.tsx";
+import { Facts, Failed, Loading, Nothing } from "../ui/bits.tsx";
 import { useSaid } from "../ui/Said.tsx";
 import { Ago } from "../ui/Time.tsx";
+import { Keys } from "./Keys.tsx";
+import { CELL, Part, Table } from "./Table.tsx";
 
-const PARTS = [["keys", "API keys"], ["secrets", "Secrets for calls"], ["gateway", "This gateway"]] as const;
+const Namespaces = lazy(async () => ({ default: (await import("./Namespaces.tsx")).Namespaces }));
+const Audit = lazy(async () => ({ default: (await import("./Audit.tsx")).Audit }));
+
+const PARTS = [["keys", "API keys"], ["secrets", "Secrets for calls"], ["namespaces", "Namespaces"], ["audit", "Audit log"], ["gateway", "This gateway"]] as const;
 
 export function Settings() {
   const { part = "keys" } = useParams({ strict: false }) as { part?: string };
   const queries = useQueryClient();
+  const navigate = useNavigate();
   const [act, setAct] = useState<Act | null>(null);
   const [said, say] = useSaid();
+  const done = async (words: string, answer: unknown) => {
+    setAct(null);
+    say(words);
+    // A new namespace shows where its first key is made; one that is gone has nothing to show, and is not asked for again.
+    if (act?.id === "make-namespace") await navigate({ to: "/settings/$part", params: { part }, search: { name: (answer as Namespace).name } as never });
+    if (act?.id === "remove-namespace") await navigate({ to: "/settings/$part", params: { part }, search: {} as never });
+    void queries.invalidateQueries({ queryKey: ["settings"] });
+  };
   return (
     <div className="mx-auto max-w-5xl p-4">
       <h1>Settings</h1>
       <nav aria-label="Settings" className="mb-4 mt-2 flex gap-1 overflow-x-auto border-b">
         {PARTS.map(([id, name]) => <Link key={id} to="/settings/$part" params={{ part: id }} aria-current={part === id ? "page" : undefined} className="whitespace-nowrap border-b-2 border-transparent px-2.5 py-1.5 text-dim no-underline hover:text-fg aria-[current=page]:border-accent aria-[current=page]:font-semibold aria-[current=page]:text-accent">{name}</Link>)}
       </nav>
-      {part === "keys" ? <Keys onAct={setAct} /> : part === "secrets" ? <Secrets onAct={setAct} /> : part === "gateway" ? <Gateway /> : <Nothing title="There are no such settings." />}
-      {act && <ActDialog act={act} onClose={() => setAct(null)} onDone={(words) => { setAct(null); say(words); void queries.invalidateQueries({ queryKey: ["settings"] }); }} />}
+      <Suspense fallback={<Loading what="the settings" rows={4} />}>
+        {part === "keys" ? <Keys onAct={setAct} /> : part === "secrets" ? <Secrets onAct={setAct} /> : part === "namespaces" ? <Namespaces onAct={setAct} /> : part === "audit" ? <Audit /> : part === "gateway" ? <Gateway /> : <Nothing title="There are no such settings." />}
+      </Suspense>
+      {act && <ActDialog act={act} onClose={() => setAct(null)} onDone={done} />}
       {said}
     </div>
-  );
-}
-
-/** A part: what it is, the button that adds to it, and its list. */
-function Part({ what, add, onAct, children }: { what: ReactNode; add: Act; onAct: (act: Act) => void; children: ReactNode }) {
-  return (
-    <>
-      <div className="mb-3 flex flex-wrap items-center gap-3"><p className="min-w-60 flex-1 text-dim">{what}</p><button type="button" className="btn primary" onClick={() => onAct(add)}><CirclePlus size={15} aria-hidden />{add.label.replace("…", "")}</button></div>
-      {children}
-    </>
-  );
-}
-
-const Table = ({ heads, children }: { heads: string[]; children: ReactNode }) => (
-  <div className="relative overflow-x-auto rounded-lg border"><table className="w-full">
-    <thead><tr className="border-b bg-panel text-left text-[13px] text-dim">{heads.map((h) => <th key={h} className="px-3 py-1.5 font-medium">{h || <span className="sr-only">act</span>}</th>)}</tr></thead>
-    <tbody>{children}</tbody>
-  </table></div>
-);
-const CELL = "px-3 py-1.5";
-
-function Keys({ onAct }: { onAct: (act: Act) => void }) {
-  const [all, setAll] = useState(false);
-  const keys = useQuery({ queryKey: ["settings", "keys"], queryFn: ({ signal }) => data<Page<ApiKey>>(read("/v1/keys", { params: { query: { limit: 200 } }, signal })), refetchInterval: 10_000 });
-  const gone = (keys.data?.data ?? []).filter((k) => k.revoked_at).length;
-  const shown = (keys.data?.data ?? []).filter((k) => all || !k.revoked_at);
-  return (
-    <Part what="Whoever calls the API from elsewhere needs a key; a handler needs none. What a key has done is in the history of runs under its name." add={createKey()} onAct={onAct}>
-      {keys.isError ? <Failed error={keys.error} again={() => keys.refetch()} /> : !keys.data ? <Loading what="the keys" rows={4} /> : <>
-        {!shown.length ? <Nothing title={gone ? "All keys are revoked." : "There are no keys yet."}>Without one, only this machine can call the gateway.</Nothing> : (
-          <Table heads={["name", "scopes", "created", "last used", ""]}>{shown.map((k) => (
-            <tr key={k.id} className={`border-b last:border-b-0 ${k.revoked_at ? "text-dim" : ""}`}>
-              <td className={CELL}><span className="breaks font-medium">{visible(k.name)}</span> <span className="inline-flex items-center text-[13px] text-dim"><code title={k.id}>…{k.id.slice(-6)}</code><CopyButton text={k.id} label={`Copy the id of ${k.name}`} /></span></td>
-              <td className={CELL}>{k.scopes.map((s) => <code key={s} className={`mr-1.5 whitespace-nowrap rounded px-1 ${s === "admin" && !k.revoked_at ? "bg-warn-bg text-warn" : "bg-hover"}`}>{s}</code>)}</td>
-              <td className={`${CELL} text-dim`}><Ago at={k.created_at} /></td>
-              <td className={CELL}>{k.last_used_at ? <Ago at={k.last_used_at} /> : <span className="text-dim">never</span>}</td>
-              <td className={`${CELL} text-right`}>{k.revoked_at ? <span className="inline-flex items-center gap-1.5 whitespace-nowrap"><Ban size={14} aria-hidden />revoked <Ago at={k.revoked_at} /></span> : <span className="inline-flex gap-2"><button type="button" className="btn" aria-label={`Replace ${k.name}`} onClick={() => onAct(replaceKey(k))}>Replace</button><button type="button" className="btn danger" aria-label={`Revoke ${k.name}`} onClick={() => onAct(revokeKey(k))}>Revoke</button></span>}</td>
-            </tr>
-          ))}</Table>
-        )}
-        {gone > 0 && <label className="mt-2 flex items-center gap-2 text-dim"><input type="checkbox" checked={all} onChange={(e) => setAll(e.target.checked)} />Show {gone} revoked key{gone === 1 ? "" : "s"} too</label>}
-        {keys.data.next_cursor && <p className="mt-2 text-dim">The first 200 are shown.</p>}
-      </>}
-    </Part>
   );
 }
 
