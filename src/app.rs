@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -10,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Demo, RateLimits};
 use crate::cli::{
-    Algorithm, Database, DevArgs, DoctorArgs, JwtArgs, KeyCreate, MigrateAction, ServeArgs,
+    Algorithm, Database, DevArgs, DoctorArgs, Folder, JwtArgs, KeyCreate, MigrateAction, ServeArgs,
 };
 use crate::clock::Clock;
 use crate::dev::{self, Banner, DataDir, DemoHandler, Handler, PrivatePostgres, asked_to_end};
 use crate::engine::{
     Caller, Engine, Faults, JwtKeys, JwtSettings, Namespace, RegisterOutcome, Registration, Scope,
-    Scopes, Settings, bootstrap_key_in,
+    Scopes, Settings, bootstrap_key_in, check_archive,
 };
 use crate::machine::Limits;
 use crate::outbound::{Client, Guard};
@@ -287,8 +288,13 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let public_url = args.public_url.as_ref().map_or_else(|| address.clone(), trimmed);
     let guard = if args.allow_private_endpoints { open_guard() } else { Guard::default() };
     let (sign_publicly, retention) = (args.sign_publicly, args.retention);
+    let archive = args.archive.as_ref().map(|folder| folder.0.clone());
+    if let Some(folder) = &archive {
+        check_archive(folder).await.with_context(|| unwritable(folder))?;
+    }
     let jwt = jwt_settings(&args.jwt)?;
-    let settings = Settings { sign_publicly, retention, jwt, ..settings(public_url, address) };
+    let settings =
+        Settings { sign_publicly, retention, archive, jwt, ..settings(public_url, address) };
     let rates = RateLimits { key: args.rate_limit.0, address: args.address_rate_limit.0 };
     let gateway = Gateway::start(store, listener, settings, guard, rates, None).await?;
     gateway.ready().await?;
@@ -358,6 +364,12 @@ pub async fn doctor(args: DoctorArgs) -> anyhow::Result<()> {
         }
     };
     check(true, "the database can be reached")?;
+    if let Some(Folder(folder)) = &args.archive {
+        match check_archive(folder).await {
+            Ok(()) => check(true, &format!("the archive {} can be written", folder.display()))?,
+            Err(error) => check(false, &format!("{}: {error}", unwritable(folder)))?,
+        }
+    }
     let clock = Clock::system();
     let ours = clock.upper();
     let theirs = store.now().await?;
@@ -408,6 +420,13 @@ pub async fn doctor(args: DoctorArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn unwritable(folder: &Path) -> String {
+    format!(
+        "the archive {} cannot be written; make the folder, and let this user write in it",
+        folder.display()
+    )
+}
+
 fn settings(public_url: String, address: String) -> Settings {
     Settings {
         public_url,
@@ -415,6 +434,7 @@ fn settings(public_url: String, address: String) -> Settings {
         sign_publicly: false,
         limits: Limits::default(),
         retention: RETENTION,
+        archive: None,
         jwt: None,
         faults: Faults::armed(),
     }

@@ -88,6 +88,7 @@ impl ApiState {
     /// Every call needs an API key, but for `/metrics`.
     #[must_use]
     pub fn new(engine: Engine, shutdown: CancellationToken) -> Self {
+        engine.archive_as(runs::archived);
         Self {
             engine,
             local: None,

@@ -6,6 +6,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -19,7 +21,7 @@ use super::run_filter;
 use super::shapes::{
     ChunkBody, EntryBody, HistoryBody, ListedRunBody, LogBody, RunBody, SignalBody,
 };
-use crate::engine::{Error, Namespace, Origin, RunFilter, RunView, Status};
+use crate::engine::{Engine, Error, Namespace, Origin, RunFilter, RunView, Status};
 use crate::machine::{LogPart, RunId};
 
 /// How many entries the export asks for at once.
@@ -200,7 +202,7 @@ pub(super) async fn export_run(
     params.finish()?;
     let view = state.engine.view(&caller.namespace, run).await?;
     let origin = state.engine.origin(&caller.namespace, run).await?;
-    let stream = export(state, caller.namespace, view, origin);
+    let stream = export(state.engine, caller.namespace, view, origin);
     let name = format!("attachment; filename=\"{run}.json\"");
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
@@ -247,13 +249,12 @@ struct ParentBody {
 /// Written page by page, so that a run of any length passes through little memory. An error on the
 /// way breaks the answer off: a document that parses is whole.
 fn export(
-    state: ApiState,
+    engine: Engine,
     ns: Namespace,
     view: RunView,
     origin: Origin,
 ) -> impl futures::Stream<Item = Result<Bytes, ExportError>> + Send {
     try_stream! {
-        let engine = &state.engine;
         let run = view.id;
         yield text("{\"stepwell_export\":1,\"seed\":");
         yield json(&origin.seed)?;
@@ -303,6 +304,25 @@ fn export(
         yield items(&mut true, signals.into_iter().map(SignalBody::from))?;
         yield text("]}");
     }
+}
+
+/// The same document for the archive, whoever may read the run.
+pub(super) fn archived(
+    engine: Engine,
+    ns: Namespace,
+    run: RunId,
+) -> BoxStream<'static, Result<Bytes, Error>> {
+    let document = try_stream! {
+        let view = engine.view(&ns, run).await?;
+        let origin = engine.origin(&ns, run).await?;
+        for await part in export(engine, ns, view, origin) {
+            yield part.map_err(|why| match why {
+                ExportError::Engine(error) => error,
+                ExportError::Json(error) => Error::Invalid(run.to_string(), error.to_string()),
+            })?;
+        }
+    };
+    document.boxed()
 }
 
 /// Why an export broke off.

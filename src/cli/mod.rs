@@ -78,7 +78,8 @@ pub use run::RunCommand;
 pub use schedule::ScheduleCommand;
 pub use secret::Secret;
 pub use server::{
-    Database, DevArgs, DoctorArgs, LogFormat, MigrateAction, MigrateArgs, OpenapiArgs, ServeArgs,
+    Database, DevArgs, DoctorArgs, Folder, LogFormat, MigrateAction, MigrateArgs, OpenapiArgs,
+    ServeArgs,
 };
 pub use signal::SignalCommand;
 pub use step::StepCommand;

@@ -70,6 +70,9 @@ pub struct ServeArgs {
     /// How long ended runs are kept, at least a day; they go by whole weeks.
     #[arg(long, env = "STEPWELL_RETENTION", value_name = "DURATION", default_value = "30d", value_parser = parse_retention)]
     pub retention: Duration,
+    /// Folder that ended runs are written to as JSON Lines before they are deleted: `file:///var/lib/…`.
+    #[arg(long, env = "STEPWELL_ARCHIVE", value_name = "URL", value_parser = parse_folder)]
+    pub archive: Option<Folder>,
     /// Let endpoints resolve to private, loopback and link-local addresses.
     #[arg(
         long = "dangerous-allow-private-endpoints",
@@ -146,6 +149,9 @@ pub struct DoctorArgs {
     /// The database.
     #[command(flatten)]
     pub database: Database,
+    /// The folder of ended runs, as `serve` has it.
+    #[arg(long, env = "STEPWELL_ARCHIVE", value_name = "URL", value_parser = parse_folder)]
+    pub archive: Option<Folder>,
 }
 
 /// `stepwell openapi`.
@@ -162,6 +168,18 @@ pub struct Rate(pub Option<Allowance>);
 
 fn parse_rate(text: &str) -> Result<Rate, String> {
     if text == "off" { Ok(Rate(None)) } else { text.parse().map(|a| Rate(Some(a))) }
+}
+
+/// A folder of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder(pub PathBuf);
+
+fn parse_folder(text: &str) -> Result<Folder, String> {
+    let url = text.parse::<Url>().ok().filter(|url| url.scheme() == "file");
+    let folder = url.and_then(|url| url.to_file_path().ok());
+    folder
+        .map(Folder)
+        .ok_or_else(|| "must be a folder, such as `file:///var/lib/stepwell/archive`".to_owned())
 }
 
 /// How long ended runs are kept.

@@ -80,6 +80,12 @@ impl Engine {
             let page = self.store().ended_runs(ns, walk.after, before).await?;
             let up: Vec<EndedRun> =
                 page.iter().filter(|run| walk.goes(run, before)).copied().collect();
+            if !up.is_empty() {
+                let ns =
+                    self.catalog().namespace(ns).ok_or_else(|| Error::busy("it was removed"))?;
+                let up: Vec<_> = up.iter().map(|up| (ns.clone(), up.run)).collect();
+                self.archive(&up).await?;
+            }
             let went = self.store().expire_runs(ns, &up).await?;
             metrics::counter!("stepwell_runs_expired_total").increment(went);
             gone += went;

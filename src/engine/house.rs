@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Engine;
+use super::{Dropped, Engine, Error};
 
 /// How long a key of a limit that nobody uses is remembered.
 const KEYS_KEPT: Duration = Duration::from_hours(24);
@@ -15,6 +15,21 @@ const ACTS_KEPT: Duration = Duration::from_hours(400 * 24);
 const TRIMMED: i64 = 10_000;
 
 impl Engine {
+    /// Drops the weeks that are over for all, once what ended in them is in the archive. By one node
+    /// at a time.
+    pub async fn drop_weeks(&self) -> Result<Dropped, Error> {
+        let now = self.clock().upper();
+        let older_than = now - self.retention();
+        match self.archive_weeks(older_than).await {
+            Ok(true) => Ok(self.store().drop_partitions(older_than, now).await?),
+            // They wait; the rest does not.
+            waits => {
+                let rows = self.store().trim(older_than, now).await?;
+                waits.map(|_| Dropped { rows, ..Dropped::default() })
+            }
+        }
+    }
+
     /// Weeks made and dropped, old rows removed, as long as the node lives.
     pub(super) async fn keep_house(&self) {
         loop {
@@ -40,8 +55,7 @@ impl Engine {
                 if let Err(error) = self.expire_runs().await {
                     tracing::warn!(%error, "runs whose time is up wait for the next round");
                 }
-                let older_than = now - self.0.settings.retention;
-                match self.store().drop_partitions(older_than, now).await {
+                match self.drop_weeks().await {
                     Ok(dropped) => tracing::debug!(?dropped, "retention"),
                     Err(error) => tracing::warn!(%error, "retention waits for the next round"),
                 }

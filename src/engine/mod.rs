@@ -10,6 +10,7 @@
 mod access;
 mod acknowledgement;
 mod admission;
+mod archive;
 mod attempts;
 mod audits;
 mod barriers;
@@ -60,6 +61,7 @@ mod run_filter;
 mod schedules;
 mod secrets;
 mod series;
+mod settings;
 mod shapes;
 mod signing;
 mod sql;
@@ -85,9 +87,11 @@ use tokio_util::sync::CancellationToken;
 pub use crate::protocol::LEAST_RETENTION;
 pub use crate::store::{
     AuditFilter, AuditRow, BulkCounts, BulkStatus, DeliveryFilter, DeliveryRow, DeliveryStatus,
-    Kept, ListedObject, NamespaceRow, NamespaceSettings, RunCount, SecretRow, Webhook, WebhookSpec,
+    Dropped, Kept, ListedObject, NamespaceRow, NamespaceSettings, RunCount, SecretRow, Webhook,
+    WebhookSpec,
 };
 pub use access::{bootstrap_key, bootstrap_key_in};
+pub use archive::{Documents, check_archive};
 pub use audits::ActAsked;
 pub use batch::MOST_STARTS;
 pub use bulk::{BulkPage, BulkSearch, BulkStarted, BulkView, Foreseen, NewBulk};
@@ -108,6 +112,7 @@ pub use replaying::{Candidate, Origin, Replayed};
 pub use run_filter::{RunFilter, TagTest};
 pub use schedules::*;
 pub use series::{Curves, NodeCurves, Window};
+pub use settings::Settings;
 pub use shapes::*;
 pub use types::*;
 pub use updates::Answer;
@@ -126,25 +131,6 @@ use leases::Cluster;
 use outbox::Outbox;
 use owner::Owner;
 use watch::Watchers;
-
-/// How a node is set up.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where handlers and callers reach the gateway, without a slash at the end.
-    pub public_url: String,
-    /// Where the other nodes reach this one.
-    pub address: String,
-    /// Whether calls to handlers are signed with the cluster's public key too (`v1a`).
-    pub sign_publicly: bool,
-    /// Limits of runs.
-    pub limits: Limits,
-    /// How long ended runs are kept; whole weeks are dropped when all of them is older.
-    pub retention: Duration,
-    /// Whose JWTs are taken beside API keys; none: nobody's.
-    pub jwt: Option<JwtSettings>,
-    /// What a test has armed; nothing in operation.
-    pub faults: Faults,
-}
 
 /// The engine of one node. Cheap to clone.
 #[derive(Clone)]
@@ -169,6 +155,7 @@ struct Inner {
     tokens: Option<jwt::Tokens>,
     turnstile: flow::Turnstile,
     desks: pull::Desks,
+    archive: archive::Archive,
     walks: expiry::Walks,
     watchers: Watchers,
     api_keys: access::Keys,
@@ -239,6 +226,7 @@ impl Engine {
             store,
             clock,
             client,
+            archive: archive::Archive::of(settings.archive.as_deref()),
             settings,
             catalog: RwLock::new(Arc::new(catalog)),
             owner: Mutex::new(Owner::new()),
@@ -276,6 +264,7 @@ impl Engine {
             sign_publicly: false,
             limits: Limits::default(),
             retention: Duration::from_hours(1),
+            archive: None,
             jwt: None,
             faults: Faults::default(),
         };

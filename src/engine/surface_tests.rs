@@ -55,6 +55,7 @@ async fn node() -> Node {
     let db = TestDb::new().await;
     let settings = Settings {
         retention: std::time::Duration::from_hours(24),
+        archive: None,
         public_url: "http://127.0.0.1:1".to_owned(),
         address: "http://127.0.0.1:1".to_owned(),
         sign_publicly: false,

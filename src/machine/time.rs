@@ -34,6 +34,15 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
+    /// The Monday, 00:00 UTC, at or before it.
+    #[must_use]
+    pub const fn monday(self) -> Self {
+        const DAY: i64 = 86_400_000_000;
+        let day = self.0.div_euclid(DAY);
+        // Day 0 was a Thursday.
+        Self((day - (day + 3).rem_euclid(7)) * DAY)
+    }
+
     /// How long from `earlier` until here; zero if it is not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -179,6 +188,15 @@ mod tests {
         for bad in ["", "5", "soon", "-3s", "P1M", "1000000d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn weeks_begin_on_mondays() {
+        let monday = |text: &str| text.parse::<Timestamp>().expect("a time").monday().to_string();
+        for at in ["2026-11-23T00:00:00Z", "2026-11-26T12:00:00Z", "2026-11-29T23:59:59.999Z"] {
+            assert_eq!(monday(at), "2026-11-23T00:00:00.000Z", "{at}");
+        }
+        assert_eq!(monday("1970-01-01T00:00:00Z"), "1969-12-29T00:00:00.000Z");
     }
 
     #[test]

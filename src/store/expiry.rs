@@ -1,6 +1,7 @@
 //! Ended runs that go before their week does: found in the order of their ids, deleted with
 //! everything that is kept of them, a page in a transaction.
 
+use sqlx::postgres::PgRow;
 use sqlx::{Executor as _, Row as _};
 use uuid::Uuid;
 
@@ -28,6 +29,11 @@ pub(super) const ENDED: &str = "select run_id, fn, status, ended_at from run_don
  where ns = $1 and run_id > $2 and run_id < run_floor($3)
    and ended_at < week_of($3) + interval '7 days'
  order by run_id limit $4";
+
+/// All that ended before the week of a moment, of any namespace, in the order of the primary key.
+pub(super) const ENDED_BEFORE: &str = "select ns, run_id, fn, status, ended_at from run_done
+ where ended_at < week_of($1) and (shard, run_id) > ($2, $3)
+ order by shard, run_id limit $4";
 
 /// Those that are still as they were found: one that was rewound meanwhile is not, whatever has come
 /// of it. Who has others to tell yet, or is held by somebody, is left.
@@ -77,6 +83,15 @@ impl EndedRun {
     }
 }
 
+fn ended(row: &PgRow) -> Result<EndedRun> {
+    Ok(EndedRun {
+        run: row.try_get::<Uuid, _>("run_id")?.into(),
+        function_id: row.try_get("fn")?,
+        status: row.try_get("status")?,
+        ended_at: wire::at(row, "ended_at")?,
+    })
+}
+
 impl Store {
     /// The next ended runs of a namespace that were created before a moment, [`ENDED_PAGE`] at most;
     /// they may have ended after it.
@@ -89,15 +104,22 @@ impl Store {
         let page = i64::try_from(ENDED_PAGE).unwrap_or(i64::MAX);
         let query = sqlx::query(ENDED).bind(ns).bind(after.uuid()).bind(Ts(before)).bind(page);
         let rows = query.fetch_all(&self.pool).await?;
-        let ended = rows.iter().map(|row| {
-            Ok(EndedRun {
-                run: row.try_get::<Uuid, _>("run_id")?.into(),
-                function_id: row.try_get("fn")?,
-                status: row.try_get("status")?,
-                ended_at: wire::at(row, "ended_at")?,
-            })
-        });
-        ended.collect()
+        rows.iter().map(ended).collect()
+    }
+
+    /// The next runs of any namespace that ended before the week of a moment, with their namespaces;
+    /// [`ENDED_PAGE`] at most.
+    pub async fn ended_before(
+        &self,
+        moment: Timestamp,
+        after: Option<RunId>,
+    ) -> Result<Vec<(i32, EndedRun)>> {
+        let page = i64::try_from(ENDED_PAGE).unwrap_or(i64::MAX);
+        let shard = after.map_or(-1, |run| run.shard().column());
+        let run = after.map_or(Uuid::nil(), RunId::uuid);
+        let query = sqlx::query(ENDED_BEFORE).bind(Ts(moment)).bind(shard).bind(run).bind(page);
+        let rows = query.fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((row.try_get("ns")?, ended(row)?))).collect()
     }
 
     /// Deletes ended runs of a namespace. Returns how many; one that was rewound since it was found,

@@ -156,6 +156,15 @@ impl Store {
                 self.drop_one(table, name, &mut done).await?;
             }
         }
+        done.rows = self.trim(older_than, now).await?;
+        Ok(done)
+    }
+
+    /// The part of [`Store::drop_partitions`] that is about rows: keys of runs that ended before
+    /// `older_than`, acts on many runs that did, events, and idempotency keys that expired before `now`.
+    /// Returns how many.
+    pub async fn trim(&self, older_than: Timestamp, now: Timestamp) -> Result<u64> {
+        let mut gone = 0;
         for (sql, before) in [
             (TRIM_IDEM, now),
             (TRIM_KEYS, older_than),
@@ -165,13 +174,13 @@ impl Store {
             for _ in 0..PAGES {
                 let page = sqlx::query(sql).bind(Ts(before)).bind(PAGE);
                 let rows = page.execute(&self.pool).await?.rows_affected();
-                done.rows += rows;
+                gone += rows;
                 if rows < PAGE.unsigned_abs() {
                     break;
                 }
             }
         }
-        Ok(done)
+        Ok(gone)
     }
 
     /// Deletes the rows of generations that have been over for an hour. Returns how many generations

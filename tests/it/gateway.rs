@@ -72,6 +72,14 @@ impl Gateway {
         Self::set_up_with(db, clock, false, settings).await
     }
 
+    /// A gateway that writes ended runs to this folder before they go.
+    pub async fn archiving(folder: &std::path::Path) -> Self {
+        let db = TestDb::new().await;
+        let clock = standing(&db).await;
+        let settings = Settings { archive: Some(folder.to_owned()), ..settings() };
+        Self::set_up_with(db, clock, true, settings).await
+    }
+
     /// A gateway on this database, such as one that another gateway has left.
     pub async fn on(db: TestDb, limits: Limits) -> Self {
         let clock = standing(&db).await;
@@ -320,6 +328,7 @@ fn settings() -> Settings {
         sign_publicly: true,
         limits: Limits::default(),
         retention: Duration::from_hours(30 * 24),
+        archive: None,
         jwt: None,
         faults: Faults::default(),
     }

@@ -6,6 +6,7 @@
 #![expect(clippy::pedantic, reason = "what tests count and cast is small")]
 
 mod acts;
+mod archive;
 mod audit;
 mod auth;
 mod bad_input;

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 239] = [
+const ALL: [(&str, &str); 240] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -128,6 +128,7 @@ const ALL: [(&str, &str); 239] = [
     ("knows idem", lists::KNOWS_IDEM),
     ("catalog version", catalog::VERSION),
     ("ended runs", expiry::ENDED),
+    ("ended runs of weeks", expiry::ENDED_BEFORE),
     ("expired: hold", expiry::HOLD),
     ("expired: by keys", expiry::BY_KEYS),
     ("expired: journal", expiry::ROWS[0]),
