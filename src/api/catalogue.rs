@@ -89,6 +89,7 @@ catalogue! {
     DeploymentNotFound = "deployment-not-found", NOT_FOUND, Never, "No such deployment";
     EventNotFound = "event-not-found", NOT_FOUND, Never, "No such event";
     BulkNotFound = "bulk-not-found", NOT_FOUND, Never, "No such bulk operation";
+    ErrorNotFound = "error-not-found", NOT_FOUND, Never, "No such error";
     ScheduleNotFound = "schedule-not-found", NOT_FOUND, Never, "No such schedule";
     UpdateNotFound = "update-not-found", NOT_FOUND, Never, "No such update";
     NotAnObject = "not-an-object", NOT_FOUND, Never, "The function has no objects";

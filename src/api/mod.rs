@@ -13,6 +13,7 @@ mod edge;
 mod endpoint_request;
 mod endpoint_shapes;
 mod endpoints;
+mod errors;
 mod events;
 mod fields;
 mod forward;
@@ -174,6 +175,8 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(bulk::list_bulks, bulk::begin_bulk))
         .routes(routes!(bulk::get_bulk))
         .routes(routes!(bulk::abort_bulk))
+        .routes(routes!(errors::list_errors))
+        .routes(routes!(errors::get_error))
         .routes(routes!(signals::list_signals))
         .routes(routes!(signals::send_signal))
         .routes(routes!(signals::send_signal_to_key))

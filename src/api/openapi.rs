@@ -50,6 +50,7 @@ pub(super) fn finish(mut doc: OpenApi) -> OpenApi {
             ("runs", "Start runs, read them, act on them"),
             ("journal", "Steps, values, what happened"),
             ("bulk", "Acts on many runs at once"),
+            ("errors", "What runs failed or paused by"),
             ("signals", "What reaches runs from outside"),
             ("events", "What is published to everybody who subscribed"),
             ("schedules", "What starts runs by itself"),

@@ -76,6 +76,7 @@ fn read(c: &mut impl Criteria) -> RunFilter {
         parent: c.single("parent", id),
         schedule: c.single("schedule", id),
         runs: c.each("run", id),
+        fingerprints: c.each("fingerprint", str::parse),
         q: c.single("q", text),
         ..RunFilter::default()
     };
@@ -112,6 +113,8 @@ pub(super) struct BulkFilterRequest {
     /// These very runs.
     #[schema(max_items = 1000)]
     run: Option<Vec<String>>,
+    /// The kind of error that they failed or are paused by.
+    fingerprint: Option<Vec<String>>,
     q: Option<String>,
 }
 

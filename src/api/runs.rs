@@ -45,6 +45,7 @@ const BATCH: usize = 200;
         ("parent" = Option<String>, Query, description = "The run that started them"),
         ("schedule" = Option<String>, Query, description = "The schedule that started them"),
         ("run" = Option<Vec<String>>, Query, explode, description = "These very runs"),
+        ("fingerprint" = Option<Vec<String>>, Query, explode, description = "The kind of error that they failed or are paused by, as `/v1/errors` has it"),
         ("q" = Option<String>, Query, description = "A part of key, function or tag; or the whole id of a run"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),

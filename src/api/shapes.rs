@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use crate::engine::{
-    Attempt, HistoryItem, JournalEntry, ListedRun, LogItem, RunView, SignalItem, SignalState,
-    StepView, WaitingFor,
+    Attempt, Fingerprint, HistoryItem, JournalEntry, ListedRun, LogItem, RunView, SignalItem,
+    SignalState, StepView, WaitingFor,
 };
 use crate::machine::{Attention, DeploymentId, Fired, RunId, ScheduleId, Timestamp};
 
@@ -254,6 +254,9 @@ pub(super) struct ListedRunBody {
     /// The schedule that started it.
     #[schema(value_type = Option<String>)]
     schedule: Option<ScheduleId>,
+    /// The kind of error that it failed or is paused by, as `/v1/errors` has it.
+    #[schema(value_type = Option<String>)]
+    fingerprint: Option<Fingerprint>,
     links: Links,
 }
 
@@ -273,6 +276,7 @@ impl From<ListedRun> for ListedRunBody {
             tags: run.tags,
             parent: run.parent,
             schedule: run.schedule,
+            fingerprint: run.fingerprint,
             links: Links::of(run.id),
         }
     }

@@ -13,6 +13,7 @@ mod client;
 mod conformance;
 mod deployment;
 mod endpoint;
+mod error;
 mod event;
 mod failure;
 mod function;
@@ -64,6 +65,7 @@ pub use audit::AuditArgs;
 pub use bulk::BulkCommand;
 pub use conformance::{ConformanceArgs, Transport};
 pub use endpoint::EndpointCommand;
+pub use error::ErrorCommand;
 pub use event::EventCommand;
 pub use failure::exit;
 pub use function::FunctionCommand;
@@ -202,6 +204,9 @@ pub enum ClientCommand {
     /// Act on many runs at once: all that a query finds.
     #[command(subcommand, arg_required_else_help = true)]
     Bulk(BulkCommand),
+    /// See what runs failed or paused by, those that are alike as one.
+    #[command(subcommand, arg_required_else_help = true)]
+    Error(ErrorCommand),
     /// Settle a step of a run by hand, or hurry it.
     #[command(subcommand, arg_required_else_help = true)]
     Step(StepCommand),
@@ -281,6 +286,7 @@ async fn execute(global: &Global, command: ClientCommand, out: &mut Output) -> R
         ClientCommand::Function(command) => function::execute(command, &connect()?, out).await,
         ClientCommand::Run(command) => run::execute(command, &connect()?, out).await,
         ClientCommand::Bulk(command) => bulk::execute(command, &connect()?, out).await,
+        ClientCommand::Error(command) => error::execute(command, &connect()?, out).await,
         ClientCommand::Object(command) => object::execute(command, &connect()?, out).await,
         ClientCommand::Limit(command) => limit::execute(command, &connect()?, out).await,
         ClientCommand::Namespace(command) => namespace::execute(command, &connect()?, out).await,

@@ -486,6 +486,7 @@ impl Engine {
                     status: u.status.code(),
                     at: now,
                     attention: u.attention.clone().map(Into::into),
+                    fingerprint: u.fingerprint,
                 })
                 .collect();
             if let Err(error) = self.store().project_status(&projections).await {

@@ -83,6 +83,7 @@ pub(super) struct Unlisted {
     pub(super) status: Status,
     pub(super) since: Timestamp,
     pub(super) attention: Option<Vec<u8>>,
+    pub(super) fingerprint: Option<uuid::Uuid>,
 }
 
 /// A run in memory, and what is under way for it.
@@ -453,7 +454,8 @@ impl Engine {
         entry.status = status;
         let attention = super::view::attention_of(&entry.run, parked, status, past);
         let attention = attention.map(|a| crate::machine::to_bytes(&a).to_vec());
-        owner.unlisted.insert(id, Unlisted { status, since: past, attention });
+        let fingerprint = entry.run.failing().map(|f| f.fingerprint);
+        owner.unlisted.insert(id, Unlisted { status, since: past, attention, fingerprint });
     }
 
     /// Keeps history entries of a run that has no rows to travel with.

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    Attempt, Engine, Error, JournalEntry, JournalPage, ListedRun, LogItem, Namespace, RunFilter,
-    RunPage, SignalItem, SignalState, Status, StepView,
+    Attempt, Engine, Error, Fingerprint, JournalEntry, JournalPage, ListedRun, LogItem, Namespace,
+    RunFilter, RunPage, SignalItem, SignalState, Status, StepView,
 };
 use crate::machine::{
     INLINE_VALUE, Kind, LogPart, OpKind, Row, Run, RunId, StepState, Timestamp, Tried,
@@ -179,6 +179,7 @@ impl Engine {
                 tags: row.tags,
                 parent: row.parent,
                 schedule: row.schedule,
+                fingerprint: row.fingerprint.map(Fingerprint),
             })
             .collect();
         let next = if more { runs.last().map(|r| r.id) } else { found.looked_to };
@@ -214,6 +215,7 @@ impl Engine {
             parent: filter.parent,
             schedule: filter.schedule,
             runs: filter.runs,
+            fingerprints: filter.fingerprints.into_iter().map(|f| f.0).collect(),
             q: filter.q,
             cursor: filter.after,
             limit,

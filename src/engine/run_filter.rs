@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use uuid::Uuid;
+
 use super::Status;
 use crate::machine::{DeploymentId, RunId, ScheduleId, Timestamp};
 
@@ -43,6 +45,9 @@ pub struct RunFilter {
     /// These very runs.
     #[serde(rename = "run", skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<RunId>,
+    /// Kinds of errors that they failed or are paused by.
+    #[serde(rename = "fingerprint", skip_serializing_if = "Vec::is_empty")]
+    pub fingerprints: Vec<Fingerprint>,
     /// A part of id, key, function or tag value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub q: Option<String>,
@@ -59,6 +64,37 @@ impl RunFilter {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self { limit: self.limit, after: self.after, ..Self::default() }
+    }
+}
+
+/// Which kind of error: 32 digits of hex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub Uuid);
+
+impl FromStr for Fingerprint {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let hex = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let id = if hex { Uuid::try_parse(text).ok() } else { None };
+        id.map(Self).ok_or_else(|| "must have 32 digits of hex in small letters".to_owned())
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.simple())
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -266,6 +266,8 @@ pub struct ListedRun {
     pub parent: Option<RunId>,
     /// The schedule that started it.
     pub schedule: Option<ScheduleId>,
+    /// The kind of error that it failed or is paused by.
+    pub fingerprint: Option<super::Fingerprint>,
 }
 
 /// A page of runs, new to old.

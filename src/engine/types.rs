@@ -397,6 +397,9 @@ pub enum Error {
     /// No such delivery of this webhook.
     #[error("there is no delivery {0} of this webhook; what is old is removed")]
     DeliveryNotFound(MessageId),
+    /// No run of this namespace has had this kind of error.
+    #[error("there is no error {0}")]
+    NoSuchError(super::Fingerprint),
     /// No such event in this namespace.
     #[error("there is no event {0}")]
     EventNotFound(EventId),

@@ -11,7 +11,7 @@ use super::attempts::AttemptEnd;
 use super::body::{Act, Attention, Limits, Policy, to_bytes};
 use super::draft::Draft;
 use super::op::{Answer, StepError};
-use super::row::{Append, Attributes, Flags, HistoryEntry, Kind, Message, OpKind};
+use super::row::{Append, Attributes, Flags, HistoryEntry, Kind, Message, OpKind, Row};
 use super::run::{End, Reason, Run, Turn};
 use super::step::StepState;
 use super::talk::{Report, Talk};
@@ -285,6 +285,10 @@ impl Run {
     pub fn seal(&mut self) -> Option<Append> {
         if self.next.rows.is_empty() {
             return None;
+        }
+        let fails = |r: &Row| matches!(r.kind, Kind::Paused | Kind::EndFailed | Kind::TimedOut);
+        if self.next.rows.iter().any(fails) {
+            self.next.failing = self.failing();
         }
         let terminated = self.next.rows.last().is_some_and(|r| r.kind == Kind::Terminated);
         self.next.drained = if terminated { -1 } else { self.drained };

@@ -11,6 +11,7 @@ mod draft;
 mod ends;
 mod evolve;
 mod faults;
+mod fingerprint;
 mod gate;
 pub mod id;
 mod listening;
@@ -46,6 +47,7 @@ pub use attempts::{AttemptDue, AttemptEnd};
 pub use body::*;
 pub use carried::{CancelCarried, Carried};
 pub use compact::StepCarried;
+pub use fingerprint::{ErrorKind, Failing};
 pub use gate::AtGate;
 pub use id::{
     AuditId, BadId, BulkId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId,

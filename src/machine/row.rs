@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::fingerprint::Failing;
 use super::id::{MessageId, RunId};
 use super::objects::Publication;
 use super::outgoing::Outgoing;
@@ -316,6 +317,8 @@ pub struct Append {
     pub outbox: Vec<Outgoing>,
     /// What becomes of the run's object with these rows.
     pub publication: Option<Publication>,
+    /// What the run fails or pauses by with these rows.
+    pub failing: Option<Failing>,
 }
 
 /// Which deployment a run needs, for those who ask whether one is needed.

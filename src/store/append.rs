@@ -92,6 +92,7 @@ on conflict (shard, run_id, n) do nothing returning run_id"
 /// - `touch` locks, in order, every row of `run_active` that the statement may change; accepts do
 ///   the same, so the two never deadlock, and the inbox counter read here is the latest.
 /// - `gate`: a gated append wins only if every accepted message was drained; -1 ends regardless.
+/// - `kinds`: what a run fails or pauses by is described once, with the first run of that kind.
 /// - `rest` has no conflict clause: a clash behind a head that won is a bug and must be loud.
 /// - All further branches are driven by rows that won; attributes and placement ride on an append's
 ///   last row.
@@ -104,9 +105,9 @@ macro_rules! full {
   select * from unnest($1::int2[],$2::uuid[],$3::int4[],$4::int4[],$5::int2[],$6::int2[],$7::int4[],
       $8::int4[],$9::int4[],$10::int4[],$11::int4[],$12::int4[],$13::timestamptz[],
       $14::timestamptz[],$15::uuid[],$16::text[],$17::bytea[],$18::int4[],$19::int4[],$20::bool[],
-      $21::text[],$22::bytea[],$40::int8[],$50::int4[],$51::bool[])
+      $21::text[],$22::bytea[],$40::int8[],$50::int4[],$51::bool[],$53::uuid[])
     as t(shard,run_id,first,n,kind,flags,seq,epoch,cp,ms,dep,ns,at,due,ref,step,body,pos,drained,
-         touches,tags,custom,gate,placed,pinned)),
+         touches,tags,custom,gate,placed,pinned,fingerprint)),
 e as materialized (select shard, run_id, flags, drained from u where touches),
 touch as materialized (
   select a.run_id, e.flags, e.drained, a.inbox from e join run_active a using (shard, run_id)
@@ -125,7 +126,8 @@ rest as (
    where n > first and (run_id in (select run_id from head)) is true", $rest, "
    order by shard, run_id, n),
 won as materialized (
-  select shard, run_id, n, kind, flags, dep, at, due, pos, tags, custom, gate, placed, pinned
+  select shard, run_id, n, kind, flags, dep, at, due, pos, tags, custom, gate, placed, pinned,
+         fingerprint
     from u
    where (pos > 0 or flags & 44 <> 0 or kind in (18, 19) or kind >= 100 or tags is not null
           or placed is not null)
@@ -134,7 +136,7 @@ took as (
   delete from inbox i using won w
    where w.pos > 0 and i.shard = w.shard and i.run_id = w.run_id and i.pos = w.pos),
 ends as materialized (
-  select shard, run_id, n, kind, dep, at, tags, custom from won where kind >= 100),
+  select shard, run_id, n, kind, dep, at, tags, custom, fingerprint from won where kind >= 100),
 change as materialized (
   select shard, run_id,
          (array_agg(flags order by n desc) filter (where flags & 44 <> 0))[1] as flags,
@@ -171,12 +173,22 @@ gone as (
             case when a.pinned then a.dep else coalesce(nullif(e.dep, 0), a.dep) end as dep,
             e.n, a.base_n, a.gen_n, a.generation, a.shard, a.home, e.kind, a.key, a.parent, a.schedule,
             case when e.tags is null then a.tags else nullif(e.tags::jsonb, '{}') end as tags,
-            case when e.tags is null then a.custom_status else e.custom end as custom),
+            case when e.tags is null then a.custom_status else e.custom end as custom, e.fingerprint),
 done as (
   insert into run_done (run_id,created_at,ended_at,ns,fn,dep,last_n,base_n,gen_n,generation,shard,home,
-                        status,key,parent,schedule,tags,custom_status)
+                        status,key,parent,schedule,tags,custom_status,fingerprint)
   select run_id,created_at,at,ns,fn,dep,n,base_n,gen_n,generation,shard,home,
-         kind,key,parent,schedule,tags,custom from gone),
+         kind,key,parent,schedule,tags,custom,fingerprint from gone),
+kinds as (
+  insert into errors (ns, fingerprint, fn, first_at, step, code, message, example)
+  select distinct on (a.ns, f.fingerprint) a.ns, f.fingerprint, a.fn, f.at, f.step, f.code, f.message,
+         f.example
+    from unnest($54::int2[],$55::uuid[],$56::uuid[],$57::timestamptz[],$58::text[],$59::text[],
+        $60::text[],$61::text[]) as f(shard,run_id,fingerprint,at,step,code,message,example)
+    join run_active a on a.shard = f.shard and a.run_id = f.run_id
+   where (f.run_id in (select run_id from head)) is true
+   order by a.ns, f.fingerprint
+  on conflict (ns, fingerprint) do nothing),
 freed as (
   update run_keys k set status = g.kind, ended_at = g.at
     from (select shard, ns, fn, key, run_id, kind, at from gone where key is not null
@@ -270,6 +282,7 @@ fn is_plain(s: &Sealed) -> bool {
     s.append.logs.is_empty()
         && s.append.history.is_empty()
         && s.append.outbox.is_empty()
+        && s.append.failing.is_none()
         && s.append.rows.iter().all(|r| r.pos == 0)
         && !touches(s)
 }
@@ -389,6 +402,10 @@ async fn append_with(
         let last = |s: &Sealed, r: &Row| s.append.rows.last().is_some_and(|l| l.n == r.n);
         let attributes = |(s, r)| if last(s, r) { s.append.attributes.as_ref() } else { None };
         let placed = |(s, r): (&Sealed, &Row)| s.append.placement.filter(|_| last(s, r));
+        let failing = |(s, r): (&Sealed, &Row)| {
+            s.append.failing.as_ref().filter(|_| last(s, r)).map(|f| f.fingerprint)
+        };
+        let failed = || batch.iter().filter_map(|s| Some((*s, s.append.failing.as_ref()?)));
         let logs = || {
             let of = |s: &'_ &Sealed| s.append.logs.len();
             batch.iter().flat_map(move |s| (0..of(s)).map(move |i| (*s, i, &s.append.logs[i])))
@@ -439,7 +456,16 @@ async fn append_with(
             .bind(said().map(|(_, o)| Raw(&o.body)).bind_iter())
             .bind(rows().map(placed).map(|p| p.map(|p| p.dep)).bind_iter())
             .bind(rows().map(placed).map(|p| p.map(|p| p.pinned)).bind_iter())
-            .bind(logs().map(|(.., l)| l.stream.as_deref()).bind_iter());
+            .bind(logs().map(|(.., l)| l.stream.as_deref()).bind_iter())
+            .bind(rows().map(failing).bind_iter())
+            .bind(failed().map(|(s, _)| s.run.shard().column()).bind_iter())
+            .bind(failed().map(|(s, _)| s.run.uuid()).bind_iter())
+            .bind(failed().map(|(_, f)| f.fingerprint).bind_iter())
+            .bind(failed().map(|(s, _)| Ts(said_at(s))).bind_iter())
+            .bind(failed().map(|(_, f)| f.kind.step.as_deref()).bind_iter())
+            .bind(failed().map(|(_, f)| f.kind.code.as_str()).bind_iter())
+            .bind(failed().map(|(_, f)| f.kind.message.as_str()).bind_iter())
+            .bind(failed().map(|(_, f)| f.kind.example.as_str()).bind_iter());
     }
     for row in heard(SILENCE, query.fetch_all(conn)).await? {
         won.insert(row.try_get::<Uuid, _>(0)?.into());

@@ -37,6 +37,8 @@ pub struct RunFilter {
     pub schedule: Option<ScheduleId>,
     /// These very runs.
     pub runs: Vec<RunId>,
+    /// Kinds of errors that they failed or are paused by.
+    pub fingerprints: Vec<uuid::Uuid>,
     /// Text in key, function or tags; case does not count. A run's whole id is that run, and those
     /// that have it as their key.
     pub q: Option<String>,
@@ -77,6 +79,8 @@ pub struct ListedRun {
     pub parent: Option<RunId>,
     /// The schedule that started it.
     pub schedule: Option<ScheduleId>,
+    /// The kind of error that it failed or is paused by.
+    pub fingerprint: Option<uuid::Uuid>,
 }
 
 /// A number of runs, counted no further than to a limit.
@@ -114,7 +118,7 @@ macro_rules! range {
 /// if that is little. Filters that are not given fold away, since plans are made for the values; so
 /// does the half that has no run of the statuses asked for.
 macro_rules! filters {
-    ($half:literal) => {
+    ($half:literal, $of_schedule:literal) => {
         concat!(
             range!(),
             " and ",
@@ -127,8 +131,11 @@ macro_rules! filters {
      and ($6::int4[] is null or fn = any($6))
      and ($7::text[] is null or key = any($7))
      and ($8::int4[] is null or dep = any($8))
-     and ($15::uuid is null or parent = $15)
-     and ($19::uuid is null or schedule = $19)
+     and ($15::uuid is null or parent = $15 and coalesce(parent, schedule) = $15)
+     and ($19::uuid is null or schedule = $19 and ",
+            $of_schedule,
+            ")
+     and ($21::uuid[] is null or fingerprint = any($21))
      and ($20::uuid[] is null or run_id = any($20))
      and ($9::text is null or tags @> $9::jsonb)
      and ($10::text[] is null or not exists (
@@ -148,17 +155,22 @@ macro_rules! filters {
 pub(super) const LIST: &str = concat!(
     "select x.*, x.tags::text as tags_text, f.name as function from (
   (select run_id, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
-          attention, custom_status, tags, parent, schedule
+          attention, custom_status, tags, parent, schedule, fingerprint
      from run_active where ",
-    filters!("($5::int2[] is null or 100 > any($5))"),
+    filters!(
+        "($5::int2[] is null or 100 > any($5))
+     and ($21::uuid[] is null or array_remove(array[schedule, fingerprint], null) && $21)",
+        "array_remove(array[schedule, fingerprint], null) @> array[$19::uuid]"
+    ),
     ")
   union all
   (select run_id, fn, dep, key, generation, status, created_at, ended_at,
-          null, custom_status, tags, parent, schedule
+          null, custom_status, tags, parent, schedule, fingerprint
      from run_done where ",
     filters!(
         "($5::int2[] is null or 100 <= any($5))
-     and ($6::int4[] is null or status = any(coalesce($5, '{100,101,102,103,104}')))"
+     and ($6::int4[] is null or status = any(coalesce($5, '{100,101,102,103,104}')))",
+        "coalesce(parent, schedule) = $19"
     ),
     ")) x
   join functions f on f.id = x.fn order by x.run_id desc limit $14"
@@ -168,13 +180,18 @@ pub(super) const LIST: &str = concat!(
 pub(super) const COUNT: &str = concat!(
     "select count(*) from (
   (select run_id from run_active where ",
-    filters!("($5::int2[] is null or 100 > any($5))"),
+    filters!(
+        "($5::int2[] is null or 100 > any($5))
+     and ($21::uuid[] is null or array_remove(array[schedule, fingerprint], null) && $21)",
+        "array_remove(array[schedule, fingerprint], null) @> array[$19::uuid]"
+    ),
     ")
   union all
   (select run_id from run_done where ",
     filters!(
         "($5::int2[] is null or 100 <= any($5))
-     and ($6::int4[] is null or status = any(coalesce($5, '{100,101,102,103,104}')))"
+     and ($6::int4[] is null or status = any(coalesce($5, '{100,101,102,103,104}')))",
+        "coalesce(parent, schedule) = $19"
     ),
     ")) x"
 );
@@ -199,11 +216,11 @@ pub(super) const NAMED: &str = "select id, name = any($2::text[]) as named,
 
 pub(super) const GET: &str = "select x.*, x.tags::text as tags_text, f.name as function from (
   select run_id, ns, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
-         attention, custom_status, tags, parent, schedule
+         attention, custom_status, tags, parent, schedule, fingerprint
     from run_active where shard = $1 and run_id = $2
   union all
   select run_id, ns, fn, dep, key, generation, status, created_at, ended_at,
-         null, custom_status, tags, parent, schedule
+         null, custom_status, tags, parent, schedule, fingerprint
     from run_done where shard = $1 and run_id = $2) x
   join functions f on f.id = x.fn where x.ns = $3";
 
@@ -238,6 +255,7 @@ fn listed(row: &PgRow) -> Result<ListedRun> {
         custom_status: wire::body(row, "custom_status")?,
         parent: row.try_get::<Option<uuid::Uuid>, _>("parent")?.map(RunId::from),
         schedule: row.try_get::<Option<uuid::Uuid>, _>("schedule")?.map(ScheduleId::from),
+        fingerprint: row.try_get("fingerprint")?,
         tags: tags.map_err(|e| Error::corrupt(format!("tags: {e}")))?.unwrap_or_default(),
     })
 }
@@ -256,6 +274,12 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Whether no function has what is asked for.
+    const fn is_nobody(&self) -> bool {
+        let f = self.filter;
+        self.functions.is_empty() && !(f.functions.is_empty() && f.fingerprints.is_empty())
+    }
+
     /// Whether no index helps.
     fn looks_at_all(&self) -> bool {
         let f = self.filter;
@@ -285,7 +309,7 @@ impl Store {
         windows: &[i64],
     ) -> Result<RunsFound> {
         let asked = self.asked(filter).await?;
-        if !filter.functions.is_empty() && asked.functions.is_empty() {
+        if asked.is_nobody() {
             return Ok(RunsFound::default());
         }
         if !asked.looks_at_all() {
@@ -323,6 +347,14 @@ impl Store {
                 }
             }
         }
+        if !filter.fingerprints.is_empty() {
+            // A kind of error is of one function, by which its index begins.
+            let mut of = self.functions_of_errors(filter.ns, &filter.fingerprints).await?;
+            if !filter.functions.is_empty() {
+                of.retain(|function| functions.contains(function));
+            }
+            functions = of;
+        }
         Ok(Asked { filter, functions, q, q_run, q_functions })
     }
 
@@ -347,7 +379,7 @@ impl Store {
     /// many runs only.
     pub async fn count_runs(&self, filter: &RunFilter) -> Result<RunCount> {
         let asked = self.asked(filter).await?;
-        if !filter.functions.is_empty() && asked.functions.is_empty() {
+        if asked.is_nobody() {
             return Ok(RunCount { count: 0, exact: true });
         }
         let to = if asked.looks_at_all() {
@@ -422,6 +454,7 @@ impl Store {
             .bind(asked.q.as_deref().map(part_in_tags))
             .bind(filter.schedule.map(ScheduleId::uuid))
             .bind(given(&runs))
+            .bind(given(&filter.fingerprints))
     }
 
     /// One run as lists show it, live or ended, if it is in this namespace.

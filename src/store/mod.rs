@@ -15,6 +15,7 @@ mod debounces;
 mod deliveries;
 mod deployments;
 mod error;
+mod errors;
 mod events;
 mod expiry;
 mod health;
@@ -65,6 +66,7 @@ pub use deliveries::{
 };
 pub use deployments::{Needing, Population, Resident};
 pub use error::{Error, Result};
+pub use errors::{ErrorFilter, ErrorRow, ErrorRuns};
 pub use events::{EventFilter, EventMatch, EventRow, NewEvent, Published, Queued, Wait};
 pub use expiry::{ENDED_PAGE, EndedRun};
 pub use health::{Health, Ticket};

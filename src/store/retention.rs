@@ -7,6 +7,7 @@ use sqlx::Row as _;
 use super::Store;
 use super::bulk::TRIM as TRIM_BULKS;
 use super::error::{Error, Result};
+use super::errors::TRIM as TRIM_ERRORS;
 use super::events::TRIM_EVENTS;
 use super::wire::{self, Ts};
 use crate::machine::Timestamp;
@@ -170,6 +171,7 @@ impl Store {
             (TRIM_KEYS, older_than),
             (TRIM_EVENTS, older_than),
             (TRIM_BULKS, older_than),
+            (TRIM_ERRORS, older_than),
         ] {
             for _ in 0..PAGES {
                 let page = sqlx::query(sql).bind(Ts(before)).bind(PAGE);

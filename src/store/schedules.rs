@@ -145,7 +145,9 @@ pub(super) const HOLD: &str = concat!(
 /// Read after the lock is held: a run that ends later tells the schedule so later.
 pub(super) const LIVE: &str = "select u.id, a.run_id from unnest($1::uuid[]) as u(id)
  cross join lateral (
-   select run_id from run_active where schedule = u.id order by run_id limit 1000) a
+   select run_id from run_active
+    where schedule = u.id and array_remove(array[schedule, fingerprint], null) @> array[u.id]
+    order by run_id limit 1000) a
  order by u.id, a.run_id";
 
 pub(super) const TURNED: &str = "update schedules s

@@ -19,6 +19,8 @@ pub struct Projection {
     pub at: Timestamp,
     /// Why it does not move, JSON; none while all is well.
     pub attention: Option<Bytes>,
+    /// The kind of error that it is paused by.
+    pub fingerprint: Option<uuid::Uuid>,
 }
 
 /// Per group, never `= any(…)` with an order: so every group is one walk along the index.
@@ -77,9 +79,10 @@ select g.shard, g.run_id, g.ns, greatest(now(), d.ended_at) + g.pos * interval '
 on conflict do nothing";
 
 pub(super) const PROJECT: &str = "update run_active a
-   set status = u.status, status_at = u.at, attention = u.attention
-  from (select * from unnest($1::int2[],$2::uuid[],$3::int2[],$4::timestamptz[],$5::bytea[])
-          as t(shard,run_id,status,at,attention) order by shard, run_id) u
+   set status = u.status, status_at = u.at, attention = u.attention, fingerprint = u.fingerprint
+  from (select * from unnest($1::int2[],$2::uuid[],$3::int2[],$4::timestamptz[],$5::bytea[],
+               $6::uuid[])
+          as t(shard,run_id,status,at,attention,fingerprint) order by shard, run_id) u
  where a.shard = u.shard and a.run_id = u.run_id and (a.status_at is null or a.status_at <= u.at)";
 
 impl Store {
@@ -158,6 +161,7 @@ impl Store {
             .bind(runs.iter().map(|p| p.status).bind_iter())
             .bind(runs.iter().map(|p| Ts(p.at)).bind_iter())
             .bind(runs.iter().map(|p| p.attention.as_deref().map(Raw)).bind_iter())
+            .bind(runs.iter().map(|p| p.fingerprint).bind_iter())
             .execute(&self.pool)
             .await?;
         Ok(())

@@ -175,7 +175,11 @@ async fn no_call_of_the_reference_reaches_another_namespace() {
     root.done("POST", "/v1/namespaces", json!({"name": "other"})).await;
     let (shop, other) = (tenant(&root, "shop").await, tenant(&root, "other").await);
     // One of everything that has an address.
-    let handler = Handler::serve(waits).await;
+    let handler = Handler::serve(|it| match &it["input"] {
+        Value::Null => waits(it),
+        _ => json!({"error": {"type": "Bad", "message": "theirs"}}),
+    })
+    .await;
     let mut registered = endpoint(&handler);
     registered["functions"] = json!([{"name": "f"}, {"name": "o", "kind": "object"}]);
     let registered = shop.done("POST", "/v1/endpoints", registered).await;
@@ -192,6 +196,12 @@ async fn no_call_of_the_reference_reaches_another_namespace() {
     let event = shop.done("POST", "/v1/events", json!({"name": "e", "data": 1})).await;
     let bulk = json!({"filter": {"key": "nobody"}, "action": "pause"});
     let bulk = shop.done("POST", "/v1/bulk", bulk).await;
+    shop.done("POST", "/v1/functions/f/runs", json!({"input": 1})).await;
+    g.eventually("it fails", async |_| {
+        shop.done("GET", "/v1/errors", Value::Null).await["data"][0].is_object()
+    })
+    .await;
+    let errors = shop.done("GET", "/v1/errors", Value::Null).await;
     let keys = shop.done("GET", "/v1/keys", Value::Null).await;
     let text = |v: &Value| v.as_str().unwrap_or_else(|| panic!("no text: {v}")).to_owned();
     let ids = [
@@ -199,6 +209,7 @@ async fn no_call_of_the_reference_reaches_another_namespace() {
         ("/keys/{id}", format!("/keys/{}", text(&keys["data"][0]["id"]))),
         ("/bulk/{id}", format!("/bulk/{}", text(&bulk["id"]))),
         ("/events/{id}", format!("/events/{}", text(&event["id"]))),
+        ("{fingerprint}", text(&errors["data"][0]["fingerprint"])),
         ("{invocation}", "inv_01jd0000000000000000000000".to_owned()),
         ("{deployment}", text(&registered["deployment"]["id"])),
         ("{delivery}", text(&delivery["id"])),

@@ -100,6 +100,7 @@ def stock(gateway, handler, dead):
         "bulk": bulks,
         "aborted": slow,
         "deletable": deletable,
+        "fingerprint": [kind["fingerprint"] for kind in call("GET", "/v1/errors")["data"]],
         "event": events,
         "object": objects,
         "namespace": [f"spare-{n}" for n in range(MANY)],

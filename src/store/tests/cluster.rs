@@ -123,8 +123,9 @@ async fn a_status_is_projected_and_an_older_one_does_not_come_back() {
     let run = b.start(0).await;
     let at = b.tick(Duration::from_secs(1));
     let attention = Some(Bytes::from_static(b"{\"code\":\"mismatch\"}"));
-    let new = Projection { run, status: 6, at, attention };
-    let old = Projection { run, status: 3, at: at - Duration::from_millis(1), attention: None };
+    let new = Projection { run, status: 6, at, attention, fingerprint: None };
+    let old =
+        Projection { status: 3, at: at - Duration::from_millis(1), attention: None, ..new.clone() };
     b.db.store.project_status(std::slice::from_ref(&new)).await.unwrap();
     b.db.store.project_status(&[old]).await.unwrap();
     let listed = b.db.store.get_run(NS, run).await.unwrap().unwrap();

@@ -618,6 +618,45 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/errors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List errors by their kind, the last seen first.
+         * @description Runs that failed, timed out, or were paused by something else than a person are of one kind if
+         *     function, step, code and message agree, where numbers, ids and texts in quotes do not count. Of the
+         *     thousand kinds that were seen first last.
+         */
+        get: operations["list_errors"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/errors/{fingerprint}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a kind of error. */
+        get: operations["get_error"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/events": {
         parameters: {
             query?: never;
@@ -2242,6 +2281,8 @@ export interface components {
             schedule?: string | null;
             /** @description These very runs. */
             run?: string[] | null;
+            /** @description The kind of error that they failed or are paused by. */
+            fingerprint?: string[] | null;
             q?: string | null;
         };
         /** @description Where to go from here. */
@@ -2569,6 +2610,46 @@ export interface components {
             replay?: number | null;
             /** @description Go on although functions with live runs are dropped; those are parked. */
             force?: boolean | null;
+        };
+        /** @description A kind of error: what runs of a function failed or paused by. */
+        ErrorGroup: {
+            /**
+             * @description The same for all runs that failed alike; for `?fingerprint=` of lists and `filter` of `/v1/bulk`.
+             * @example 8f3c02ab77de81408f3c02ab77de8140
+             */
+            fingerprint: string;
+            function: string;
+            /** @description The step that had failed last; null: none had. */
+            step?: string | null;
+            /**
+             * @description The type of the error, or the code of the pause.
+             * @example CardDeclined
+             */
+            code: string;
+            /**
+             * @description The message without numbers, ids and texts in quotes.
+             * @example card <n> was declined
+             */
+            message: string;
+            /** @description The message as the first run had it. */
+            example: string;
+            /** @description Runs that have it now, counted to 1,000 of each status. */
+            count: components["schemas"]["RunCount"];
+            /** @description The same by status. */
+            by_status: {
+                [key: string]: number;
+            };
+            /** Format: date-time */
+            first_seen: string;
+            /**
+             * Format: date-time
+             * @description When the newest run that has it ended or paused.
+             */
+            last_seen: string;
+            /** @description That run. */
+            run: string;
+            /** @description Where the newest of its runs were invoked last. */
+            deployments: string[];
         };
         /** @description An event. */
         Event: components["schemas"]["ListedEvent"] & {
@@ -3005,6 +3086,8 @@ export interface components {
             parent?: string | null;
             /** @description The schedule that started it. */
             schedule?: string | null;
+            /** @description The kind of error that it failed or is paused by, as `/v1/errors` has it. */
+            fingerprint?: string | null;
             links: components["schemas"]["Links"];
         };
         /** @description A line of a run's log. */
@@ -3377,6 +3460,51 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description A page of a list. */
+        Page_ErrorGroup: {
+            /** @description In the order of the list. */
+            data: {
+                /**
+                 * @description The same for all runs that failed alike; for `?fingerprint=` of lists and `filter` of `/v1/bulk`.
+                 * @example 8f3c02ab77de81408f3c02ab77de8140
+                 */
+                fingerprint: string;
+                function: string;
+                /** @description The step that had failed last; null: none had. */
+                step?: string | null;
+                /**
+                 * @description The type of the error, or the code of the pause.
+                 * @example CardDeclined
+                 */
+                code: string;
+                /**
+                 * @description The message without numbers, ids and texts in quotes.
+                 * @example card <n> was declined
+                 */
+                message: string;
+                /** @description The message as the first run had it. */
+                example: string;
+                /** @description Runs that have it now, counted to 1,000 of each status. */
+                count: components["schemas"]["RunCount"];
+                /** @description The same by status. */
+                by_status: {
+                    [key: string]: number;
+                };
+                /** Format: date-time */
+                first_seen: string;
+                /**
+                 * Format: date-time
+                 * @description When the newest run that has it ended or paused.
+                 */
+                last_seen: string;
+                /** @description That run. */
+                run: string;
+                /** @description Where the newest of its runs were invoked last. */
+                deployments: string[];
+            }[];
+            /** @description For `?cursor=` of the next page; null on the last. */
+            next_cursor?: string | null;
+        };
+        /** @description A page of a list. */
         Page_EventMatch: {
             /** @description In the order of the list. */
             data: {
@@ -3555,6 +3683,8 @@ export interface components {
                 parent?: string | null;
                 /** @description The schedule that started it. */
                 schedule?: string | null;
+                /** @description The kind of error that it failed or is paused by, as `/v1/errors` has it. */
+                fingerprint?: string | null;
                 links: components["schemas"]["Links"];
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
@@ -9232,6 +9362,233 @@ export interface operations {
             };
         };
     };
+    list_errors: {
+        parameters: {
+            query?: {
+                /** @description Their function */
+                function?: string[];
+                /** @description That a run has which is `failed`, `timed_out` or `paused` */
+                status?: string[];
+                /** @description Last seen at this moment or later, RFC 3339 */
+                seen_after?: string;
+                /** @description First seen before this moment, RFC 3339 */
+                seen_before?: string;
+                /** @description By default 50 */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of kinds */
+            200: {
+                headers: {
+                    /** @description The next page, with `rel="next"` */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ErrorGroup"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-requests` */
+            429: {
+                headers: {
+                    /** @description What this credential may still send: `"key";r=0;t=1` */
+                    RateLimit?: string;
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_error: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its fingerprint */
+                fingerprint: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The kind */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorGroup"];
+                };
+            };
+            /** @description `malformed-request`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `error-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-requests` */
+            429: {
+                headers: {
+                    /** @description What this credential may still send: `"key";r=0;t=1` */
+                    RateLimit?: string;
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_events: {
         parameters: {
             query?: {
@@ -12784,6 +13141,8 @@ export interface operations {
                 schedule?: string;
                 /** @description These very runs */
                 run?: string[];
+                /** @description The kind of error that they failed or are paused by, as `/v1/errors` has it */
+                fingerprint?: string[];
                 /** @description A part of key, function or tag; or the whole id of a run */
                 q?: string;
                 /** @description By default 50 */

@@ -1,0 +1,162 @@
+//! Errors by their kind: lists of what runs failed or paused by.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use axum::Json;
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::ApiState;
+use super::auth::Reader;
+use super::bulk::CountBody;
+use super::catalogue::Code;
+use super::page::{self, Page};
+use super::problem::Problem;
+use super::request::{At, Params};
+use crate::engine::{ErrorSearch, ErrorView, Fingerprint, Status};
+use crate::machine::{DeploymentId, RunId, Timestamp};
+
+/// What runs can have an error in.
+const STATUSES: [Status; 3] = [Status::Failed, Status::TimedOut, Status::Paused];
+
+/// A kind of error: what runs of a function failed or paused by.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ErrorGroup)]
+pub(super) struct ErrorBody {
+    /// The same for all runs that failed alike; for `?fingerprint=` of lists and `filter` of `/v1/bulk`.
+    #[schema(value_type = String, example = "8f3c02ab77de81408f3c02ab77de8140")]
+    fingerprint: Fingerprint,
+    function: String,
+    /// The step that had failed last; null: none had.
+    step: Option<String>,
+    /// The type of the error, or the code of the pause.
+    #[schema(example = "CardDeclined")]
+    code: String,
+    /// The message without numbers, ids and texts in quotes.
+    #[schema(example = "card <n> was declined")]
+    message: String,
+    /// The message as the first run had it.
+    example: String,
+    /// Runs that have it now, counted to 1,000 of each status.
+    count: CountBody,
+    /// The same by status.
+    by_status: BTreeMap<&'static str, i64>,
+    #[schema(value_type = String, format = DateTime)]
+    first_seen: Timestamp,
+    /// When the newest run that has it ended or paused.
+    #[schema(value_type = String, format = DateTime)]
+    last_seen: Timestamp,
+    /// That run.
+    #[schema(value_type = String)]
+    run: RunId,
+    /// Where the newest of its runs were invoked last.
+    #[schema(value_type = Vec<String>)]
+    deployments: Vec<DeploymentId>,
+}
+
+impl From<ErrorView> for ErrorBody {
+    fn from(view: ErrorView) -> Self {
+        Self {
+            count: view.count().into(),
+            by_status: view.by_status.iter().map(|(s, n)| (s.word(), n.count)).collect(),
+            fingerprint: view.fingerprint,
+            function: view.function,
+            step: view.step,
+            code: view.code,
+            message: view.message,
+            example: view.example,
+            first_seen: view.first_seen,
+            last_seen: view.last_seen,
+            run: view.run,
+            deployments: view.deployments,
+        }
+    }
+}
+
+/// Where a page ended.
+struct Place((Timestamp, Fingerprint));
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, id) = self.0;
+        write!(f, "{} {id}", at.as_micros())
+    }
+}
+
+impl FromStr for Place {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (at, id) = text.split_once(' ').ok_or(())?;
+        let at = Timestamp::from_micros(at.parse().map_err(|_| ())?);
+        Ok(Self((at, id.parse().map_err(|_| ())?)))
+    }
+}
+
+/// List errors by their kind, the last seen first.
+///
+/// Runs that failed, timed out, or were paused by something else than a person are of one kind if
+/// function, step, code and message agree, where numbers, ids and texts in quotes do not count. Of the
+/// thousand kinds that were seen first last.
+#[utoipa::path(
+    get, path = "/v1/errors", tag = "errors",
+    params(
+        ("function" = Option<Vec<String>>, Query, explode, description = "Their function"),
+        ("status" = Option<Vec<String>>, Query, explode, description = "That a run has which is `failed`, `timed_out` or `paused`"),
+        ("seen_after" = Option<String>, Query, description = "Last seen at this moment or later, RFC 3339"),
+        ("seen_before" = Option<String>, Query, description = "First seen before this moment, RFC 3339"),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page of kinds", body = Page<ErrorBody>, headers(
+        ("Link" = String, description = "The next page, with `rel=\"next\"`")))),
+    extensions(("x-problems" = json!([])))
+)]
+pub(super) async fn list_errors(
+    State(state): State<ApiState>,
+    Reader(caller): Reader,
+    OriginalUri(uri): OriginalUri,
+    mut params: Params,
+) -> Result<Response, Problem> {
+    let text = |text: &str| {
+        if text.contains('\0') { Err("has a zero in it".to_owned()) } else { Ok(text.to_owned()) }
+    };
+    let search = ErrorSearch {
+        functions: params.all("function", text),
+        statuses: params.all("status", |word| {
+            let found = STATUSES.into_iter().find(|s| s.word() == word);
+            found.ok_or_else(|| format!("`{word}` is none of failed, timed_out, paused"))
+        }),
+        seen_after: params.moment("seen_after"),
+        seen_before: params.moment("seen_before"),
+        limit: params.limit(),
+        after: page::cursor::<Place>(&mut params).map(|place| place.0),
+    };
+    params.finish()?;
+    let page = state.engine.errors(&caller.namespace, search).await?;
+    let data = page.errors.into_iter().map(ErrorBody::from).collect();
+    Ok(Page::new(data, page.next.map(Place)).answer(&uri))
+}
+
+/// Read a kind of error.
+#[utoipa::path(
+    get, path = "/v1/errors/{fingerprint}", tag = "errors",
+    params(("fingerprint" = String, Path, description = "Its fingerprint")),
+    responses((status = 200, description = "The kind", body = ErrorBody)),
+    extensions(("x-problems" = json!(["error-not-found"])))
+)]
+pub(super) async fn get_error(
+    State(state): State<ApiState>,
+    Reader(caller): Reader,
+    At(fingerprint): At<String>,
+    params: Params,
+) -> Result<Json<ErrorBody>, Problem> {
+    let which: Fingerprint = fingerprint.parse().map_err(|why| {
+        Problem::new(Code::ErrorNotFound, format!("There is no such error: it {why}."))
+    })?;
+    params.finish()?;
+    Ok(Json(state.engine.error(&caller.namespace, which).await?.into()))
+}

@@ -1,0 +1,211 @@
+//! Errors by their kind: what each is, how many runs have it, which was the last.
+
+use sqlx::Row as _;
+use sqlx::postgres::{PgBindIterExt as _, PgRow};
+use uuid::Uuid;
+
+use super::Store;
+use super::error::Result;
+use super::lists::RunCount;
+use super::wire;
+use crate::machine::{RunId, Timestamp};
+
+/// A kind of error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorRow {
+    /// Which.
+    pub fingerprint: Uuid,
+    /// Its function's number.
+    pub function_id: i32,
+    /// Its function's name.
+    pub function: String,
+    /// The step that had failed last.
+    pub step: Option<String>,
+    /// The type of the error, or the code of the pause.
+    pub code: String,
+    /// The message without what differs from run to run.
+    pub message: String,
+    /// The message as the first run had it.
+    pub example: String,
+    /// When a run had it first.
+    pub first_at: Timestamp,
+    /// When the newest run that has it ended or paused.
+    pub last_at: Timestamp,
+    /// That run.
+    pub run: RunId,
+}
+
+/// What runs say about a kind of error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorRuns {
+    /// Runs by their status' code.
+    pub by_status: Vec<(i16, RunCount)>,
+    /// The deployments of the newest hundred that have ended, and of those that are paused.
+    pub deps: Vec<i32>,
+}
+
+/// Which kinds of errors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ErrorFilter {
+    /// Function names; empty: all.
+    pub functions: Vec<String>,
+    /// This very one.
+    pub fingerprint: Option<Uuid>,
+    /// Kinds that a run of one of these statuses has; empty: any.
+    pub status: Vec<i16>,
+}
+
+/// How many kinds are looked at: the newest.
+const KINDS: i64 = 1000;
+/// How far the runs of one kind are counted.
+const COUNTED: i64 = 1000;
+
+/// The run of each kind that is last by its id, ended or live: one step down an index each.
+pub(super) const KINDS_OF: &str =
+    "select e.fingerprint, e.fn, f.name as function, e.step, e.code, e.message,
+       e.example, e.first_at, l.run_id, l.at
+  from (select * from errors
+         where ns = $1 and ($2::int4[] is null or fn = any($2))
+           and ($3::uuid is null or fingerprint = $3)
+         order by first_at desc limit $5) e
+  join functions f on f.id = e.fn
+ cross join lateral (
+   select run_id, at from (
+     (select d.run_id, d.ended_at as at from run_done d
+       where d.ns = $1 and d.status = 101 and d.fn = e.fn and d.fingerprint = e.fingerprint
+         and ($4::int2[] is null or 101 = any($4))
+       order by (case when d.fingerprint is not null then d.run_id end) desc limit 1)
+     union all
+     (select d.run_id, d.ended_at as at from run_done d
+       where d.ns = $1 and d.status = 103 and d.fn = e.fn and d.fingerprint = e.fingerprint
+         and ($4::int2[] is null or 103 = any($4))
+       order by (case when d.fingerprint is not null then d.run_id end) desc limit 1)
+     union all
+     (select a.run_id, coalesce(a.status_at, a.created_at) as at from run_active a
+       where a.ns = $1 and a.fingerprint = e.fingerprint
+         and array_remove(array[a.schedule, a.fingerprint], null) @> array[e.fingerprint]
+         and ($4::int2[] is null or a.status = any($4))
+       order by a.run_id desc limit 1)) x
+   order by at desc limit 1) l";
+
+/// Counted to a limit, over the same index.
+pub(super) const RUNS_OF: &str = "select e.fingerprint, s.status,
+       (select count(*) from (
+          select from run_done d
+           where s.status >= 100 and d.ns = $1 and d.status = s.status and d.fn = e.fn
+             and d.fingerprint = e.fingerprint
+           limit $4) x)
+       + (select count(*) from (
+          select from run_active a
+           where s.status < 100 and a.ns = $1 and a.status = s.status and a.fingerprint = e.fingerprint
+             and array_remove(array[a.schedule, a.fingerprint], null) @> array[e.fingerprint]
+           limit $4) x) as n,
+       array(select distinct dep from (
+         (select d.dep from run_done d
+           where s.status >= 100 and d.ns = $1 and d.status = s.status and d.fn = e.fn
+             and d.fingerprint = e.fingerprint
+           order by (case when d.fingerprint is not null then d.run_id end) desc limit 100)
+         union all
+         (select a.dep from run_active a
+           where s.status < 100 and a.ns = $1 and a.status = s.status and a.fingerprint = e.fingerprint
+             and array_remove(array[a.schedule, a.fingerprint], null) @> array[e.fingerprint]
+           limit 100)) x where dep <> 0) as deps
+  from unnest($2::uuid[], $3::int4[]) as e(fingerprint, fn)
+ cross join unnest('{6, 101, 103}'::int2[]) as s(status)";
+
+pub(super) const FUNCTIONS_OF: &str =
+    "select distinct fn from errors where ns = $1 and fingerprint = any($2::uuid[])";
+
+/// Kinds that no run has any more.
+pub(super) const TRIM: &str = "with old as (
+  select ns, fingerprint from errors e
+   where first_at < $1
+     and not exists (
+       select from run_done d
+        where d.ns = e.ns and d.status = any('{101, 103}') and d.fn = e.fn
+          and d.fingerprint = e.fingerprint)
+     and not exists (
+       select from run_active a
+        where a.fingerprint = e.fingerprint
+          and array_remove(array[a.schedule, a.fingerprint], null) @> array[e.fingerprint])
+   limit $2 for update skip locked)
+delete from errors e using old o where e.ns = o.ns and e.fingerprint = o.fingerprint";
+
+fn kind(row: &PgRow) -> Result<ErrorRow> {
+    Ok(ErrorRow {
+        fingerprint: row.try_get("fingerprint")?,
+        function_id: row.try_get("fn")?,
+        function: row.try_get("function")?,
+        step: row.try_get("step")?,
+        code: row.try_get("code")?,
+        message: row.try_get("message")?,
+        example: row.try_get("example")?,
+        first_at: wire::at(row, "first_at")?,
+        last_at: wire::at(row, "at")?,
+        run: wire::run_id(row)?,
+    })
+}
+
+impl Store {
+    /// Kinds of errors that runs have, of the newest thousand; the one whose newest run is last comes
+    /// first.
+    pub async fn errors(&self, ns: i32, filter: &ErrorFilter) -> Result<Vec<ErrorRow>> {
+        let functions = if filter.functions.is_empty() {
+            None
+        } else {
+            Some(self.function_ids(ns, &filter.functions).await?)
+        };
+        let rows = sqlx::query(KINDS_OF)
+            .bind(ns)
+            .bind(functions)
+            .bind(filter.fingerprint)
+            .bind((!filter.status.is_empty()).then_some(filter.status.as_slice()))
+            .bind(KINDS)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut kinds = rows.iter().map(kind).collect::<Result<Vec<_>>>()?;
+        kinds.sort_by_key(|k| std::cmp::Reverse((k.last_at, k.fingerprint)));
+        Ok(kinds)
+    }
+
+    /// What runs say about each of these kinds, in their order.
+    pub async fn runs_of_errors(&self, ns: i32, kinds: &[ErrorRow]) -> Result<Vec<ErrorRuns>> {
+        let rows = sqlx::query(RUNS_OF)
+            .bind(ns)
+            .bind(kinds.iter().map(|k| k.fingerprint).bind_iter())
+            .bind(kinds.iter().map(|k| k.function_id).bind_iter())
+            .bind(COUNTED + 1)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut found = vec![ErrorRuns { by_status: Vec::new(), deps: Vec::new() }; kinds.len()];
+        for row in rows {
+            let fingerprint: Uuid = row.try_get("fingerprint")?;
+            let Some(place) = kinds.iter().position(|k| k.fingerprint == fingerprint) else {
+                continue;
+            };
+            let n: i64 = row.try_get("n")?;
+            if n > 0 {
+                let count = RunCount { count: n.min(COUNTED), exact: n <= COUNTED };
+                found[place].by_status.push((row.try_get("status")?, count));
+                found[place].deps.extend(row.try_get::<Vec<i32>, _>("deps")?);
+            }
+        }
+        for runs in &mut found {
+            runs.deps.sort_unstable();
+            runs.deps.dedup();
+        }
+        Ok(found)
+    }
+
+    /// The functions of these kinds of errors.
+    pub(super) async fn functions_of_errors(&self, ns: i32, kinds: &[Uuid]) -> Result<Vec<i32>> {
+        let query = sqlx::query_scalar(FUNCTIONS_OF).bind(ns).bind(kinds);
+        Ok(query.fetch_all(&self.pool).await?)
+    }
+
+    async fn function_ids(&self, ns: i32, names: &[String]) -> Result<Vec<i32>> {
+        let named = sqlx::query(super::lists::NAMED).bind(ns).bind(names).bind(None::<&str>);
+        let rows = named.fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    }
+}
