@@ -33,9 +33,14 @@ impl<T: ToSchema + Serialize> Page<T> {
         Self { data, next_cursor }
     }
 
+    /// Where the next page is, for a list call at `uri`.
+    pub(super) fn link(&self, uri: &Uri) -> Option<String> {
+        self.next_cursor.as_deref().map(|cursor| next_link(uri, "cursor", cursor))
+    }
+
     /// The answer to a list call at `uri`.
     pub(super) fn answer(self, uri: &Uri) -> Response {
-        let link = self.next_cursor.as_deref().map(|cursor| next_link(uri, "cursor", cursor));
+        let link = self.link(uri);
         with_link(Json(self).into_response(), link)
     }
 }

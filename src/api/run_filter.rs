@@ -101,7 +101,7 @@ pub(super) struct BulkFilterRequest {
     status: Option<Vec<String>>,
     function: Option<Vec<String>>,
     key: Option<Vec<String>>,
-    /// `name:value`.
+    /// `name:value`, or a range: `name>value`, with `>`, `>=`, `<` or `<=`.
     tag: Option<Vec<String>>,
     deployment: Option<Vec<String>>,
     #[schema(format = DateTime)]

@@ -38,7 +38,7 @@ const BATCH: usize = 200;
         ("status" = Option<Vec<String>>, Query, explode, description = "Their status; `failed`, `waiting` …"),
         ("function" = Option<Vec<String>>, Query, explode, description = "Their function"),
         ("key" = Option<Vec<String>>, Query, explode, description = "Their key"),
-        ("tag" = Option<Vec<String>>, Query, explode, description = "A tag, as `name:value`"),
+        ("tag" = Option<Vec<String>>, Query, explode, description = "A tag, as `name:value`; or a range of one that is a number or a moment: `amount>=100`, `due<2026-12-01`, with `>`, `>=`, `<`, `<=`. Ranges must all hold"),
         ("deployment" = Option<Vec<String>>, Query, explode, description = "The deployment they are pinned to by hand, else were last invoked on"),
         ("started_after" = Option<String>, Query, description = "Created at this moment or later, RFC 3339"),
         ("started_before" = Option<String>, Query, description = "Created before this moment, RFC 3339"),
@@ -47,10 +47,11 @@ const BATCH: usize = 200;
         ("run" = Option<Vec<String>>, Query, explode, description = "These very runs"),
         ("fingerprint" = Option<Vec<String>>, Query, explode, description = "The kind of error that they failed or are paused by, as `/v1/errors` has it"),
         ("q" = Option<String>, Query, description = "A part of key, function or tag; or the whole id of a run"),
+        ("count" = Option<String>, Query, description = "`estimate`: `count` of the answer says how many runs there are, counted to 10,000"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
-    responses((status = 200, description = "A page of runs", body = Page<ListedRunBody>, headers(
+    responses((status = 200, description = "A page of runs", body = RunsBody, headers(
         ("Link" = String, description = "The next page, with `rel=\"next\"`")))),
     extensions(("x-problems" = json!([])))
 )]
@@ -65,10 +66,31 @@ pub(super) async fn list_runs(
         after: page::cursor(&mut params),
         ..run_filter::of_query(&mut params)
     };
+    let counted = params.one("count", |word| match word {
+        "estimate" => Ok(()),
+        other => Err(format!("`{other}` is no way to count; there is `estimate`")),
+    });
     params.finish()?;
+    let count = match counted {
+        Some(()) => Some(state.engine.count_runs(&caller.namespace, &filter).await?.into()),
+        None => None,
+    };
     let page = state.engine.list(&caller.namespace, filter).await?;
     let runs = page.runs.into_iter().map(ListedRunBody::from).collect();
-    Ok(Page::new(runs, page.next).answer(&uri))
+    let page = Page::new(runs, page.next);
+    let link = page.link(&uri);
+    Ok(page::with_link(Json(RunsBody { page, count }).into_response(), link))
+}
+
+/// A page of runs.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = RunsPage)]
+pub(super) struct RunsBody {
+    #[serde(flatten)]
+    page: Page<ListedRunBody>,
+    /// How many runs there are, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<super::bulk::CountBody>,
 }
 
 /// Delete a run that has ended: its journal, its history and its log.

@@ -43,6 +43,17 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// What a list is asked about a tag: `name=value`, as the API writes it, or a range.
+pub(super) fn tag_test(text: &str) -> Result<String, String> {
+    match text.find(['=', '<', '>']) {
+        Some(at) if at > 0 && text[at..].starts_with('=') => {
+            Ok(format!("{}:{}", &text[..at], &text[at + 1..]))
+        }
+        Some(at) if at > 0 => Ok(text.to_owned()),
+        _ => Err(format!("`{text}` is not of the form name=value or name>value")),
+    }
+}
+
 /// Pairs as a JSON object; of a name that is given twice the last value.
 pub(super) fn object(pairs: Vec<(String, String)>) -> BTreeMap<String, String> {
     pairs.into_iter().collect()
@@ -89,6 +100,9 @@ mod tests {
     fn pairs() {
         assert_eq!(pair("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
         assert!(pair("a").is_err() && pair("=b").is_err());
+        assert_eq!(tag_test("a=b>c"), Ok("a:b>c".to_owned()));
+        assert_eq!(tag_test("a>=5"), Ok("a>=5".to_owned()));
+        assert!(tag_test("a").is_err() && tag_test(">5").is_err());
     }
 
     #[test]

@@ -166,9 +166,9 @@ pub struct RunList {
     /// With this key.
     #[arg(long)]
     key: Option<String>,
-    /// With this tag; may be repeated.
-    #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = input::pair)]
-    tags: Vec<(String, String)>,
+    /// With this tag, or one in a range (`amount>100`, `due<=2026-12-01`); may be repeated.
+    #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = input::tag_test)]
+    tags: Vec<String>,
     /// Started no longer ago than this.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     since: Option<Duration>,
@@ -334,7 +334,7 @@ async fn list(list: RunList, client: &Client, out: &mut Output) -> Result<(), Fa
     query.extend(list.statuses.into_iter().map(|status| ("status", status)));
     query.extend(list.functions.into_iter().map(|function| ("function", function)));
     query.extend(list.key.map(|key| ("key", key)));
-    query.extend(list.tags.into_iter().map(|(name, value)| ("tag", format!("{name}:{value}"))));
+    query.extend(list.tags.into_iter().map(|tag| ("tag", tag)));
     if let Some(since) = list.since {
         let now = Timestamp::from_micros(jiff::Timestamp::now().as_microsecond());
         query.push(("started_after", (now - since).to_string()));

@@ -156,6 +156,14 @@ impl Engine {
         Ok(Foreseen { expected, sample: page.runs })
     }
 
+    /// How many runs a list has, counted to a limit.
+    pub async fn count_runs(&self, ns: &Namespace, filter: &RunFilter) -> Result<RunCount, Error> {
+        match self.recorded_filter(ns, filter.clone(), COUNTED) {
+            Some(filter) => Ok(self.store().count_runs(&filter).await?),
+            None => Ok(RunCount { count: 0, exact: true }),
+        }
+    }
+
     /// Begins to act on all runs of a filter as they are now; runs that are started later are left
     /// alone. When this returns, it is durable and goes on by itself.
     pub async fn begin_bulk(
@@ -285,13 +293,6 @@ impl Engine {
     }
 
     // --- parts ---------------------------------------------------------------------------------
-
-    async fn count_runs(&self, ns: &Namespace, filter: &RunFilter) -> Result<RunCount, Error> {
-        match self.recorded_filter(ns, filter.clone(), COUNTED) {
-            Some(filter) => Ok(self.store().count_runs(&filter).await?),
-            None => Ok(RunCount { count: 0, exact: true }),
-        }
-    }
 
     /// What the same request has made before.
     async fn known_bulk(

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::{
-    Attempt, Engine, Error, Fingerprint, JournalEntry, JournalPage, ListedRun, LogItem, Namespace,
-    RunFilter, RunPage, SignalItem, SignalState, Status, StepView,
+    Attempt, Compared, Engine, Error, Fingerprint, JournalEntry, JournalPage, ListedRun, LogItem,
+    Namespace, RunFilter, RunPage, SignalItem, SignalState, Status, StepView,
 };
 use crate::machine::{
     INLINE_VALUE, Kind, LogPart, OpKind, Row, Run, RunId, StepState, Timestamp, Tried,
 };
-use crate::store::{self, Place};
+use crate::store::{self, Bound, Place};
 
 /// The place of a log line within the lines of one moment has so many bits in its number.
 const LINE_BITS: u32 = 15;
@@ -208,7 +208,20 @@ impl Engine {
             status: filter.statuses.iter().map(|s| s.code()).collect(),
             functions: filter.functions,
             keys: filter.keys,
-            tags: filter.tags.into_iter().map(|t| (t.name, t.value)).collect(),
+            tags: filter
+                .tags
+                .iter()
+                .filter(|t| t.how == Compared::Is)
+                .map(|t| (t.name.clone(), t.value.clone()))
+                .collect(),
+            ranges: filter
+                .tags
+                .iter()
+                .filter_map(|t| match t.how {
+                    Compared::Is => None,
+                    Compared::In(range) => Some(Bound::new(&t.name, range, &t.value)),
+                })
+                .collect(),
             deployments: wanted,
             started_after: filter.started_after,
             started_before: filter.started_before,

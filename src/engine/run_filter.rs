@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Status;
 use crate::machine::{DeploymentId, RunId, ScheduleId, Timestamp};
+use crate::store::{Bound, Range};
 
 /// Which runs: repeated means or, different means and; an empty list means all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,26 +99,64 @@ impl<'de> Deserialize<'de> for Fingerprint {
     }
 }
 
-/// What is asked of a tag, as `name:value`.
+/// What is asked of a tag: `name:value`, or a range such as `amount>=100` or `due<2026-12-01`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagTest {
     /// The tag.
     pub name: String,
-    /// Its value.
+    /// How its value compares.
+    pub how: Compared,
+    /// With what.
     pub value: String,
+}
+
+/// How the value of a tag compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// It is this text.
+    Is,
+    /// It is a number or a moment, and in this range.
+    In(Range),
+}
+
+impl Compared {
+    /// All, with their signs; longer signs before those that they begin with.
+    const SIGNS: [(&str, Self); 5] = [
+        (":", Self::Is),
+        ("<=", Self::In(Range::UpTo)),
+        ("<", Self::In(Range::Below)),
+        (">=", Self::In(Range::From)),
+        (">", Self::In(Range::Above)),
+    ];
+
+    fn sign(self) -> &'static str {
+        let found = Self::SIGNS.into_iter().find(|(_, how)| *how == self);
+        found.map_or(":", |(sign, _)| sign)
+    }
 }
 
 impl FromStr for TagTest {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once(':').ok_or("must be `name:value`")?;
-        Ok(Self { name: name.to_owned(), value: value.to_owned() })
+        let bad = "must be `name:value`, or a range: `name>value`, with `>`, `>=`, `<` or `<=`";
+        let at = text.find([':', '<', '>']).filter(|at| *at > 0).ok_or(bad)?;
+        let (name, rest) = text.split_at(at);
+        let (sign, how) =
+            Compared::SIGNS.into_iter().find(|(sign, _)| rest.starts_with(sign)).ok_or(bad)?;
+        let value = &rest[sign.len()..];
+        if how != Compared::Is && !Bound::is_one(value) {
+            return Err(format!(
+                "`{value}` is no number (such as -12.5) and no moment in UTC (such as 2026-12-01 or \
+                 2026-12-01T09:30:00Z), so nothing is {sign} it"
+            ));
+        }
+        Ok(Self { name: name.to_owned(), how, value: value.to_owned() })
     }
 }
 
 impl fmt::Display for TagTest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.name, self.value)
+        write!(f, "{}{}{}", self.name, self.how.sign(), self.value)
     }
 }
 
@@ -175,6 +214,40 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<RunFilter>(&json).expect("a filter"), filter);
         assert!(!filter.is_empty());
+    }
+
+    #[test]
+    fn a_tag_is_compared_as_it_says() {
+        for (text, name, how, value) in [
+            ("customer:c7", "customer", Compared::Is, "c7"),
+            ("a:b>c", "a", Compared::Is, "b>c"),
+            ("amount>100", "amount", Compared::In(Range::Above), "100"),
+            ("amount>=-1.5", "amount", Compared::In(Range::From), "-1.5"),
+            ("due<2026-12-01", "due", Compared::In(Range::Below), "2026-12-01"),
+            (
+                "due<=2026-12-01T09:30:00.5Z",
+                "due",
+                Compared::In(Range::UpTo),
+                "2026-12-01T09:30:00.5Z",
+            ),
+        ] {
+            let test: TagTest = text.parse().expect(text);
+            assert_eq!((test.name.as_str(), test.how, test.value.as_str()), (name, how, value));
+            assert_eq!(test.to_string(), text);
+        }
+        for bad in [
+            "amount",
+            ":x",
+            ">5",
+            "a>",
+            "a>b",
+            "a>=",
+            "a<2026-13-01",
+            "a<1e5",
+            "a<2026-12-01T09:30:00+01:00",
+        ] {
+            assert!(bad.parse::<TagTest>().is_err(), "{bad}");
+        }
     }
 
     #[test]

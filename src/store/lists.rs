@@ -9,6 +9,7 @@ use sqlx::{Postgres, Row as _};
 
 use super::Store;
 use super::error::{Error, Result};
+use super::ranges::Bound;
 use super::wire::{self, Ts};
 use crate::machine::{RunId, ScheduleId, Timestamp};
 
@@ -25,6 +26,8 @@ pub struct RunFilter {
     pub keys: Vec<String>,
     /// Tags: different names must all match, of one name one value.
     pub tags: Vec<(String, String)>,
+    /// Tags that are numbers or moments: all must be in range.
+    pub ranges: Vec<Bound>,
     /// Deployments that the run was started on (or ended on).
     pub deployments: Vec<i32>,
     /// Created at or after.
@@ -142,6 +145,21 @@ macro_rules! filters {
            select from unnest($10::text[]) as w(name) where not exists (
              select from unnest($10::text[], $11::text[]) as p(name, value)
               where p.name = w.name and tags ->> p.name = p.value)))
+     and ($22::text[] is null or not exists (
+           select from unnest($22::text[], $23::int2[], $24::text[], $25::text[]) as r(name, side, number, moment)
+            where (case
+              when r.number is not null and tags ->> r.name ~ '^-?[0-9]{1,30}([.][0-9]{1,30})?$'
+                then case r.side when 0 then (tags ->> r.name)::numeric < r.number::numeric
+                                 when 1 then (tags ->> r.name)::numeric <= r.number::numeric
+                                 when 2 then (tags ->> r.name)::numeric > r.number::numeric
+                                 else (tags ->> r.name)::numeric >= r.number::numeric end
+              when r.moment is not null
+                   and tags ->> r.name ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?Z)?$'
+                then case r.side when 0 then rtrim(tags ->> r.name, 'Z') collate \"C\" < r.moment
+                                 when 1 then rtrim(tags ->> r.name, 'Z') collate \"C\" <= r.moment
+                                 when 2 then rtrim(tags ->> r.name, 'Z') collate \"C\" > r.moment
+                                 else rtrim(tags ->> r.name, 'Z') collate \"C\" >= r.moment end
+              end) is not true))
      and ($13::uuid is null or run_id = $13 or key = $12)
      and ($13::uuid is not null or $12::text is null or strpos(lower(key), $12) > 0
           or fn = any($17::int4[])
@@ -284,7 +302,8 @@ impl Asked<'_> {
     fn looks_at_all(&self) -> bool {
         let f = self.filter;
         let many = f.tags.iter().any(|(n, v)| f.tags.iter().any(|(m, w)| m == n && w != v));
-        (self.q.is_some() && self.q_run.is_none()) || many || !f.deployments.is_empty()
+        let searched = self.q.is_some() && self.q_run.is_none();
+        searched || many || !f.deployments.is_empty() || !f.ranges.is_empty()
     }
 }
 
@@ -432,6 +451,7 @@ impl Store {
             .flat_map(|(n, v)| v.iter().map(|v| (*n, *v)))
             .collect();
         let names: Vec<&str> = many.iter().map(|m| m.0).collect();
+        let ranged: Vec<&str> = filter.ranges.iter().map(|r| r.name.as_str()).collect();
         let runs: Vec<uuid::Uuid> = filter.runs.iter().map(|run| run.uuid()).collect();
         sqlx::query(sql)
             .bind(filter.ns)
@@ -455,6 +475,10 @@ impl Store {
             .bind(filter.schedule.map(ScheduleId::uuid))
             .bind(given(&runs))
             .bind(given(&filter.fingerprints))
+            .bind(given(&ranged))
+            .bind(filter.ranges.iter().map(|r| r.range as i16).bind_iter())
+            .bind(filter.ranges.iter().map(|r| r.number.as_deref()).bind_iter())
+            .bind(filter.ranges.iter().map(|r| r.moment.as_deref()).bind_iter())
     }
 
     /// One run as lists show it, live or ended, if it is in this namespace.

@@ -89,11 +89,12 @@ async fn each_filter_leaves_out_what_it_should() {
     let catalog = b.db.store.load_catalog().await.unwrap();
     let mail = catalog.functions.iter().find(|f| f.name == "send_mail").unwrap();
     let mut new = b.new_run(1);
-    new.tags = Some(r#"{"customer":"c7","vip":"yes"}"#.to_owned());
+    new.tags =
+        Some(r#"{"customer":"c7","vip":"yes","amount":"150.5","due":"2026-12-01"}"#.to_owned());
     let tagged = new.run;
     let keyed = NewRun {
         key: Some(NewKey { key: "Order-42".to_owned(), if_closed: IfClosed::Allow }),
-        tags: Some(r#"{"customer":"c8"}"#.to_owned()),
+        tags: Some(r#"{"customer":"c8","amount":"99","due":"soon"}"#.to_owned()),
         ..b.new_run(2)
     };
     let middle = b.tick(Duration::from_secs(10));
@@ -108,6 +109,10 @@ async fn each_filter_leaves_out_what_it_should() {
     };
     let q = |text: &str| RunFilter { q: Some(text.to_owned()), ..filter() };
     let tags = |pairs: &[(&str, &str)]| RunFilter { tags: tag(pairs), ..filter() };
+    let ranges = |all: &[(&str, Range, &str)]| RunFilter {
+        ranges: all.iter().map(|(name, range, value)| Bound::new(name, *range, value)).collect(),
+        ..filter()
+    };
     let cases = [
         ("status", RunFilter { status: vec![100], ..filter() }, vec![key]),
         ("statuses", RunFilter { status: vec![100, 2], ..filter() }, vec![other_run, key, tagged]),
@@ -125,6 +130,16 @@ async fn each_filter_leaves_out_what_it_should() {
         ("tag of one name: or", tags(&[("customer", "c7"), ("customer", "c8")]), vec![key, tagged]),
         ("tags of two names: and", tags(&[("customer", "c8"), ("vip", "yes")]), vec![]),
         ("both", tags(&[("customer", "c8"), ("customer", "c7"), ("vip", "yes")]), vec![tagged]),
+        ("over", ranges(&[("amount", Range::Above, "99")]), vec![tagged]),
+        ("from", ranges(&[("amount", Range::From, "99.00")]), vec![key, tagged]),
+        (
+            "between",
+            ranges(&[("amount", Range::From, "9"), ("amount", Range::Below, "100")]),
+            vec![key],
+        ),
+        ("by a day", ranges(&[("due", Range::Below, "2026-12-01T00:00:01Z")]), vec![tagged]),
+        ("not before", ranges(&[("due", Range::Above, "2026-12-01")]), vec![]),
+        ("no number", ranges(&[("customer", Range::From, "0")]), vec![]),
         ("q key", q("order-4"), vec![key]),
         ("q function", q("SEND"), vec![other_run]),
         ("q tag", q("customer:c7"), vec![tagged]),
