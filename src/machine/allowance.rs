@@ -192,8 +192,9 @@ mod tests {
         ) {
             let allowance = Allowance::new(count, Duration::from_secs(seconds)).expect("in bounds");
             let (mut bucket, mut now, mut latest, mut granted) = (Bucket::default(), 0, 0, 0_u64);
-            for (step, asks) in steps {
-                now += step;
+            for (index, (step, asks)) in steps.into_iter().enumerate() {
+                // It is full at the first moment, which is the beginning.
+                now += if index == 0 { 0 } else { step };
                 latest = latest.max(now);
                 for _ in 0..asks {
                     let taken = allowance.take(&mut bucket, at(now));
