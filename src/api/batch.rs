@@ -126,7 +126,8 @@ fn starts(
 /// refused is told in its place, as the start alone would have been. A repeat with the same
 /// `Idempotency-Key` and body answers with the same runs, and tries again what was refused. Refused in a
 /// batch are the policies that wait for the end of another run (`cancel_existing`,
-/// `terminate_existing`, singletons that cancel) and functions with `debounce`.
+/// `terminate_existing`, singletons that cancel) and functions with `debounce` or
+/// `gather`.
 #[utoipa::path(
     post, path = "/v1/runs/batch", tag = "runs",
     params(

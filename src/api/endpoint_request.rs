@@ -123,6 +123,8 @@ pub(super) struct FunctionRequest {
     debounce: Option<DebounceRequest>,
     /// At most one live run.
     singleton: Option<SingletonRequest>,
+    /// Which starts are one run. Not beside `debounce`, `singleton`, `rate_limit` and `cancel_on`.
+    gather: Option<GatherRequest>,
     /// The events that cancel its runs.
     #[schema(max_items = 8)]
     cancel_on: Option<Vec<CancelOnRequest>>,
@@ -206,6 +208,22 @@ pub(super) struct SingletonRequest {
     /// cancelled first).
     #[schema(pattern = "^(skip|cancel)$")]
     mode: Option<String>,
+}
+
+/// Starts that come within a time are one run, whose input is the list of their inputs.
+#[derive(ToSchema)]
+#[schema(as = Gather)]
+#[expect(dead_code, reason = "describes what the manifest's check reads")]
+pub(super) struct GatherRequest {
+    /// It begins with so many …
+    #[schema(minimum = 2, maximum = 1000, example = 100)]
+    size: u32,
+    /// … or so long after the first.
+    #[schema(example = "10s")]
+    timeout: String,
+    /// For each value at this path of the input.
+    #[schema(example = "input.tenant")]
+    key: Option<String>,
 }
 
 /// What starts a function by itself.
@@ -364,8 +382,8 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
     let strict = f.value("strict").unwrap_or(false);
     let input_schema = f.payload("input_schema").map(json);
     let triggers = f.payload("triggers").map(json);
-    let [concurrency, throttle, rate_limit, debounce, singleton, cancel_on] =
-        ["concurrency", "throttle", "rate_limit", "debounce", "singleton", "cancel_on"]
+    let [concurrency, throttle, rate_limit, debounce, singleton, gather, cancel_on] =
+        ["concurrency", "throttle", "rate_limit", "debounce", "singleton", "gather", "cancel_on"]
             .map(|field| f.payload(field).map(json));
     Some(FunctionSpec {
         name: name?,
@@ -390,6 +408,7 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
         rate_limit,
         debounce,
         singleton,
+        gather,
         cancel_on,
     })
 }

@@ -203,7 +203,7 @@ impl From<Error> for Problem {
             Error::WebhookNotFound(_) => Self::new(Code::WebhookNotFound, detail),
             Error::WebhookExists(_) => Self::new(Code::WebhookExists, detail),
             Error::DeliveryNotFound(_) => Self::new(Code::DeliveryNotFound, detail),
-            Error::NoSuchError(_) => Self::new(Code::ErrorNotFound, detail),
+            Error::UnknownFingerprint(_) => Self::new(Code::ErrorNotFound, detail),
             Error::EventNotFound(_) => Self::new(Code::EventNotFound, detail),
             Error::EndpointDraining { endpoint, .. } => {
                 Self::new(Code::EndpointDraining, detail).with("endpoint", endpoint)

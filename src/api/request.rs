@@ -18,9 +18,8 @@ use super::problem::{Fault, Problem};
 use crate::engine::{Error, Idempotency};
 use crate::machine::time::parse_duration;
 use crate::machine::{RunId, Timestamp};
+use crate::protocol::MAX_INPUT;
 
-/// Bytes of a run's input or a signal's payload.
-pub(super) const MAX_INPUT: usize = 1 << 20;
 /// Bytes of a callback's value.
 pub(super) const MAX_VALUE: usize = 4 << 20;
 /// What a whole request may have beside the payload in it.

@@ -177,6 +177,7 @@ impl Wanted<'_> {
             traceparent: traceparent(headers),
             schedule: None,
             on_complete: self.on_complete,
+            gathered: false,
         }
     }
 }

@@ -19,9 +19,9 @@ use crate::store::{self, CreateOutcome, Debounced, LimitKey, LimitOf, NewRun};
 /// How often starts are looked for whose time has come.
 const LOOK: Duration = Duration::from_millis(500);
 /// How many of them are started at once.
-const PAGE: i64 = 50;
+pub(super) const PAGE: i64 = 50;
 /// How long a start that is not possible now is put off.
-const PUT_OFF: Duration = Duration::from_secs(10);
+pub(super) const PUT_OFF: Duration = Duration::from_secs(10);
 /// The key of a singleton whose key has no value.
 const ONLY: &str = "singleton";
 
@@ -115,8 +115,10 @@ impl Engine {
         let catalog = self.catalog();
         let function = catalog.function(start.namespace.id, &start.function)?;
         let flow = catalog.deployment(function.dep)?.flow(&start.function)?.clone();
-        let speaks =
-            flow.singleton.is_some() || flow.rate_limit.is_some() || flow.debounce.is_some();
+        let speaks = flow.singleton.is_some()
+            || flow.rate_limit.is_some()
+            || flow.debounce.is_some()
+            || flow.gather.is_some();
         speaks.then_some((function.id, flow))
     }
 
@@ -219,7 +221,9 @@ impl Engine {
         ns: &Namespace,
         id: RunId,
     ) -> Result<Option<RunView>, Error> {
-        let Some(kept) = self.store().debounced(ns.id, id).await? else { return Ok(None) };
+        let Some(kept) = self.store().debounced(ns.id, id).await? else {
+            return self.gathering(ns, id).await;
+        };
         let catalog = self.catalog();
         let function = catalog.recorded.functions.iter().find(|f| f.id == kept.function_id);
         let Some(function) = function else { return Ok(None) };
@@ -240,10 +244,10 @@ impl Engine {
     }
 
     /// Starts what has waited long enough, as long as the node lives.
-    pub(super) async fn keep_debounces(&self) {
+    pub(super) async fn keep_waiting_starts(&self) {
         let mut line = Line::new(self.clone());
         loop {
-            match self.start_debounced(&mut line).await {
+            match self.start_waiting(&mut line).await {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) if error.is_unavailable() => line.lost(&error).await,
@@ -252,6 +256,10 @@ impl Engine {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    async fn start_waiting(&self, line: &mut Line) -> store::Result<bool> {
+        Ok(self.start_debounced(line).await? | self.begin_gathered(line).await?)
     }
 
     /// Starts a page of them in one transaction. Returns whether there may be more.
@@ -271,20 +279,30 @@ impl Engine {
                 None => put_off.push(kept.clone()),
             }
         }
-        let lent: Vec<RunId> = news.iter().map(|new| new.run).collect();
-        let started = async {
+        self.begin_waiting(&news, async {
             let outcomes = delivery.create(&news).await?;
             delivery.debounced(&done).await?;
             delivery.put_off_debounces(&put_off, now + PUT_OFF).await?;
             delivery.commit().await?;
-            Ok::<Vec<CreateOutcome>, store::Error>(outcomes)
-        };
+            Ok(outcomes)
+        })
+        .await?;
+        Ok(more)
+    }
+
+    /// Starts runs in the transaction that takes them from where they have waited.
+    pub(super) async fn begin_waiting(
+        &self,
+        news: &[NewRun],
+        started: impl Future<Output = store::Result<Vec<CreateOutcome>>>,
+    ) -> store::Result<()> {
         match started.await {
             Ok(outcomes) => {
-                self.created(&news, &outcomes, true);
-                Ok(more)
+                self.created(news, &outcomes, true);
+                Ok(())
             }
             Err(error) => {
+                let lent: Vec<RunId> = news.iter().map(|new| new.run).collect();
                 self.unlend(&lent, &error);
                 Err(error)
             }

@@ -171,6 +171,9 @@ impl Engine {
             if flow.debounce.is_some() {
                 return Err(refused("function", "is debounced; start it by itself"));
             }
+            if flow.gather.is_some() {
+                return Err(refused("function", "gathers its starts; start it by itself"));
+            }
             within = Self::rate_of(*function, flow, start);
         }
         // Without a key it can be here: that of the batch says nothing of where its runs are.

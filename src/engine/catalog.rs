@@ -98,6 +98,12 @@ impl Deployment {
         self.flows.get(function)
     }
 
+    /// Whether a function gathers its starts.
+    #[must_use]
+    pub fn gathers(&self, function: &str) -> bool {
+        self.flow(function).is_some_and(|flow| flow.gather.is_some())
+    }
+
     /// The events that cancel runs of a function.
     #[must_use]
     pub fn cancel_on(&self, function: &str) -> &[CancelOn] {

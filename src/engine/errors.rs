@@ -93,7 +93,7 @@ impl Engine {
         let filter = ErrorFilter { fingerprint: Some(which.0), ..ErrorFilter::default() };
         let kinds = self.store().errors(ns.id, &filter).await?;
         let view = self.error_views(ns, kinds).await?.into_iter().next();
-        view.ok_or(Error::NoSuchError(which))
+        view.ok_or(Error::UnknownFingerprint(which))
     }
 
     async fn error_views(

@@ -21,7 +21,9 @@ use crate::machine::{
     Timestamp, cancelling, is_cancelling, to_bytes,
 };
 use crate::protocol::CancelOn;
-use crate::store::{self, Accept, Accepted, CreateOutcome, Debounced, NewEvent, NewRun, Wait};
+use crate::store::{
+    self, Accept, Accepted, CreateOutcome, Debounced, NewEvent, NewGathered, NewRun, Wait,
+};
 pub use crate::store::{EventFilter, EventMatch, EventRow, Published};
 
 /// How long who has accepted an event has to route it before others do, in milliseconds.
@@ -49,13 +51,14 @@ struct Triggered {
 enum What {
     Run(Box<NewRun>),
     Later(Debounced),
+    Among(Box<NewGathered>),
 }
 
 impl Triggered {
     fn run(&self) -> Option<RunId> {
         match &self.what {
             What::Run(new) => Some(new.run),
-            What::Later(_) => None,
+            What::Later(_) | What::Among(_) => None,
         }
     }
 }
@@ -291,6 +294,9 @@ impl Engine {
                     What::Later(kept) => {
                         reached.push((delivery.debounce(&kept).await?, String::new()));
                     }
+                    What::Among(new) => {
+                        reached.push((delivery.gather(&new).await?, String::new()));
+                    }
                     What::Run(new) => {
                         cancels.insert(new.run, one.cancels);
                         news.push(*new);
@@ -434,8 +440,11 @@ impl Engine {
                 within = Self::rate_of(*id, flow, &start);
             }
             let debounce = flow.as_ref().and_then(|(id, f)| Some((*id, f.debounce.as_ref()?)));
+            let gather = flow.as_ref().and_then(|(id, f)| Some((*id, f.gather.as_ref()?)));
             let what = if let Some((id, debounce)) = debounce {
                 self.debounced(id, debounce, &start).map(What::Later)
+            } else if let Some((id, gather)) = gather {
+                self.to_gather(id, gather, &start).map(|new| What::Among(Box::new(new)))
             } else {
                 let shard = start.key.as_deref();
                 let shard = shard.map(|key| Shard::of_key(&namespace.name, function, key));

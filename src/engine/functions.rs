@@ -291,6 +291,7 @@ fn settings(spec: &FunctionSpec, manifest: &Manifest) -> Vec<Setting> {
         ("rate_limit", &spec.rate_limit),
         ("debounce", &spec.debounce),
         ("singleton", &spec.singleton),
+        ("gather", &spec.gather),
         ("cancel_on", &spec.cancel_on),
     ] {
         let value = given.as_ref().and_then(|raw| serde_json::from_str(raw.get()).ok());

@@ -43,6 +43,7 @@ pub(super) fn listed(functions: &[FunctionSpec], r: &Registration) -> Result<Man
             rate_limit: f.rate_limit.as_deref().and_then(raw),
             debounce: f.debounce.as_deref().and_then(raw),
             singleton: f.singleton.as_deref().and_then(raw),
+            gather: f.gather.as_deref().and_then(raw),
             cancel_on: f.cancel_on.as_deref().and_then(raw),
             ..protocol::FunctionSpec::named(&f.name)
         })

@@ -35,6 +35,7 @@ mod flow;
 mod functions;
 mod gates;
 mod gateway;
+mod gathers;
 mod history;
 mod house;
 mod invocation;
@@ -208,7 +209,7 @@ impl Engine {
             })*};
         }
         keep!(keep_time keep_lease keep_horizon keep_house keep_outbox keep_events);
-        keep!(keep_schedules keep_bulks keep_telling keep_flow keep_debounces keep_sql keep_count);
+        keep!(keep_schedules keep_bulks keep_telling keep_flow keep_waiting_starts keep_sql keep_count);
         Ok(engine)
     }
 

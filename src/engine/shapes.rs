@@ -440,6 +440,8 @@ pub struct FunctionSpec {
     /// JSON, likewise.
     pub singleton: Option<Bytes>,
     /// JSON, likewise.
+    pub gather: Option<Bytes>,
+    /// JSON, likewise.
     pub cancel_on: Option<Bytes>,
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::catalog::{Catalog, Deployment};
 use super::events::cancels;
+use super::gathers;
 use super::owner::{Entry, HORIZON, Wake};
 use super::{Engine, Error, IfClosed, IfRunning, Signalled, Start, Started, Status};
 use crate::machine::{
@@ -82,6 +83,9 @@ impl Engine {
             if let Some(debounce) = &flow.debounce {
                 return self.debounce(*function, debounce, &start).await;
             }
+            if let Some(gather) = &flow.gather {
+                return self.gather(*function, gather, &start).await;
+            }
             within = Self::rate_of(*function, flow, &start);
         }
         for _ in 0..KEY_TRIES {
@@ -120,17 +124,7 @@ impl Engine {
 
     /// Refuses to start a run where none is started; what is there already is found all the same.
     pub(super) async fn admits(&self, start: &Start, new: &NewRun) -> Result<(), Error> {
-        let draining = self.catalog().deployment(new.dep).filter(|d| d.endpoint.draining);
-        let refusal = match draining {
-            Some(deployment) => Error::EndpointDraining {
-                function: start.function.clone(),
-                endpoint: deployment.endpoint.name.clone(),
-            },
-            None => match self.within_quotas(&start.namespace).await {
-                Ok(()) => return Ok(()),
-                Err(refusal) => refusal,
-            },
-        };
+        let Err(refusal) = self.admits_to(start, new.dep).await else { return Ok(()) };
         if let Some(idem) = &new.idem
             && self.store().knows_idem(new.ns, idem).await?
         {
@@ -146,6 +140,17 @@ impl Engine {
             }
         }
         Err(refusal)
+    }
+
+    /// Refuses to start a run on a deployment whose endpoint drains, and over a quota.
+    pub(super) async fn admits_to(&self, start: &Start, dep: i32) -> Result<(), Error> {
+        match self.catalog().deployment(dep).filter(|d| d.endpoint.draining) {
+            Some(deployment) => Err(Error::EndpointDraining {
+                function: start.function.clone(),
+                endpoint: deployment.endpoint.name.clone(),
+            }),
+            None => self.within_quotas(&start.namespace).await,
+        }
     }
 
     /// Another run has the key. None: it is free by now, try again.
@@ -258,12 +263,14 @@ impl Engine {
         let run_timeout = start.run_timeout.or_else(|| deployment.run_timeout(&start.function));
         let since = self.clock().lower();
         let waits = cancels(deployment.cancel_on(&start.function), start, run, since);
+        // Who starts it in another way starts it alone.
+        let gathers = !start.gathered && again.is_none() && deployment.gathers(&start.function);
         let created = Created {
             function: start.function.clone(),
             kind,
             namespace: ns.name.clone(),
             key: start.key.clone(),
-            input: start.input.clone(),
+            input: if gathers { gathers::alone(&start.input) } else { start.input.clone() },
             seed: again
                 .and_then(|a| a.seed.clone())
                 .unwrap_or_else(|| format!("{:032x}", crate::clock::chance())),
@@ -345,7 +352,7 @@ impl Engine {
     }
 
     /// What is kept of the request of a start.
-    fn idem_of(&self, start: &Start) -> Option<Idem> {
+    pub(super) fn idem_of(&self, start: &Start) -> Option<Idem> {
         start.idempotency.as_ref().map(|i| Idem {
             // Not the run's: the same key with another run key is to be caught too.
             shard: Shard::of_idempotency_key(&start.namespace.name, &i.key),

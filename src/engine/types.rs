@@ -99,6 +99,8 @@ pub struct Start {
     pub schedule: Option<Box<Fired>>,
     /// Who is told of its end.
     pub on_complete: Vec<Hook>,
+    /// The input is a list already, where the function gathers its starts.
+    pub gathered: bool,
 }
 
 impl Start {
@@ -131,6 +133,7 @@ impl Start {
             traceparent: None,
             schedule: None,
             on_complete: Vec::new(),
+            gathered: false,
         }
     }
 }
@@ -399,7 +402,7 @@ pub enum Error {
     DeliveryNotFound(MessageId),
     /// No run of this namespace has had this kind of error.
     #[error("there is no error {0}")]
-    NoSuchError(super::Fingerprint),
+    UnknownFingerprint(super::Fingerprint),
     /// No such event in this namespace.
     #[error("there is no event {0}")]
     EventNotFound(EventId),

@@ -19,7 +19,7 @@ pub const MAX_ANSWER: usize = 16 << 20;
 /// The most ops in one answer.
 pub const MAX_OPS: usize = 50_000;
 /// The longest input of a run, in bytes.
-const MAX_INPUT: usize = 1 << 20;
+pub const MAX_INPUT: usize = 1 << 20;
 
 /// How everything begins that is compressed with gzip: it is not unpacked here, whatever its size.
 const GZIP: &[u8] = &[0x1f, 0x8b];

@@ -12,6 +12,8 @@ use crate::machine::{Path, time::duration};
 const MOST: u32 = 100_000;
 /// The most limits of one kind that a function may have.
 const MOST_LIMITS: usize = 8;
+/// How many starts a run may gather.
+const GATHERED: std::ops::RangeInclusive<u32> = 2..=1000;
 /// The longest period.
 const LONGEST: Duration = Duration::from_hours(24 * 31);
 
@@ -84,6 +86,20 @@ pub struct Debounce {
     pub key: Option<Path>,
 }
 
+/// Starts that come within a time are one run, whose input is the list of theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gather {
+    /// It begins with so many …
+    pub size: u32,
+    /// … or so long after the first.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// For each value at this path of the input.
+    #[serde(default)]
+    pub key: Option<Path>,
+}
+
 /// Which run stays where there may be but one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -120,6 +136,8 @@ pub struct Flow {
     pub debounce: Option<Debounce>,
     /// Runs of which one stays.
     pub singleton: Option<Singleton>,
+    /// Starts that are one run.
+    pub gather: Option<Gather>,
 }
 
 /// The settings as they came. 0.1.0 kept whatever was in `concurrency`.
@@ -130,6 +148,7 @@ pub(super) struct Given<'a> {
     pub(super) rate_limit: Option<&'a RawValue>,
     pub(super) debounce: Option<&'a RawValue>,
     pub(super) singleton: Option<&'a RawValue>,
+    pub(super) gather: Option<&'a RawValue>,
 }
 
 impl Flow {
@@ -179,7 +198,33 @@ impl Flow {
             let detail = "not beside `debounce`: a start that waits has no run to skip or cancel";
             return Err(("singleton", detail.to_owned()));
         }
+        if let Some(raw) = given.gather {
+            flow.gather = Some(one("gather", raw)?);
+            flow.check_gather().map_err(|why| ("gather", why))?;
+        }
         Ok(flow)
+    }
+
+    fn check_gather(&self) -> Result<(), String> {
+        let Some(gather) = &self.gather else { return Ok(()) };
+        if !GATHERED.contains(&gather.size) {
+            return Err(format!(
+                "`size` must be between {} and {}",
+                GATHERED.start(),
+                GATHERED.end()
+            ));
+        }
+        within("timeout", gather.timeout)?;
+        for (other, is_there) in [
+            ("debounce", self.debounce.is_some()),
+            ("singleton", self.singleton.is_some()),
+            ("rate_limit", self.rate_limit.is_some()),
+        ] {
+            if is_there {
+                return Err(format!("not beside `{other}`, which is about single starts"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -240,6 +285,7 @@ mod tests {
             "throttle" => given.throttle = Some(raw),
             "rate_limit" => given.rate_limit = Some(raw),
             "debounce" => given.debounce = Some(raw),
+            "gather" => given.gather = Some(raw),
             _ => given.singleton = Some(raw),
         }
         Flow::read(given)
@@ -271,6 +317,10 @@ mod tests {
             ("rate_limit", r#"{"limit": 1, "period": "1s", "burst": 2}"#, "throttle"),
             ("debounce", r#"{"period": "5s", "max_wait": "1s"}"#, "shorter"),
             ("singleton", r#"{"mode": "both"}"#, "both"),
+            ("gather", r#"{"size": 1, "timeout": "1s"}"#, "`size`"),
+            ("gather", r#"{"size": 1001, "timeout": "1s"}"#, "`size`"),
+            ("gather", r#"{"size": 2, "timeout": "32d"}"#, "`timeout`"),
+            ("gather", r#"{"size": 2}"#, "timeout"),
         ] {
             let (at, said) = read(field, json).expect_err(json);
             assert_eq!(at, field);

@@ -53,6 +53,10 @@ impl FunctionSpec {
             let detail = "a run of an object needs a key, and a trigger gives none";
             return Err(("triggers", detail.to_owned()));
         }
+        if self.gather.is_some() {
+            let detail = "a run of an object needs a key, and gathered starts have none";
+            return Err(("gather", detail.to_owned()));
+        }
         match &self.object {
             None if self.shared => {
                 let detail =

@@ -173,6 +173,9 @@ pub struct FunctionSpec {
     /// Of which runs one stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub singleton: Option<Box<RawValue>>,
+    /// Which starts are one run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gather: Option<Box<RawValue>>,
     /// What starts it by itself, as it came ([`FunctionSpec::event_triggers`] and
     /// [`FunctionSpec::cron_triggers`] read it).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -374,6 +377,7 @@ impl FunctionSpec {
             rate_limit: None,
             debounce: None,
             singleton: None,
+            gather: None,
             triggers: None,
             cancel_on: None,
         }
@@ -419,6 +423,7 @@ impl FunctionSpec {
             rate_limit: self.rate_limit.as_deref(),
             debounce: self.debounce.as_deref(),
             singleton: self.singleton.as_deref(),
+            gather: self.gather.as_deref(),
         })
     }
 
@@ -468,6 +473,7 @@ impl FunctionSpec {
             ("rate_limit", &self.rate_limit),
             ("debounce", &self.debounce),
             ("singleton", &self.singleton),
+            ("gather", &self.gather),
             ("triggers", &self.triggers),
             ("cancel_on", &self.cancel_on),
         ] {
@@ -487,6 +493,10 @@ impl FunctionSpec {
         self.cancel_on()
             .map_err(|e| bad(place("cancel_on"), named(&format!("`cancel_on` {e}"))))?;
         self.flow().map_err(|(field, e)| bad(place(field), named(&format!("`{field}`: {e}"))))?;
+        if self.gather.is_some() && self.cancel_on.is_some() {
+            let detail = "`cancel_on`: not beside `gather`: its run has the inputs of many starts";
+            return Err(bad(place("cancel_on"), named(detail)));
+        }
         Ok(())
     }
 }

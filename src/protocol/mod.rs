@@ -23,11 +23,11 @@ mod token;
 
 pub use acknowledgement::{Acknowledgement, on_one_line, write_acknowledgement, write_cancel_line};
 pub use answer::{
-    BadAnswer, MAX_ANSWER, MAX_OPS, parse_answer, parse_query_answer, parse_report,
+    BadAnswer, MAX_ANSWER, MAX_INPUT, MAX_OPS, parse_answer, parse_query_answer, parse_report,
     parse_stream_line,
 };
 pub use call::{Call, HeaderText, SecretRef, write_call_value, write_plain_result};
-pub use flow::{Concurrency, Debounce, Flow, Per, Rate, Singleton, Stays};
+pub use flow::{Concurrency, Debounce, Flow, Gather, Per, Rate, Singleton, Stays};
 pub use form::{MAX_DEPTH, too_deep};
 pub use jwt::{
     BadJwt, JwtAlgorithm, JwtClaims, JwtKey, MIN_JWT_SECRET, looks_like_jwt, verify_jwt,

@@ -120,7 +120,8 @@ pub(super) const HAS: &str = "select case
   when exists (select from schedules where ns = $1) then 'schedules'
   when exists (select from webhooks where ns = $1 and deleted_at is null) then 'webhooks'
   when exists (select from sql_requests where ns = $1) then 'starts of transactions'
-  when exists (select from debounces where ns = $1) then 'starts that wait' end";
+  when exists (select from debounces where ns = $1)
+    or exists (select from gathers where ns = $1) then 'starts that wait' end";
 /// Its keys open nothing any more. What has ended goes with its weeks.
 pub(super) const EMPTY: [&str; 3] = [
     "update api_keys set revoked_at = coalesce(revoked_at, now()) where ns = $1",

@@ -32,6 +32,7 @@ mod families;
 mod faults;
 mod flow;
 mod gateway;
+mod gathers;
 mod generations;
 mod idempotency;
 mod jwt;

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 243] = [
+const ALL: [(&str, &str); 252] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -244,6 +244,15 @@ const ALL: [(&str, &str); 243] = [
     ("redeliver", deliveries::AGAIN),
     ("redeliver all", deliveries::ALL_AGAIN),
     ("trim deliveries", deliveries::TRIM),
+    ("gather", gathers::GATHER),
+    ("close a gather", gathers::CLOSE),
+    ("remember a gathered start", gathers::REMEMBER),
+    ("remembered", gathers::REMEMBERED),
+    ("gather of a run", gathers::GATHER_OF),
+    ("due gathers", gathers::DUE_GATHERS),
+    ("gathered inputs", gathers::INPUTS),
+    ("gathers done", gathers::GATHERS_DONE),
+    ("gathers later", gathers::GATHERS_LATER),
     ("forget webhooks", deliveries::FORGET),
     ("note act", audits::NOTE),
     ("act came", audits::CAME),

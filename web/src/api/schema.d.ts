@@ -1085,7 +1085,8 @@ export interface paths {
          *     refused is told in its place, as the start alone would have been. A repeat with the same
          *     `Idempotency-Key` and body answers with the same runs, and tries again what was refused. Refused in a
          *     batch are the policies that wait for the end of another run (`cancel_existing`,
-         *     `terminate_existing`, singletons that cancel) and functions with `debounce`.
+         *     `terminate_existing`, singletons that cancel) and functions with `debounce` or
+         *     `gather`.
          */
         post: operations["start_runs"];
         delete?: never;
@@ -2270,7 +2271,7 @@ export interface components {
             status?: string[] | null;
             function?: string[] | null;
             key?: string[] | null;
-            /** @description `name:value`. */
+            /** @description `name:value`, or a range: `name>value`, with `>`, `>=`, `<` or `<=`. */
             tag?: string[] | null;
             deployment?: string[] | null;
             /** Format: date-time */
@@ -2805,6 +2806,7 @@ export interface components {
             rate_limit?: null | components["schemas"]["RateLimit"];
             debounce?: null | components["schemas"]["Debounce"];
             singleton?: null | components["schemas"]["Singleton"];
+            gather?: null | components["schemas"]["Gather"];
             /** @description The events that cancel its runs. */
             cancel_on?: components["schemas"]["CancelOn"][] | null;
         };
@@ -2829,6 +2831,25 @@ export interface components {
             id: string;
             /** @description How many of the 256 groups of runs it drives. */
             groups: number;
+        };
+        /** @description Starts that come within a time are one run, whose input is the list of their inputs. */
+        Gather: {
+            /**
+             * Format: int32
+             * @description It begins with so many …
+             * @example 100
+             */
+            size: number;
+            /**
+             * @description … or so long after the first.
+             * @example 10s
+             */
+            timeout: string;
+            /**
+             * @description For each value at this path of the input.
+             * @example input.tenant
+             */
+            key?: string | null;
         };
         /**
          * @description An answer, as a handler gives it: of a function's invocation `ops` and one end, of a task's
@@ -4469,6 +4490,10 @@ export interface components {
              * @description Of these, those with an exchange that is open there; may trail by a second.
              */
             running: number;
+        };
+        /** @description A page of runs. */
+        RunsPage: components["schemas"]["Page_ListedRun"] & {
+            count?: null | components["schemas"]["RunCount"];
         };
         /** @description A schedule. */
         Schedule: {
@@ -13127,7 +13152,7 @@ export interface operations {
                 function?: string[];
                 /** @description Their key */
                 key?: string[];
-                /** @description A tag, as `name:value` */
+                /** @description A tag, as `name:value`; or a range of one that is a number or a moment: `amount>=100`, `due<2026-12-01`, with `>`, `>=`, `<`, `<=`. Ranges must all hold */
                 tag?: string[];
                 /** @description The deployment they are pinned to by hand, else were last invoked on */
                 deployment?: string[];
@@ -13145,6 +13170,8 @@ export interface operations {
                 fingerprint?: string[];
                 /** @description A part of key, function or tag; or the whole id of a run */
                 q?: string;
+                /** @description `estimate`: `count` of the answer says how many runs there are, counted to 10,000 */
+                count?: string;
                 /** @description By default 50 */
                 limit?: number;
                 /** @description `next_cursor` of the page before */
@@ -13164,7 +13191,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_ListedRun"];
+                    "application/json": components["schemas"]["RunsPage"];
                 };
             };
             /** @description `malformed-request`, `invalid-query` */
