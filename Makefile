@@ -17,13 +17,13 @@ demo: ## an order from end to end, and one through a SIGKILL of the gateway; the
 run: ## `stepwell dev` in release mode, with data in .stepwell
 	cargo run --release --quiet -- dev --port $(PORT)
 
+# With the binary that the tests have built: another one, optimised, takes as long to build as all of them to run.
 test: check web-test ## everything that .ci/run wants: checks, all tests, examples and demo
 	cargo test --lib --bins --tests
 	cargo test --doc --quiet
-	cargo build --release
-	tests/outside/run.sh target/release/stepwell
-	PORT=18484 scripts/test-examples.sh target/release/stepwell
-	PORT=18494 DATA_DIR=.stepwell-test CI=true python3 scripts/demo.py
+	tests/outside/run.sh target/debug/stepwell
+	PORT=18484 scripts/test-examples.sh target/debug/stepwell
+	PORT=18494 DATA_DIR=.stepwell-test CI=true STEPWELL_BIN=target/debug/stepwell python3 scripts/demo.py
 
 check: ## format and lints
 	cargo fmt --check
