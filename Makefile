@@ -23,7 +23,7 @@ test: check web-test ## everything that .ci/run wants: checks, all tests, exampl
 	cargo test --doc --quiet
 	tests/outside/run.sh target/debug/stepwell
 	PORT=18484 scripts/test-examples.sh target/debug/stepwell
-	PORT=18494 DATA_DIR=.stepwell-test CI=true STEPWELL_BIN=target/debug/stepwell python3 scripts/demo.py
+	PORT=18494 DATA_DIR=.stepwell-test CI=true STEPWELL_BIN=$(CURDIR)/target/debug/stepwell python3 scripts/demo.py
 
 check: ## format and lints
 	cargo fmt --check
