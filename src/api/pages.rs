@@ -33,10 +33,12 @@ const STYLE: &str = "text/css; charset=utf-8";
 struct Built;
 
 /// The addresses of the dashboard's views, beside `/`: each is answered with the same page.
-pub(super) const VIEWS: [&str; 18] = [
+pub(super) const VIEWS: [&str; 20] = [
     "/runs",
     "/runs/{id}",
     "/waiting",
+    "/errors",
+    "/errors/{fingerprint}",
     "/events",
     "/events/{id}",
     "/functions",

@@ -33,6 +33,7 @@ const at = <P extends string>(path: P, component: RouteComponent) => createRoute
 const routes = [
   at("/", lazyRouteComponent(() => import("./views/Overview.tsx"), "Overview")), at("/runs", Runs), at("/runs/$id", lazyRouteComponent(() => import("./views/run/Run.tsx"), "Run")),
   at("/waiting", lazyRouteComponent(() => import("./views/Waiting.tsx"), "Waiting")),
+  at("/errors", lazyRouteComponent(() => import("./views/Errors.tsx"), "Errors")), at("/errors/$fingerprint", lazyRouteComponent(() => import("./views/Errors.tsx"), "OneError")),
   at("/events", lazyRouteComponent(() => import("./views/Events.tsx"), "Events")), at("/events/$id", lazyRouteComponent(() => import("./views/Event.tsx"), "Event")),
   at("/objects/$function/$key", lazyRouteComponent(() => import("./views/Held.tsx"), "HeldObject")),
   at("/bulk", lazyRouteComponent(() => import("./views/Bulk.tsx"), "Bulks")), at("/bulk/$id", lazyRouteComponent(() => import("./views/Bulk.tsx"), "Bulk")),

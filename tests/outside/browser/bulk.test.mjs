@@ -1,5 +1,5 @@
 // Many runs at once as a person meets them: chosen or filtered, counted before anything is done, followed to
-// the end.
+// the end; and what went wrong, put together.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { axe, close, launch, missing, open } from "./browser.mjs";
@@ -73,5 +73,30 @@ test("runs are chosen or filtered, counted, acted on, and followed to the end", 
   await page.getByRole("list", { name: "Bulk operations" }).getByText("3 done").waitFor();
   assert.equal(await page.getByRole("list", { name: "Bulk operations" }).getByRole("listitem").count(), 2);
   await both(page);
+  await close(page);
+});
+
+test("what went wrong is put together, and all of it is done again", { skip: missing, timeout: 900_000 }, async () => {
+  for (let i = 0; i < 3; i++) await gw.start("fails", { key: `card-${i}` });
+  await eventually("they have failed", async () => (await gw.get("/v1/runs?function=fails&status=failed")).data.length === 3);
+  const page = await open(browser, `${gw.url}/errors`);
+  const group = page.getByRole("list", { name: "Errors" }).getByRole("listitem").filter({ hasText: "CardDeclined" });
+  await group.getByText("The card was declined.").waitFor();
+  await both(page);
+  await group.getByRole("link").click();
+  await page.getByLabel("The message of one of them").getByText("The card was declined.").waitFor();
+  await both(page);
+  // From one of its runs back to all of them, and to them in the list.
+  await page.getByRole("list", { name: "Runs" }).getByText("card-1").click();
+  await page.getByRole("region", { name: "How it ended" }).getByRole("link", { name: "Others like it" }).click();
+  await page.getByRole("link", { name: "All of them" }).click();
+  await button(page, /^Remove the filter fingerprint/).waitFor();
+  await page.getByLabel("Choose card-2").waitFor();
+  await page.goBack();
+  const dialog = await begin(page, "Run again…");
+  await dialog.getByText("It would touch 3 runs.").waitFor();
+  await button(dialog, "Start them again").click();
+  await page.locator('[data-state="completed"]').waitFor();
+  await eventually("all have failed again", async () => (await gw.get("/v1/runs?function=fails&status=failed")).data.length === 6);
   await close(page);
 });

@@ -200,7 +200,7 @@ browserTest("the keyboard alone will do", async () => {
 });
 
 browserTest("on a narrow screen nothing sticks out to the side", async () => {
-  for (const path of ["/", "/runs", `/runs/${runs.waiting.id}?step=approval`, "/endpoints/gone", "/functions/approval", "/waiting", "/events", `/events/${more.untaken.id}`, `/runs/${more.album.id}?step=resize%2Fheld`, "/endpoints/mail", "/functions/welcome", "/settings/keys", "/settings/secrets", "/settings/namespaces?name=default", "/settings/audit"]) {
+  for (const path of ["/", "/runs", `/runs/${runs.waiting.id}?step=approval`, "/endpoints/gone", "/functions/approval", "/waiting", "/events", `/events/${more.untaken.id}`, `/runs/${more.album.id}?step=resize%2Fheld`, "/endpoints/mail", "/functions/welcome", "/settings/keys", "/settings/secrets", "/settings/namespaces?name=default", "/settings/audit", "/errors"]) {
     const page = await open(path, { viewport: { width: 400, height: 800 } });
     await page.locator("main h1, main h2").first().waitFor({ state: "attached" });
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false, path);
@@ -228,7 +228,7 @@ for (const colorScheme of ["light", "dark"]) {
       [of("failed")], [of("long")], [of("waiting", "?tab=journal")], [of("completed", "?tab=journal&form=full")], [of("waiting", "?tab=family")], [of("completed", "?tab=logs")], [of("completed", "?tab=details")],
       [of("waiting"), "Signal…"], [of("completed"), "Run again…"], ["/waiting"], ["/functions"], ["/functions/approval"], ["/endpoints"], ["/endpoints", "Register a handler"], ["/endpoints/gone"], 
       ["/events"], [`/events/${more.taken.id}`], [`/events/${more.untaken.id}`], ["/events?name=none"], ["/events", "Send event"], [`/runs/${more.album.id}?step=resize%2Fheld`], [`/runs/${more.bills.id}?step=receipt`], [`/runs/${more.paid.id}?step=payment`],
-      [`/runs/${more.counter.id}?tab=details`], ["/endpoints/mail"], ["/endpoints/mail", "Edit…"], ["/functions/welcome"], ["/settings/keys"], ["/settings/secrets"], ["/settings/gateway"], ["/settings/namespaces"], ["/settings/namespaces?name=default", "Change limits…"], ["/settings/audit"], ["/settings", "Create a key"], ["/docs"], ["/problems"], ["/problems/run-exists"]]) {
+      [`/runs/${more.counter.id}?tab=details`], ["/endpoints/mail"], ["/endpoints/mail", "Edit…"], ["/functions/welcome"], ["/settings/keys"], ["/settings/secrets"], ["/settings/gateway"], ["/settings/namespaces"], ["/settings/namespaces?name=default", "Change limits…"], ["/settings/audit"], ["/errors"], ["/settings", "Create a key"], ["/docs"], ["/problems"], ["/problems/run-exists"]]) {
       await page.goto(gw.url + path);
       await eventually(`${path} is there`, () => page.evaluate(() => document.querySelector("h1, h2") !== null && !document.body.textContent.includes("Reading ")));
       if (dialog) {

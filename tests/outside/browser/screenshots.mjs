@@ -141,6 +141,15 @@ const bulk = await gw.post("/v1/bulk", { filter: { function: ["newsletter", "ref
 await eventually("it is on its way", async () => (await gw.get(`/v1/bulk/${bulk.id}`)).matched > 2);
 await shoot("bulk", `/bulk/${bulk.id}`);
 await shoot("bulk-list", "/bulk");
+for (let i = 0; i < 16; i++) await gw.start("import-orders", { key: `2026-11-2${i % 7}/${i}`, input: { file: `orders-2026-11-2${i % 7}.csv`, row: 117 + 31 * i } });
+await eventually("they have failed", async () => (await gw.get("/v1/runs?function=import-orders&status=failed&limit=100")).data.length === 16);
+await shoot("errors", "/errors", (page) => page.getByRole("listitem").filter({ hasText: "InvalidRow" }).waitFor());
+const [kind] = (await gw.get("/v1/errors?function=import-orders")).data.filter((e) => e.code === "InvalidRow");
+await shoot("error", `/errors/${kind.fingerprint}`, (page) => page.getByRole("list", { name: "Runs" }).getByText("2026-11-21/15").waitFor());
+await shoot("error-rewind", `/errors/${kind.fingerprint}`, async (page) => {
+  await begin(page, "Rewind…");
+  await page.getByText(/It would touch/).waitFor();
+});
 await gw.post("/v1/namespaces", { name: "acme", limits: { live_runs: 10_000, starts: "200/1s", requests: "1000/1s" }, hosts: ["*.acme.example", "hooks.acme.example"] });
 await gw.post("/v1/namespaces", { name: "globex", limits: { live_runs: 500 } });
 await gw.post("/v1/keys", { name: "acme-orders", scopes: ["runs:read", "runs:write"], namespace: "acme" });

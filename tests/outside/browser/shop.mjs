@@ -55,6 +55,13 @@ const FUNCTIONS = {
   // Takes its time, as far as anybody has waited.
   "render-report": () => new Promise(() => {}),
   remind: () => ({ result: null }),
+  // Goes wrong in more than one way, and each of them many times.
+  async "import-orders"({ steps, input }) {
+    const { file, row } = input;
+    if (!settled(steps, "fetch-file")) return row % 7 === 3 ? { ops: [{ op: "run", id: "fetch-file", error: { type: "NotFound", message: `The file "${file}" is not in the bucket.`, retry: "never" } }] } : work("fetch-file", 40, { file, bytes: 18_220 });
+    if (steps["fetch-file"].error) return { error: steps["fetch-file"].error };
+    return { ops: [{ op: "run", id: "read-rows", error: { type: "InvalidRow", message: `Row ${row} of ${file}: the price “12,90” is no number.`, retry: "never" } }], error: { type: "InvalidRow", message: `Row ${row} of "${file}": the price is no number.` } };
+  },
   newsletter: () => ({ error: { type: "NoRecipients", message: "The list “nobody” has no members." } }),
 };
 
@@ -62,7 +69,7 @@ const FUNCTIONS = {
 export const manifest = {
   protocol: [1, 1], sdk: "stepwell-ts/0.1.0", version: "2026.11.1",
   functions: [
-    { name: "checkout" }, { name: "refund" }, { name: "newsletter", timeouts: { run: "1h" } }, { name: "gallery", tasks: ["thumbnail"] }, { name: "payout" }, { name: "digest" },
+    { name: "checkout" }, { name: "refund" }, { name: "newsletter", timeouts: { run: "1h" } }, { name: "gallery", tasks: ["thumbnail"] }, { name: "payout" }, { name: "digest" }, { name: "import-orders" },
     { name: "render-report", concurrency: [{ limit: 2, key: "input.tenant" }, { limit: 8 }] }, { name: "remind", throttle: { limit: 20, period: "1m" } },
     { name: "onboard", versioning: "pinned", retry: { max_attempts: 5 }, triggers: [{ event: "customer.created", match: { "data.plan": "pro" } }], input_schema: {
       type: "object", required: ["id", "plan"], properties: {

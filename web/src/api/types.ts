@@ -37,6 +37,7 @@ export type Limit = Schemas["Limit"];
 export type HeldAt = Schemas["HeldAt"];
 export type MetricsSeries = Schemas["MetricsSeries"];
 export type GatewayBody = Schemas["Gateway"];
+export type ErrorGroup = Schemas["ErrorGroup"];
 export type Bulk = Schemas["Bulk"];
 export type BulkDryRun = Schemas["BulkDryRun"];
 export type ApiKey = Schemas["ApiKey"];

@@ -31,7 +31,7 @@ export function Palette({ onClose }: { onClose: () => void }) {
     if (id) all.push({ id, group: "Run", label: `Open ${id}`, go: () => navigate({ to: "/runs/$id", params: { id } }) });
     const event = EVENT.exec(search)?.[0];
     if (event) all.push({ id: event, group: "Event", label: `Open ${event}`, go: () => navigate({ to: "/events/$id", params: { id: event } }) });
-    for (const [to, label] of [["/", "Overview"], ["/runs", "Runs"], ["/waiting", "Waiting"], ["/events", "Events"], ["/functions", "Functions"], ["/endpoints", "Endpoints"], ["/schedules", "Schedules"], ["/charts", "Metrics"], ["/limits", "Limits"], ["/bulk", "Bulk operations"], ["/settings", "Settings"]] as const)
+    for (const [to, label] of [["/", "Overview"], ["/runs", "Runs"], ["/waiting", "Waiting"], ["/errors", "Errors"], ["/events", "Events"], ["/functions", "Functions"], ["/endpoints", "Endpoints"], ["/schedules", "Schedules"], ["/charts", "Metrics"], ["/limits", "Limits"], ["/bulk", "Bulk operations"], ["/settings", "Settings"]] as const)
       if (fits(label)) all.push({ id: to, group: "Views", label, go: () => navigate({ to }) });
     for (const run of runs.data?.data ?? []) if (run.id !== id) all.push({ id: run.id, group: "Runs", label: run.key ?? run.id, detail: run.function, status: run.status, go: () => navigate({ to: "/runs/$id", params: { id: run.id } }) });
     for (const f of functions.data?.data ?? []) if (fits(f.name)) all.push({ id: `f ${f.name}`, group: "Functions", label: f.name, detail: f.endpoint_name, go: () => navigate({ to: "/functions/$name", params: { name: f.name } }) });

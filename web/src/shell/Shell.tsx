@@ -1,7 +1,7 @@
 // What is around every view: where one can go, whether it is live, how it looks.
 import { useQuery } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate, useRouterState } from "@tanstack/react-router";
-import { Activity, BookOpen, CalendarClock, ChartLine, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Layers, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Settings, Sun, Waypoints, WifiOff, Zap } from "lucide-react";
+import { Activity, BookOpen, Bug, CalendarClock, ChartLine, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Layers, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Settings, Sun, Waypoints, WifiOff, Zap } from "lucide-react";
 import { lazy, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { BASE, data, key, lock, read } from "../api/client.ts";
 import { useShortcuts } from "./shortcuts.ts";
@@ -12,7 +12,7 @@ const Palette = lazy(async () => ({ default: (await import("./Palette.tsx")).Pal
 const Shortcuts = lazy(async () => ({ default: (await import("./Shortcuts.tsx")).Shortcuts }));
 
 const NAV = [
-  ["Monitor", [["/", "Overview", Gauge], ["/runs", "Runs", Activity], ["/waiting", "Waiting", Hourglass], ["/events", "Events", Zap]]],
+  ["Monitor", [["/", "Overview", Gauge], ["/runs", "Runs", Activity], ["/waiting", "Waiting", Hourglass], ["/errors", "Errors", Bug], ["/events", "Events", Zap]]],
   ["Build", [["/functions", "Functions", SquareFunction], ["/endpoints", "Endpoints", Radio], ["/schedules", "Schedules", CalendarClock]]],
   ["Operate", [["/charts", "Metrics", ChartLine], ["/limits", "Limits", Waypoints], ["/bulk", "Bulk operations", Layers], ["/settings", "Settings", Settings]]],
 ] as const;
@@ -41,7 +41,7 @@ export function Shell() {
   useShortcuts({
     "mod+k": () => setSheet("palette"), "mod+b": () => setPrefs({ narrow: !prefs.narrow }),
     "?": () => setSheet("help"), p: () => setPrefs({ paused: !prefs.paused }),
-    "g o": () => navigate({ to: "/" }), "g r": () => navigate({ to: "/runs" }), "g w": () => navigate({ to: "/waiting" }), "g v": () => navigate({ to: "/events" }),
+    "g o": () => navigate({ to: "/" }), "g r": () => navigate({ to: "/runs" }), "g w": () => navigate({ to: "/waiting" }), "g x": () => navigate({ to: "/errors" }), "g v": () => navigate({ to: "/events" }),
     "g f": () => navigate({ to: "/functions" }), "g e": () => navigate({ to: "/endpoints" }), "g c": () => navigate({ to: "/schedules" }), "g b": () => navigate({ to: "/bulk" }), "g m": () => navigate({ to: "/charts" }), "g l": () => navigate({ to: "/limits" }), "g s": () => navigate({ to: "/settings" }),
   });
   if (locked) return <SignIn />;

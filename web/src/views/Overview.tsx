@@ -43,7 +43,8 @@ export function Overview() {
         ) : attention.data.map(({ status, rows, more }) => (
           <div key={status} className="mb-3 overflow-hidden rounded-lg border">
             <div className="flex flex-wrap items-center gap-x-3 border-b bg-panel px-4 py-1.5"><Status status={status} /><span className="text-[13px] text-dim">{MEANING[status]}</span>
-              <Link to="/runs" search={{ status, ...(status === "failed" ? { since: "24h" } : {}) } as never} className="ml-auto text-[13px]">{more ? "Show all" : "In the list"}</Link></div>
+              {(status === "failed" || status === "paused") && <Link to="/errors" search={{ status, ...(status === "failed" ? { since: "24h" } : {}) } as never} className="ml-auto text-[13px]">By error</Link>}
+              <Link to="/runs" search={{ status, ...(status === "failed" ? { since: "24h" } : {}) } as never} className={`text-[13px] ${status === "failed" || status === "paused" ? "" : "ml-auto"}`}>{more ? "Show all" : "In the list"}</Link></div>
             <ul className="[&>li:last-child_a]:border-b-0">{rows.map((run) => <li key={run.id} className="h-10"><Row run={run} /></li>)}</ul>
           </div>
         ))}

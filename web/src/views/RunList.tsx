@@ -15,7 +15,7 @@ import { usePrefs } from "../ui/prefs.ts";
 import { Status } from "../ui/Status.tsx";
 import { Ago, useNow } from "../ui/Time.tsx";
 
-export type Filters = { status?: string[]; function?: string[]; tag?: string[]; key?: string[]; parent?: string; schedule?: string; q?: string; since?: number };
+export type Filters = { status?: string[]; function?: string[]; tag?: string[]; key?: string[]; fingerprint?: string[]; parent?: string; schedule?: string; q?: string; since?: number };
 
 const Chosen = lazy(async () => ({ default: (await import("./Many.tsx")).Chosen }));
 /** So many runs at most are acted on by their ids. */

@@ -83,7 +83,7 @@ function Open({ id }: { id: string }) {
           <Menu acts={acts} front={BUTTONS} onAct={setAct} />
         </div>
       </header>
-      {told && told.lines.length > 0 && <Why why={told} acts={acts} onAct={setAct} />}
+      {told && told.lines.length > 0 && <Why run={run} why={told} acts={acts} onAct={setAct} />}
       <Failure run={run} />
       <div role="tablist" aria-label="About the run" className="mt-3 flex gap-1 overflow-x-auto border-b px-4" onKeyDown={(e) => {
         const by = { ArrowRight: 1, ArrowLeft: -1 }[e.key];

@@ -1,7 +1,9 @@
 // Why the run does not move, first of all.
+import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { Hourglass, TriangleAlert, Hand } from "lucide-react";
-import type { Run } from "../../api/types.ts";
+import { data, read } from "../../api/client.ts";
+import type { ListedRun, Page, Run } from "../../api/types.ts";
 import { visible } from "../../json/text.ts";
 import type { Act } from "../../acts/act.ts";
 import { searchOf } from "../../run/limits.ts";
@@ -15,7 +17,7 @@ const TONES = {
   stop: ["border-warn bg-warn-bg", "text-warn", Hand],
 } as const;
 
-export function Why({ why, acts, onAct }: { why: Told; acts: Act[]; onAct: (act: Act) => void }) {
+export function Why({ run, why, acts, onAct }: { run: Run; why: Told; acts: Act[]; onAct: (act: Act) => void }) {
   const [box, tone, Icon] = TONES[why.tone];
   const helps = acts.find((a) => a.id === why.helps);
   const rerun = why.diff ? acts.find((a) => a.id === "rerun") : undefined;
@@ -43,9 +45,18 @@ export function Why({ why, acts, onAct }: { why: Told; acts: Act[]; onAct: (act:
         {why.see && ("limit" in why.see ? <Link to="/limits" search={searchOf(why.see.limit) as never} className="btn justify-center">Show the limit</Link>
           : <Link to="/functions/$name" params={{ name: why.see.function }} className="btn justify-center">Show the function</Link>)}
         {rerun && <button type="button" className="btn justify-center" onClick={() => onAct(rerun)}>{rerun.label}</button>}
+        <Alike run={run} />
       </div>
     </section>
   );
+}
+
+/** Leads to all that went wrong in the same way; lists say which that is. */
+function Alike({ run }: { run: Run }) {
+  const wrong = ["failed", "timed_out", "paused"].includes(run.status);
+  const listed = useQuery({ queryKey: ["run", run.id, "listed", run.status], enabled: wrong, retry: false, queryFn: ({ signal }) => data<Page<ListedRun>>(read("/v1/runs", { params: { query: { run: [run.id], limit: 1 } }, signal })) });
+  const fingerprint = wrong ? listed.data?.data[0]?.fingerprint : undefined;
+  return fingerprint ? <Link to="/errors/$fingerprint" params={{ fingerprint }} className="btn shrink-0 justify-center">Others like it</Link> : null;
 }
 
 /** The error that a run ended with. */
@@ -55,7 +66,7 @@ export function Failure({ run }: { run: Run }) {
   const bad = run.status !== "cancelled";
   return (
     <section aria-label="How it ended" className={`mx-4 mt-3 rounded-lg border px-4 py-3 ${bad ? "border-bad bg-bad-bg" : "bg-panel"}`}>
-      <h2 className={`breaks ${bad ? "text-bad" : ""}`}>{visible(type)}</h2>
+      <div className="flex items-start gap-3"><h2 className={`breaks min-w-0 flex-1 ${bad ? "text-bad" : ""}`}>{visible(type)}</h2><Alike run={run} /></div>
       <p className="breaks max-h-40 overflow-auto whitespace-pre-wrap">{visible(message)}</p>
       {stack && <details className="mt-1"><summary className="cursor-pointer text-dim">Stack</summary><pre tabIndex={0} className="max-h-60 overflow-auto">{visible(stack)}</pre></details>}
     </section>
