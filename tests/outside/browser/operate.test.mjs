@@ -314,6 +314,7 @@ browserTest("a namespace is made, gets a key, is limited and deleted", async () 
   await page.getByRole("link", { name: "Namespaces" }).click();
   await page.getByRole("row", { name: /tenant.*at most 7/ }).waitFor();
   await page.getByText("You see the one of your key").waitFor();
+  await page.getByRole("link", { name: "Namespace tenant" }).waitFor();
   assert.equal(await page.getByRole("row", { name: /default/ }).count(), 0);
   await page.evaluate(() => sessionStorage.removeItem("stepwell.key"));
 

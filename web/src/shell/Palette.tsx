@@ -11,6 +11,7 @@ import { StatusIcon } from "../ui/Status.tsx";
 type Item = { id: string; group: string; label: string; detail?: string; status?: string; go: () => void };
 const RUN = /run_[0-9a-z]{26}/;
 const EVENT = /evt_[0-9a-z]{26}/;
+const FINGERPRINT = /^[0-9a-f]{32}$/;
 
 export function Palette({ onClose }: { onClose: () => void }) {
   const [text, setText] = useState("");
@@ -31,8 +32,11 @@ export function Palette({ onClose }: { onClose: () => void }) {
     if (id) all.push({ id, group: "Run", label: `Open ${id}`, go: () => navigate({ to: "/runs/$id", params: { id } }) });
     const event = EVENT.exec(search)?.[0];
     if (event) all.push({ id: event, group: "Event", label: `Open ${event}`, go: () => navigate({ to: "/events/$id", params: { id: event } }) });
+    if (FINGERPRINT.test(search)) all.push({ id: search, group: "Error", label: `Open ${search}`, go: () => navigate({ to: "/errors/$fingerprint", params: { fingerprint: search } }) });
     for (const [to, label] of [["/", "Overview"], ["/runs", "Runs"], ["/waiting", "Waiting"], ["/errors", "Errors"], ["/events", "Events"], ["/functions", "Functions"], ["/endpoints", "Endpoints"], ["/schedules", "Schedules"], ["/charts", "Metrics"], ["/limits", "Limits"], ["/bulk", "Bulk operations"], ["/settings", "Settings"]] as const)
       if (fits(label)) all.push({ id: to, group: "Views", label, go: () => navigate({ to }) });
+    for (const [part, label] of [["keys", "API keys"], ["secrets", "Secrets for calls"], ["namespaces", "Namespaces"], ["audit", "Audit log"]] as const)
+      if (fits(label)) all.push({ id: part, group: "Settings", label, go: () => navigate({ to: "/settings/$part", params: { part } }) });
     for (const run of runs.data?.data ?? []) if (run.id !== id) all.push({ id: run.id, group: "Runs", label: run.key ?? run.id, detail: run.function, status: run.status, go: () => navigate({ to: "/runs/$id", params: { id: run.id } }) });
     for (const f of functions.data?.data ?? []) if (fits(f.name)) all.push({ id: `f ${f.name}`, group: "Functions", label: f.name, detail: f.endpoint_name, go: () => navigate({ to: "/functions/$name", params: { name: f.name } }) });
     for (const e of endpoints.data?.data ?? []) if (fits(e.name, e.url ?? "pull")) all.push({ id: e.id, group: "Endpoints", label: e.name, detail: e.url ?? "pull", go: () => navigate({ to: "/endpoints/$name", params: { name: e.name } }) });

@@ -4,6 +4,7 @@ import { Link, Outlet, useNavigate, useRouterState } from "@tanstack/react-route
 import { Activity, BookOpen, Bug, CalendarClock, ChartLine, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Layers, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Settings, Sun, Waypoints, WifiOff, Zap } from "lucide-react";
 import { lazy, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { BASE, data, key, lock, read } from "../api/client.ts";
+import type { Namespace, Page } from "../api/types.ts";
 import { useShortcuts } from "./shortcuts.ts";
 import { setPrefs, usePrefs } from "../ui/prefs.ts";
 import { SignIn } from "./SignIn.tsx";
@@ -16,6 +17,13 @@ const NAV = [
   ["Build", [["/functions", "Functions", SquareFunction], ["/endpoints", "Endpoints", Radio], ["/schedules", "Schedules", CalendarClock]]],
   ["Operate", [["/charts", "Metrics", ChartLine], ["/limits", "Limits", Waypoints], ["/bulk", "Bulk operations", Layers], ["/settings", "Settings", Settings]]],
 ] as const;
+
+/** The namespace of the key, where it is another than the one that everybody begins with. */
+function useTenant(): string | null {
+  const own = useQuery({ queryKey: ["namespace of"], enabled: key.get() !== null, retry: false, staleTime: Infinity, queryFn: ({ signal }) => data<Page<Namespace>>(read("/v1/namespaces", { params: { query: { limit: 2 } }, signal })) });
+  const [first, ...more] = own.data?.data ?? [];
+  return first && !more.length && first.name !== "default" ? first.name : null;
+}
 
 /** Whether the gateway answers, and its version. */
 function useHealth() {
@@ -32,6 +40,7 @@ export function Shell() {
   const prefs = usePrefs();
   const [sheet, setSheet] = useState<"palette" | "help" | null>(null);
   const health = useHealth();
+  const tenant = useTenant();
   const path = useRouterState({ select: (s) => s.location.pathname });
   const navigate = useNavigate();
   useEffect(() => {
@@ -73,6 +82,7 @@ export function Shell() {
         <div className="ml-auto flex items-center gap-3 px-2 text-[13px] md:ml-0 md:mt-auto md:flex-col md:items-start md:gap-1">
           <a href={new URL("docs", BASE).href} className="flex items-center gap-2" title="API reference"><BookOpen size={14} aria-hidden /><span className={prefs.narrow ? "md:sr-only" : ""}>API reference</span></a>
           {key.get() && <button type="button" className="btn bare -ml-1.5" title="Sign out" onClick={() => { key.set(null); location.reload(); }}><KeyRound size={14} aria-hidden /><span className={prefs.narrow ? "md:sr-only" : ""}>Sign out</span></button>}
+          {tenant && !prefs.narrow && <Link to="/settings/$part" params={{ part: "namespaces" }} search={{ name: tenant } as never} className="breaks max-md:hidden">Namespace {tenant}</Link>}
           {health.data && !prefs.narrow && <span className="hidden text-dim md:inline">Version {health.data.version}</span>}
         </div>
       </nav>
