@@ -23,12 +23,13 @@ const MOST = 1000;
 const PAGE = 50;
 const ROW = 40;
 
-export function pageOf(filters: Filters, cursor: string | null, signal: AbortSignal, limit = PAGE): Promise<Page<ListedRun>> {
-  const { since, ...rest } = filters;
-  // To the minute, so that the list does not change with each read.
-  const after = since ? new Date(Math.floor((Date.now() - since) / 60e3) * 60e3).toISOString() : undefined;
-  return data(read("/v1/runs", { params: { query: { ...rest, started_after: after, limit, cursor: cursor ?? undefined } }, signal }));
+/** The filters as the API takes them; moments to the minute, so that the list does not change with each read. */
+export function queryOf({ since, ...rest }: Filters) {
+  return { ...rest, started_after: since ? new Date(Math.floor((Date.now() - since) / 60e3) * 60e3).toISOString() : undefined };
 }
+
+export const pageOf = (filters: Filters, cursor: string | null, signal: AbortSignal, limit = PAGE): Promise<Page<ListedRun>> =>
+  data(read("/v1/runs", { params: { query: { ...queryOf(filters), limit, cursor: cursor ?? undefined } }, signal }));
 
 export function RunList({ filters, filtered }: { filters: Filters; filtered: boolean }) {
   const { paused } = usePrefs();

@@ -11,6 +11,7 @@ import { STATUSES, word } from "../run/status.ts";
 import { useShortcuts } from "../shell/shortcuts.ts";
 import { RunList, type Filters } from "./RunList.tsx";
 
+const Total = lazy(async () => ({ default: (await import("./Total.tsx")).Total }));
 const AllOfThem = lazy(async () => ({ default: (await import("./Many.tsx")).AllOfThem }));
 
 const PRESETS: [string, string[]][] = [
@@ -75,6 +76,7 @@ export function Runs() {
         ))}
         {filtered ? <button type="button" className="btn bare" onClick={() => { setText(""); navigate({ to: "/runs", search: {} as never, replace: true }); }}>Clear</button> : null}
         {filtered ? <Suspense><AllOfThem filters={filters} /></Suspense> : null}
+        <Suspense><Total filters={filters} /></Suspense>
       </form>
       <RunList key={JSON.stringify(filters)} filters={filters} filtered={Boolean(filtered)} />
     </div>
