@@ -121,10 +121,10 @@ impl Engine {
             next_attempt_at: Some(kept.due_at),
             ..crate::machine::Attention::new(
                 "gathering",
-                format!(
-                    "It has {} starts, takes in more, and begins when it is full or its time has come.",
-                    kept.inputs.len()
-                ),
+                match kept.inputs.len() {
+                    1 => "It has 1 start so far".to_owned(),
+                    n => format!("It has {n} starts so far"),
+                } + ", and begins when it is full or its time has come.",
             )
         });
         Ok(Some(view))

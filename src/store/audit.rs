@@ -31,7 +31,7 @@ macro_rules! journal_rule {
 }
 
 /// Rules that hold in every snapshot.
-pub(super) const ALWAYS: [(&str, &str); 19] = [
+pub(super) const ALWAYS: [(&str, &str); 20] = [
     (
         // Generations that are over go whole, in order.
         "the log is dense",
@@ -176,8 +176,16 @@ select run_id::text, format('step %s, %s times', step, count(*)) from g
         journal_rule!(
             " select e.run_id::text, format('key %s', e.key) from idem e
  where e.expires_at > now() and e.created_at > now() - interval '1 hour' and not exists (
-   select from w where w.shard = shard_of(e.run_id) and w.run_id = e.run_id) limit 10"
+   select from w where w.shard = shard_of(e.run_id) and w.run_id = e.run_id)
+   and not exists (select from gathers g where g.run_id = e.run_id) limit 10"
         ),
+    ),
+    (
+        "a run that gathers has as many inputs as starts",
+        "select coalesce(g.run_id, i.run_id)::text, format('%s starts, %s inputs', g.starts, i.n)
+  from gathers g full join (select run_id, count(*) as n from gathered group by run_id) i
+    on i.run_id = g.run_id
+ where g.starts is distinct from i.n limit 10",
     ),
 ];
 

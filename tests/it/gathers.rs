@@ -52,7 +52,7 @@ async fn a_run_begins_when_it_is_full_with_every_input_as_it_came() {
         let said = &second["attention"];
         assert_eq!(said["code"], "gathering", "{second}");
         let detail = said["detail"].as_str().unwrap_or_default();
-        assert!(detail.starts_with("It has 2 starts"), "{second}");
+        assert!(detail.starts_with("It has 2 starts so far,"), "{second}");
     }
     let (status, reused) = start(&g, &key, inputs[2]).await;
     assert_eq!((status, &reused["code"]), (422, &json!("idempotency-key-reused")));
@@ -123,7 +123,7 @@ async fn what_has_no_room_begins_another_and_what_is_of_one_start_is_refused() {
     let g = gathering(&handler, functions).await;
     let long = format!("\"{}\"", "x".repeat(600 << 10));
     let (_, first) = start(&g, &[], &long).await;
-    let (_, second) = start(&g, &[], &long).await;
+    let (_, second) = start(&g, &[("idempotency-key", "second")], &long).await;
     assert_ne!(id(&first), id(&second));
     g.status(id(&first), "completed").await;
     assert_eq!(g.get(&format!("/v1/runs/{}", id(&second))).await["status"], "scheduled");
