@@ -87,7 +87,7 @@ await shoot("functions", "/functions");
 const editor = (page) => page.locator(".json-editor:not([hidden])").first().waitFor();
 await shoot("function", "/functions/onboard");
 await shoot("function-json", "/functions/checkout", editor);
-await shoot("events", "/events", (page) => page.getByText("nobody took it").first().waitFor());
+await shoot("events", "/events", (page) => page.waitForFunction(() => { const rows = [...document.querySelectorAll("[aria-label=Events] li")]; return rows.length > 5 && rows.every((row) => /nobody took it|started|reached/.test(row.textContent)); }));
 await shoot("event", `/events/${created.id}`, (page) => page.getByRole("list", { name: "Runs" }).getByText("Waiting").waitFor());
 await shoot("event-untaken", `/events/${untaken.id}`);
 await shoot("event-send", "/events", async (page) => {

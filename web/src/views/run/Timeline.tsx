@@ -63,12 +63,15 @@ export function Timeline({ log, steps, chosen, onChoose }: { log: RunLog; steps:
   );
 }
 
+/** Further to the right a label has no room. */
+const ROOM = 0.9;
+
 function Axis({ pieces }: { pieces: Piece[] }) {
   return (
     <span className="relative overflow-hidden" aria-hidden>
       {pieces.filter((p) => p.folded).map((p) => <span key={p.from} className="fold" style={{ left: `${p.left * 100}%`, width: `${p.width * 100}%` }} title={`${duration(p.to - p.from)} without work`} />)}
       {ticks(pieces, 6).map((t) => ({ ...t, label: t.at ? duration(t.at) : "0" })).filter((t, i, all) => t.label !== all[i - 1]?.label)
-        .map((t) => <span key={t.at} className="tnum absolute top-1 whitespace-nowrap border-l pl-1" style={{ left: `${t.left * 100}%` }}>{t.label}</span>)}
+        .map((t) => <span key={t.at} className="tnum absolute top-1 whitespace-nowrap border-l pl-1" style={{ left: `${t.left * 100}%` }}>{t.left < ROOM && t.label}</span>)}
     </span>
   );
 }
@@ -85,8 +88,11 @@ function Row({ row, step, run, pieces, chosen, onChoose }: { row: TimeRow; step:
     <>
       <span className="flex min-w-0 items-center gap-2 px-3">
         {step ? <StepIcon step={step} /> : null}
-        <span className={`min-w-10 truncate ${step ? "font-mono text-[13px]" : "font-semibold"}`} title={step?.id}>{step ? step.id : run.generation > 1 ? `Run, generation ${run.generation}` : "Run"}</span>
-        {step && step.op !== "run" && <span className="min-w-0 flex-1 basis-0 truncate text-xs text-dim">{step.op}{isAttempted(step.op) || step.op === "event" ? about(step) : ""}</span>}
+        {/* What kind of step it is goes, whole, where there is no room for it. */}
+        <span className="flex h-5 min-w-10 flex-1 flex-wrap content-start items-baseline gap-x-2 overflow-hidden">
+          <span className={`max-w-full truncate ${step ? "font-mono text-[13px]" : "font-semibold"}`} title={step?.id}>{step ? step.id : run.generation > 1 ? `Run, generation ${run.generation}` : "Run"}</span>
+          {step && step.op !== "run" && <span className="min-w-12 flex-1 basis-0 truncate text-xs text-dim">{step.op}{isAttempted(step.op) || step.op === "event" ? about(step) : ""}</span>}
+        </span>
         {step && step.failures.length > 0 && <span className="whitespace-nowrap text-xs text-warn">{step.failures.length} failed</span>}
       </span>
       <span className="relative overflow-hidden" aria-hidden>
