@@ -11,6 +11,7 @@ use crate::gateway::{Gateway, Handler, SECRET};
 
 const HOOKS: &str = include_str!("../../docs/webhooks.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const PULL: &str = include_str!("../../docs/pull.md");
 const PAGE: &str = include_str!("../../docs/objects.md");
 
 // P8.13
@@ -66,22 +67,40 @@ async fn the_receiver_of_the_page_about_webhooks_takes_what_is_ours() {
     g.close().await;
 }
 
-/// Runs the first example of a page, in Python, until it listens; where.
-async fn example(page: &str, variables: &[(&str, &str)]) -> (tokio::process::Child, String) {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worker_of_the_page_about_pulling_does_what_it_gets() {
+    let g = Gateway::start().await;
+    let body = json!({"name": "far", "pull": true, "functions": [{"name": "hello"}]});
+    g.post("/v1/endpoints", body).await;
+    let run = g.run("hello", json!({"input": "Ann"})).await;
+    let worker = python(PULL, &[("STEPWELL_URL", &g.url)]);
+    assert_eq!(g.status(&run, "completed").await["output"], "hello Ann");
+    drop(worker);
+    g.close().await;
+}
+
+/// Runs the first example of a page, in Python.
+fn python(page: &str, variables: &[(&str, &str)]) -> tokio::process::Child {
     let (_, code) = page.split_once("```python\n").expect("the page has an example");
     let (code, _) = code.split_once("```").expect("it ends");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let port = listener.local_addr().expect("it is bound").port();
-    drop(listener);
-    let mut handler = Command::new("python3")
+    Command::new("python3")
         .args(["-c", code])
-        .env("PORT", port.to_string())
         .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .expect("python3 is there");
+        .expect("python3 is there")
+}
+
+/// The same for one that serves, until it listens; where.
+async fn example(page: &str, variables: &[(&str, &str)]) -> (tokio::process::Child, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = listener.local_addr().expect("it is bound").port();
+    drop(listener);
+    let number = port.to_string();
+    let variables = [variables, &[("PORT", &*number)]].concat();
+    let mut handler = python(page, &variables);
     let begun = Instant::now();
     while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
         assert!(handler.try_wait().expect("it is our child").is_none(), "it has ended");
