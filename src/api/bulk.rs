@@ -246,7 +246,8 @@ fn options(action: BulkAction) -> OptionsBody {
         | BulkAction::Pause
         | BulkAction::RetryNow
         | BulkAction::Rewind
-        | BulkAction::Delete => none,
+        | BulkAction::Delete
+        | BulkAction::Erase => none,
     }
 }
 
@@ -312,6 +313,7 @@ fn action(f: &mut Fields<'_>) -> Option<BulkAction> {
         }
         "rewind" => BulkAction::Rewind,
         "delete" => BulkAction::Delete,
+        "erase" => BulkAction::Erase,
         _ => {
             let (name, payload) = f.need("signal", signal.flatten())?;
             BulkAction::Signal { name, payload }

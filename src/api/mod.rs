@@ -13,6 +13,7 @@ mod edge;
 mod endpoint_request;
 mod endpoint_shapes;
 mod endpoints;
+mod erase;
 mod errors;
 mod events;
 mod fields;
@@ -166,6 +167,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(acts::pause_run))
         .routes(routes!(acts::resume_run))
         .routes(routes!(acts::retry_run_now))
+        .routes(routes!(erase::erase_run))
         .routes(routes!(deployments::repin_run))
         .routes(routes!(operator::rewind_run))
         .routes(routes!(operator::rerun_run))

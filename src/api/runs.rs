@@ -409,6 +409,7 @@ mod tests {
             rerun_of: None,
             parent: None,
             schedule: None,
+            erased_at: None,
         }
     }
 

@@ -169,6 +169,9 @@ pub(super) struct RunBody {
     started_at: Option<Timestamp>,
     #[schema(value_type = Option<String>, format = DateTime)]
     ended_at: Option<Timestamp>,
+    /// When its payloads were erased; null: they were not.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    erased_at: Option<Timestamp>,
     /// What it was started with, byte for byte.
     #[schema(value_type = Value)]
     input: Payload,
@@ -213,6 +216,7 @@ impl From<RunView> for RunBody {
             created_at: run.created_at,
             started_at: run.started_at,
             ended_at: run.ended_at,
+            erased_at: run.erased_at,
             input: Payload(run.input),
             output: Payload(run.output),
             error: Payload(run.error),

@@ -69,6 +69,8 @@ pub enum BulkCommand {
     },
     /// Delete runs that have ended.
     Delete(Act),
+    /// Erase the payloads of runs that have ended.
+    Erase(Act),
     /// List what was asked for, new to old.
     List {
         /// In this status (`running`, `completed`, `aborted`); may be repeated.
@@ -264,6 +266,7 @@ pub(super) async fn execute(
             begin("signal", &act, &none, Some(&signal), client, out).await
         }
         BulkCommand::Delete(act) => begin("delete", &act, &none, None, client, out).await,
+        BulkCommand::Erase(act) => begin("erase", &act, &none, None, client, out).await,
         BulkCommand::List { statuses, limit } => {
             let query: Vec<(&str, String)> =
                 statuses.into_iter().map(|status| ("status", status)).collect();

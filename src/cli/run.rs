@@ -90,6 +90,15 @@ pub enum RunCommand {
     RetryNow(Act),
     /// Let a run that has failed go on under its id: failed steps run again, the others stay.
     Rewind(Act),
+    /// Erase the payloads of a run that has ended; what happened stays.
+    Erase {
+        /// Which, and why.
+        #[command(flatten)]
+        act: Act,
+        /// Do not ask whether you are sure.
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Start a new run that does this one again.
     Rerun(RunRerun),
     /// Send an update to a run, and print what it answers.
@@ -252,6 +261,10 @@ pub(super) async fn execute(
         }
         RunCommand::RetryNow(act) => self::act("retry-now", act, None, client, out).await,
         RunCommand::Rewind(act) => self::act("rewind", act, None, client, out).await,
+        RunCommand::Erase { act, yes } => {
+            input::confirm(yes, &format!("Erase the payloads of run {} for good?", act.run))?;
+            self::act("erase", act, None, client, out).await
+        }
         RunCommand::Rerun(rerun) => rerun::execute(rerun, client, out).await,
         RunCommand::Update(update) => ask::update(update, client, out).await,
         RunCommand::Query(query) => ask::query(query, client, out).await,

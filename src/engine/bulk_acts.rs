@@ -59,11 +59,13 @@ pub enum BulkAction {
     },
     /// It is deleted, if it has ended.
     Delete,
+    /// What was said to it and by it is erased, if it has ended.
+    Erase,
 }
 
 impl BulkAction {
     /// The words of all.
-    pub const WORDS: [&str; 9] = [
+    pub const WORDS: [&str; 10] = [
         "cancel",
         "terminate",
         "pause",
@@ -73,6 +75,7 @@ impl BulkAction {
         "rewind",
         "signal",
         "delete",
+        "erase",
     ];
 
     /// The word in JSON.
@@ -88,6 +91,7 @@ impl BulkAction {
             Self::Rewind => "rewind",
             Self::Signal { .. } => "signal",
             Self::Delete => "delete",
+            Self::Erase => "erase",
         }
     }
 }
@@ -265,6 +269,7 @@ impl Engine {
                 }
                 self.send(&acting.ns, run, message, None).await.map(drop)
             }
+            BulkAction::Erase => self.erase(&acting.ns, run, act).await.map(drop),
             BulkAction::Delete => match self.purge(&acting.ns, run).await {
                 Err(Error::RunNotFound(_)) if acting.again => Ok(()),
                 done => done,

@@ -24,6 +24,7 @@ mod checkpoint;
 mod circuits;
 mod deployments;
 mod endpoints;
+mod erase;
 mod errors;
 mod events;
 mod exchange;

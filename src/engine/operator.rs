@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::erase::still_known;
 use super::start::{DoneAgain, Mail};
 use super::{Engine, Error, Idempotency, Namespace, RunView, Start, Started, Status};
 use crate::machine::{
@@ -156,6 +157,7 @@ impl Engine {
         let parked = loaded.parked.is_some();
         let mut it = Run::recover(run, loaded.ns, &loaded.rows, parked, false)
             .map_err(|e| Error::corrupt(&e.to_string()))?;
+        still_known(&it)?;
         it.home = loaded.home;
         let policy = Policy::default();
         let env = self.env(&policy);
@@ -172,7 +174,7 @@ impl Engine {
             Reopened::Done => {}
             Reopened::Lost => {
                 let status = self.view(ns, run).await?.status;
-                let detail = "it was rewound at the same time".to_owned();
+                let detail = "it was rewound or erased at the same time".to_owned();
                 return Err(Error::InvalidState { run, status, detail });
             }
             Reopened::KeyHeld(holder) => {
@@ -192,6 +194,9 @@ impl Engine {
         let loaded = self.loaded(ns, run).await?;
         let it = Run::recover(run, loaded.ns, &loaded.rows, false, false)
             .map_err(|e| Error::corrupt(&e.to_string()))?;
+        if how.input.is_none() || how.from_step.is_some() {
+            still_known(&it)?;
+        }
         if loaded.rows.iter().any(|r| r.kind == Kind::Compacted) && how.from_step.is_some() {
             let detail = "the run's journal is compacted; its steps are not there any more";
             return Err(Error::Invalid("/from_step".to_owned(), detail.to_owned()));

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use url::Url;
 
 use super::catalog::header_map;
+use super::erase::still_known;
 use super::{Engine, Error, Namespace, RunFilter};
 use crate::machine::{RunId, RunKind};
 use crate::protocol::{self, FunctionSpec, Manifest, Secret};
@@ -121,6 +122,7 @@ impl Engine {
 
     async fn recorded(&self, ns: &Namespace, run: RunId) -> Result<Recorded, Error> {
         let view = self.view(ns, run).await?;
+        self.with_run(ns, run, still_known).await??;
         let kind = self.with_run(ns, run, |run| run.created.kind).await?;
         if kind != RunKind::Function {
             let detail = if kind == RunKind::Plain {

@@ -288,6 +288,7 @@ impl Engine {
             cancel_on: !waits.is_empty(),
             schedule: start.schedule.clone(),
             on_complete: start.on_complete.clone(),
+            erased_at: None,
         };
         let hot = start_at.is_none_or(|at| at <= now + HORIZON);
         // Who starts later leaves memory until then, and must not seem to have been invoked.

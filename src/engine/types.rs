@@ -314,6 +314,8 @@ pub struct RunView {
     pub parent: Option<RunId>,
     /// The firing of a schedule that it comes of.
     pub schedule: Option<Box<Fired>>,
+    /// When its payloads were erased.
+    pub erased_at: Option<Timestamp>,
 }
 
 /// How a callback is settled.

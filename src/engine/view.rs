@@ -131,6 +131,7 @@ impl Engine {
             rerun_of: run.created.rerun_of,
             parent: run.created.parent.as_ref().map(|p| p.run),
             schedule: run.created.schedule.clone(),
+            erased_at: run.created.erased_at,
         }
     }
 
@@ -214,6 +215,7 @@ impl RunView {
             rerun_of: None,
             parent: None,
             schedule: None,
+            erased_at: None,
         }
     }
 }

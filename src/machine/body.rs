@@ -110,6 +110,9 @@ pub struct Created {
     /// Who is told of its end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_complete: Vec<Hook>,
+    /// When what was said to the run and by it was erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased_at: Option<Timestamp>,
 }
 
 /// The firing of a schedule that a run comes of, as its handler and people are shown it.

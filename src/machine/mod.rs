@@ -9,6 +9,7 @@ mod children;
 mod compact;
 mod draft;
 mod ends;
+mod erasing;
 mod evolve;
 mod faults;
 mod fingerprint;

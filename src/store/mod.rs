@@ -14,6 +14,7 @@ mod create;
 mod debounces;
 mod deliveries;
 mod deployments;
+mod erase;
 mod error;
 mod errors;
 mod events;

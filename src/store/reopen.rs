@@ -23,6 +23,10 @@ pub enum Reopened {
 pub(super) const DONE: &str = "select fn, key, last_n from run_done
  where shard = $1 and run_id = $2 and ns = $3 for update";
 
+/// Asked with the row held: what was erased while somebody was about to reopen it stays ended.
+pub(super) const ERASED: &str = "select exists (
+  select from history where shard = $1 and run_id = $2 and what = 'run.erased')";
+
 /// The key is the run's again, unless a live run has it.
 pub(super) const KEY: &str = "with had as materialized (
   select run_id, status from run_keys
@@ -83,6 +87,9 @@ impl Store {
         let Some(done) = done else { return Ok(Reopened::Lost) };
         let first = sealed.append.rows.first().map_or(0, |r| r.n);
         if done.try_get::<i32, _>("last_n")? != first - 1 {
+            return Ok(Reopened::Lost);
+        }
+        if sqlx::query_scalar(ERASED).bind(shard).bind(id).fetch_one(&mut *tx).await? {
             return Ok(Reopened::Lost);
         }
         let function: i32 = done.try_get("fn")?;

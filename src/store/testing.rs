@@ -14,6 +14,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tokio::sync::OnceCell;
 
 use super::Store;
+use crate::machine::RunId;
 
 /// A migrated database of its own, dropped when this is.
 #[derive(Debug)]
@@ -72,6 +73,23 @@ impl TestDb {
     pub async fn number(&self, sql: &'static str) -> i64 {
         let number = sqlx::query_scalar(sql).fetch_one(&self.store.pool).await;
         number.expect("the statement gives a number")
+    }
+}
+
+impl TestDb {
+    /// All that the tables have been told by a run and about it.
+    ///
+    /// # Panics
+    /// If the database is gone.
+    pub async fn said_of(&self, run: RunId) -> Vec<String> {
+        let said = sqlx::query_scalar(
+            "select encode(body, 'escape') from journal where run_id = $1 and body is not null
+union all select encode(body, 'escape') from journal_long where run_id = $1 and body is not null
+union all select encode(data, 'escape') from history where run_id = $1
+union all select message || coalesce(encode(fields, 'escape'), '') from logs where run_id = $1
+union all select encode(custom_status, 'escape') from run_done where run_id = $1 and custom_status is not null",
+        );
+        said.bind(run.uuid()).fetch_all(&self.store.pool).await.expect("the database is there")
     }
 }
 

@@ -25,6 +25,7 @@ mod costs;
 mod documented;
 mod endpoints;
 mod ends;
+mod erase;
 mod errors;
 mod events;
 mod expiry;

@@ -78,6 +78,7 @@ impl Population {
             cancel_on: false,
             schedule: None,
             on_complete: Vec::new(),
+            erased_at: None,
         };
         let body = Some(to_bytes(&created));
         NewRun {

@@ -45,6 +45,7 @@ def stock(gateway, handler, dead):
         call("POST", "/v1/schedules", {"name": f"spare-{n}", "function": "echo", "cron": "0 9 * * *"})
     called = [run("waits", {}) for n in range(MANY)]
     deletable = [run("echo", {}) for n in range(MANY)]
+    erasable = [run("echo", {}) for n in range(MANY)]
     bulks = [call("POST", "/v1/bulk", {"filter": {"key": f"nobody-{n}"}, "action": "pause", "reason": "a test"})["id"] for n in range(MANY)]
     # So slow that it does not end by itself; what is aborted may be aborted again.
     slow = [call("POST", "/v1/bulk", {"filter": {"function": "echo"}, "action": "retry-now", "rate": 1})["id"] for n in range(MANY)]
@@ -100,6 +101,7 @@ def stock(gateway, handler, dead):
         "bulk": bulks,
         "aborted": slow,
         "deletable": deletable,
+        "erasable": erasable,
         "fingerprint": [kind["fingerprint"] for kind in call("GET", "/v1/errors")["data"]],
         "event": events,
         "object": objects,

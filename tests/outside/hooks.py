@@ -76,6 +76,8 @@ def before_call(ctx, case, kwargs):
 def real_path(path, name, given):
     if name == "DELETE /v1/runs/{id}":
         return {"id": pick(THERE["deletable"], name)}
+    if path.endswith("/erase"):
+        return {"id": pick(THERE["erasable"], name)}
     if path.startswith("/v1/errors/"):
         return {"fingerprint": pick(THERE["fingerprint"], name)}
     if path.startswith("/v1/bulk/"):

@@ -241,6 +241,7 @@ impl World {
             cancel_on: false,
             schedule: None,
             on_complete: Vec::new(),
+            erased_at: None,
         };
         let lends = start_at.is_none() && !with.elsewhere;
         let row = Row {

@@ -94,6 +94,7 @@ impl World {
         let ahead = usize::try_from(self.run.n) != Ok(self.db.rows.len());
         if !ahead {
             self.check_recovery();
+            self.check_erased();
             self.check_placement();
         }
         if !ahead && !self.run.ended() {
@@ -348,6 +349,29 @@ impl World {
             assert_eq!(Projection::of(&other, self), Projection::of(&self.run, self));
             assert_eq!(other.shown, self.db.journal());
         }
+    }
+
+    /// What is left of any run when it is erased can be read, is the same run, and stays so.
+    fn check_erased(&self) {
+        let at = self.run.last_at;
+        let rows = &self.db.rows[self.db.base..];
+        let erased = |rows: &[Row]| -> Vec<Row> {
+            rows.iter().map(|r| r.erased(at).expect("a readable row")).collect()
+        };
+        let left = erased(rows);
+        assert_eq!(erased(&left), left);
+        let parked = self.db.wake != Wake::Hot;
+        let run = Run::recover(self.run.id, 1, &left, parked, self.db.closing);
+        let run = run.expect("readable rows");
+        let shape = |run: &Run| {
+            let mut steps: Vec<_> = run.steps.iter().map(|(id, s)| (id.clone(), s.op)).collect();
+            steps.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            (run.n, run.seq, run.pending.clone(), steps, run.ended(), run.tags.clone())
+        };
+        assert_eq!(shape(&run), shape(&self.recovered()));
+        // In text it has milliseconds.
+        assert_eq!(run.created.erased_at.map(Timestamp::as_millis), Some(at.as_millis()));
+        assert_eq!(run.created.input.get(), "null");
     }
 
     /// Something will wake the run, here and as the database sees it.

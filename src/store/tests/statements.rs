@@ -5,12 +5,13 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 252] = [
+const ALL: [(&str, &str); 263] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
     ("answer", accept::ANSWER),
     ("reopen: done", reopen::DONE),
+    ("reopen: erased", reopen::ERASED),
     ("reopen: key", reopen::KEY),
     ("reopen: row", reopen::ROW),
     ("reopen: row long", reopen::ROW_LONG),
@@ -227,6 +228,16 @@ const ALL: [(&str, &str); 252] = [
     ("purge: history", purge::ROWS[3]),
     ("purge: logs", purge::ROWS[4]),
     ("purge: run", purge::ROWS[5]),
+    ("erase: ended", erase::ENDED),
+    ("erase: read", erase::JOURNALS[0].0),
+    ("erase: write", erase::JOURNALS[0].1),
+    ("erase: read long", erase::JOURNALS[1].0),
+    ("erase: write long", erase::JOURNALS[1].1),
+    ("erase: history", erase::REST[0]),
+    ("erase: logs", erase::REST[1]),
+    ("erase: run", erase::REST[2]),
+    ("erase: error", erase::REST[3]),
+    ("erase: told", erase::TOLD),
     ("webhooks", webhooks::ALL),
     ("create webhook", webhooks::CREATE),
     ("update webhook", webhooks::UPDATE),
