@@ -288,7 +288,7 @@ pub(super) struct ReplayRequest {
     params(("id" = String, Path, description = "The run")),
     request_body(content = ReplayRequest, content_type = "application/json"),
     responses((status = 200, description = "What came of it", body = ReplayBody)),
-    extensions(("x-problems" = json!(["run-not-found"])))
+    extensions(("x-problems" = json!(["run-not-found", "invalid-state"])))
 )]
 pub(super) async fn replay_run(
     State(state): State<ApiState>,
