@@ -39,8 +39,10 @@ fn lines(folder: &Path) -> Vec<Value> {
     let mut files: Vec<_> =
         std::fs::read_dir(folder).expect("a folder").map(|f| f.expect("an entry").path()).collect();
     files.sort();
-    let text: String = files.iter().map(|f| std::fs::read_to_string(f).expect("text")).collect();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    let texts = files.iter().map(|f| std::fs::read_to_string(f).expect("text"));
+    // What is cut off at the end of a day's file does not go on in that of the next.
+    let lines = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+    lines.filter_map(|line| serde_json::from_str(&line).ok()).collect()
 }
 
 async fn is_there(g: &Gateway, run: &str) -> bool {
