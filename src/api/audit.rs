@@ -14,7 +14,7 @@ use super::ApiState;
 use super::auth::{Admin, Checked, check};
 use super::page::{self, Page};
 use super::problem::Problem;
-use super::request::{Params, collect};
+use super::request::{Params, collect, text};
 use crate::engine::{ActAsked, AuditFilter, AuditRow, NODE_HEADER};
 use crate::machine::{AuditId, Timestamp};
 
@@ -175,9 +175,6 @@ pub(super) async fn list_audit(
     mut params: Params,
 ) -> Result<Response, Problem> {
     let limit = params.limit();
-    let text = |text: &str| {
-        if text.contains('\0') { Err("has a zero in it".to_owned()) } else { Ok(text.to_owned()) }
-    };
     let filter = AuditFilter {
         by: params.one("by", text),
         action: params.one("action", text),

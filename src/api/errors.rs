@@ -16,7 +16,7 @@ use super::bulk::CountBody;
 use super::catalogue::Code;
 use super::page::{self, Page};
 use super::problem::Problem;
-use super::request::{At, Params};
+use super::request::{At, Params, text};
 use crate::engine::{ErrorSearch, ErrorView, Fingerprint, Status};
 use crate::machine::{DeploymentId, RunId, Timestamp};
 
@@ -121,9 +121,6 @@ pub(super) async fn list_errors(
     OriginalUri(uri): OriginalUri,
     mut params: Params,
 ) -> Result<Response, Problem> {
-    let text = |text: &str| {
-        if text.contains('\0') { Err("has a zero in it".to_owned()) } else { Ok(text.to_owned()) }
-    };
     let search = ErrorSearch {
         functions: params.all("function", text),
         statuses: params.all("status", |word| {

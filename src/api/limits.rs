@@ -16,7 +16,7 @@ use super::endpoint_shapes::FunctionBody;
 use super::fields::{self, Fields};
 use super::page::{self, Page};
 use super::problem::Problem;
-use super::request::{At, Params, Sent};
+use super::request::{At, Params, Sent, text};
 use crate::engine::{LimitKey, LimitName, LimitOf, LimitView, PausedView};
 use crate::machine::Timestamp;
 use crate::machine::time::format_duration;
@@ -134,9 +134,6 @@ pub(super) async fn list_limits(
     OriginalUri(uri): OriginalUri,
     mut params: Params,
 ) -> Result<Response, Problem> {
-    let text = |text: &str| {
-        if text.contains('\0') { Err("has a zero in it".to_owned()) } else { Ok(text.to_owned()) }
-    };
     let limit = params.limit();
     let function = params.one("function", text);
     let value = params.one("value", text);

@@ -369,6 +369,11 @@ pub(super) fn is_asked_for(headers: &HeaderMap, etag: &HeaderValue) -> Option<bo
     headers.contains_key(header::IF_MATCH).then(|| named.any(has))
 }
 
+/// A text to look for: no database holds one with a zero in it.
+pub(super) fn text(text: &str) -> Result<String, String> {
+    if text.contains('\0') { Err("has a zero in it".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 /// Whether `If-None-Match` names this entity tag.
 pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     let named = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());

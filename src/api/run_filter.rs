@@ -3,7 +3,7 @@
 use utoipa::ToSchema;
 
 use super::fields::Fields;
-use super::request::Params;
+use super::request::{Params, text};
 use crate::engine::RunFilter;
 use crate::machine::BadId;
 
@@ -54,10 +54,6 @@ impl Criteria for Fields<'_> {
     fn wrong(&mut self, name: &str, detail: String) {
         self.fault(name, detail);
     }
-}
-
-fn text(text: &str) -> Result<String, String> {
-    if text.contains('\0') { Err("has a zero in it".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 fn id<T: std::str::FromStr<Err = BadId>>(text: &str) -> Result<T, String> {

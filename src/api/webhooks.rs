@@ -12,7 +12,7 @@ use super::endpoint_request::check_secret;
 use super::fields;
 use super::page::{self, Cut, Page};
 use super::problem::Problem;
-use super::request::{At, Headers, Params, Sent, at_hand, check_version};
+use super::request::{At, Headers, Params, Sent, at_hand, check_version, text};
 use super::webhook_shapes::{
     DeliveryBody, PatchWebhookRequest, RedeliverRequest, RedeliveredBody, RotateWebhookRequest,
     RotatedWebhookBody, WebhookBody, WebhookRequest, WholeDeliveryBody, read, read_patch, status,
@@ -253,9 +253,6 @@ pub(super) async fn list_deliveries(
     mut params: Params,
 ) -> Result<Response, Problem> {
     let limit = params.limit();
-    let text = |text: &str| {
-        if text.contains('\0') { Err("has a zero in it".to_owned()) } else { Ok(text.to_owned()) }
-    };
     let filter = DeliveryFilter {
         status: params.one("status", status),
         event: params.one("event", text),

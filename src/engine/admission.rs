@@ -225,7 +225,7 @@ impl Engine {
             return self.gathering(ns, id).await;
         };
         let catalog = self.catalog();
-        let function = catalog.recorded.functions.iter().find(|f| f.id == kept.function_id);
+        let function = catalog.recorded.function(kept.function_id);
         let Some(function) = function else { return Ok(None) };
         let start: Kept = serde_json::from_slice(&kept.start)
             .map_err(|e| Error::corrupt(&format!("a start that waits: {e}")))?;
@@ -312,7 +312,7 @@ impl Engine {
     fn run_that_waited(&self, kept: &Debounced) -> Option<NewRun> {
         let catalog = self.catalog();
         let namespace = catalog.namespace(kept.ns)?;
-        let function = catalog.recorded.functions.iter().find(|f| f.id == kept.function_id)?;
+        let function = catalog.recorded.function(kept.function_id)?;
         let start: Kept = serde_json::from_slice(&kept.start).ok()?;
         let start = start.start(namespace, function.name.clone());
         match self.new_run_of(&start, None, Some((kept.run, None))) {

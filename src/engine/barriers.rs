@@ -90,7 +90,7 @@ impl Catalog {
                 endpoint.concurrency.map(Most::Slots)
             }
             LimitOf::Function(id) => {
-                let function = self.recorded.functions.iter().find(|f| f.id == id)?;
+                let function = self.recorded.function(id)?;
                 let deployment = self.deployment(function.hosted?.1)?;
                 let flow = deployment.flow(&function.name)?;
                 let throttle = flow.throttle.as_ref();

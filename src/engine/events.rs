@@ -20,7 +20,7 @@ use crate::machine::{
     Act, CANCEL_GRACE, EventId, Matched, Matching, Message, MessageId, MessageKind, RunId, Shard,
     Timestamp, cancelling, is_cancelling, to_bytes,
 };
-use crate::protocol::CancelOn;
+use crate::protocol::{CancelOn, Flow};
 use crate::store::{
     self, Accept, Accepted, CreateOutcome, Debounced, NewEvent, NewGathered, NewRun, Wait,
 };
@@ -439,12 +439,10 @@ impl Engine {
                 Self::make_single(&mut start, flow);
                 within = Self::rate_of(*id, flow, &start);
             }
-            let debounce = flow.as_ref().and_then(|(id, f)| Some((*id, f.debounce.as_ref()?)));
-            let gather = flow.as_ref().and_then(|(id, f)| Some((*id, f.gather.as_ref()?)));
-            let what = if let Some((id, debounce)) = debounce {
-                self.debounced(id, debounce, &start).map(What::Later)
-            } else if let Some((id, gather)) = gather {
-                self.to_gather(id, gather, &start).map(|new| What::Among(Box::new(new)))
+            let what = if let Some((id, Flow { debounce: Some(debounce), .. })) = &flow {
+                self.debounced(*id, debounce, &start).map(What::Later)
+            } else if let Some((id, Flow { gather: Some(gather), .. })) = &flow {
+                self.to_gather(*id, gather, &start).map(|new| What::Among(Box::new(new)))
             } else {
                 let shard = start.key.as_deref();
                 let shard = shard.map(|key| Shard::of_key(&namespace.name, function, key));

@@ -43,7 +43,7 @@ struct Walk {
 
 impl Walk {
     fn new(which: &[Which], now: Timestamp) -> Self {
-        let after = EndedRun::floor(Timestamp::from_micros(0));
+        let after = RunId::floor(Timestamp::from_micros(0));
         Self { which: which.to_vec(), begun: now, after, ended: false }
     }
 
@@ -94,7 +94,7 @@ impl Engine {
             }
             let at_the_end = page.len() < ENDED_PAGE;
             if at_the_end {
-                walk.after = EndedRun::floor(before - OVERLAP);
+                walk.after = RunId::floor(before - OVERLAP);
                 walk.ended = true;
             }
             lock(&self.0.walks.0).insert(group, walk.clone());

@@ -197,7 +197,7 @@ impl Engine {
     /// Functions have another host: who was kept from the old one is looked at again.
     pub(super) fn hosts_changed(&self, owner: &mut Owner, old: &Catalog, new: &Catalog) {
         for function in &new.recorded.functions {
-            let before = old.recorded.functions.iter().find(|f| f.id == function.id);
+            let before = old.recorded.function(function.id);
             let was = before.and_then(|f| f.hosted).map(|(endpoint, _)| endpoint);
             let is = function.hosted.map(|(endpoint, _)| endpoint);
             let resumed = before.is_some_and(|f| f.paused.is_some()) && function.paused.is_none();

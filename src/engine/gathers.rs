@@ -111,10 +111,10 @@ impl Engine {
     ) -> Result<Option<RunView>, Error> {
         let Some(kept) = self.store().gather_of(ns.id, id).await? else { return Ok(None) };
         let catalog = self.catalog();
-        let function = catalog.recorded.functions.iter().find(|f| f.id == kept.function_id);
+        let function = catalog.recorded.function(kept.function_id);
         let Some(function) = function else { return Ok(None) };
-        let input = list(kept.inputs.iter().map(|input| &**input));
-        let start = Self::gathered_start(&kept, ns.clone(), function.name.clone(), &input)?;
+        let start = Self::gathered_start(&kept, ns.clone(), function.name.clone())?;
+        let input = Bytes::from(start.input.get().to_owned());
         let mut view = RunView::of_start(&start, input, kept.first_at, id);
         view.status = Status::Scheduled;
         view.attention = Some(crate::machine::Attention {
@@ -165,12 +165,11 @@ impl Engine {
     fn run_of_gather(&self, kept: &store::Gather) -> Result<NewRun, Error> {
         let catalog = self.catalog();
         let namespace = catalog.namespace(kept.ns);
-        let function = catalog.recorded.functions.iter().find(|f| f.id == kept.function_id);
+        let function = catalog.recorded.function(kept.function_id);
         let (Some(namespace), Some(function)) = (namespace, function) else {
             return Err(Error::FunctionNotFound(kept.function_id.to_string()));
         };
-        let input = list(kept.inputs.iter().map(|input| &**input));
-        let start = Self::gathered_start(kept, namespace, function.name.clone(), &input)?;
+        let start = Self::gathered_start(kept, namespace, function.name.clone())?;
         self.new_run_of(&start, None, Some((kept.run, None)))
     }
 
@@ -178,9 +177,9 @@ impl Engine {
         kept: &store::Gather,
         namespace: Namespace,
         function: String,
-        input: &Bytes,
     ) -> Result<Start, Error> {
-        let input = serde_json::from_slice(input)
+        let input = list(kept.inputs.iter().map(|input| &**input));
+        let input = serde_json::from_slice(&input)
             .map_err(|e| Error::corrupt(&format!("gathered starts: {e}")))?;
         Ok(Start { gathered: true, ..Start::new(namespace, function, input, kept.by.clone()) })
     }

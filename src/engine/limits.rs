@@ -111,7 +111,7 @@ impl Engine {
                 per = Some("invocation");
             }
             LimitOf::Function(id) => {
-                let found = catalog.recorded.functions.iter().find(|f| f.id == id);
+                let found = catalog.recorded.function(id);
                 function = found.map(|f| f.name.clone());
                 let deployment =
                     found.and_then(|f| f.hosted).and_then(|(_, d)| catalog.deployment(d));

@@ -161,7 +161,7 @@ fn deliveries(
     let Some((kind, event)) = kind.and_then(|kind| Some((kind, event_of(kind)?))) else {
         return Vec::new();
     };
-    let function = catalog.recorded.functions.iter().find(|f| f.id == run.function_id);
+    let function = catalog.recorded.function(run.function_id);
     let function = function.map_or("", |f| f.name.as_str());
     let namespace = catalog.namespace(ns).map_or_else(String::new, |n| n.name);
     let id = run.slot.0;

@@ -158,7 +158,7 @@ impl Engine {
             );
         };
         if function.paused {
-            let row = catalog.recorded.functions.iter().find(|f| f.id == function.id);
+            let row = catalog.recorded.function(function.id);
             let (by, reason) = row
                 .and_then(|f| f.paused.as_ref())
                 .map_or(("", None), |(_, by, reason)| (by.as_str(), reason.as_deref()));

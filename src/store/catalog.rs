@@ -99,6 +99,14 @@ pub struct Catalog {
     pub webhooks: Vec<Webhook>,
 }
 
+impl Catalog {
+    /// The function of this number.
+    #[must_use]
+    pub fn function(&self, id: i32) -> Option<&FunctionRow> {
+        self.functions.iter().find(|f| f.id == id)
+    }
+}
+
 /// A change of an endpoint; what is none stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndpointChange {

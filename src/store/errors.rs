@@ -60,8 +60,16 @@ const KINDS: i64 = 1000;
 /// How far the runs of one kind are counted.
 const COUNTED: i64 = 1000;
 
+/// Whether a live run has this kind of error, by the index that it shares with other ids.
+macro_rules! has_it {
+    () => {
+        "a.fingerprint = e.fingerprint
+     and array_remove(array[a.schedule, a.fingerprint], null) @> array[e.fingerprint]"
+    };
+}
+
 /// The run of each kind that is last by its id, ended or live: one step down an index each.
-pub(super) const KINDS_OF: &str =
+pub(super) const KINDS_OF: &str = concat!(
     "select e.fingerprint, e.fn, f.name as function, e.step, e.code, e.message,
        e.example, e.first_at, l.run_id, l.at
   from (select * from errors
@@ -82,14 +90,17 @@ pub(super) const KINDS_OF: &str =
        order by (case when d.fingerprint is not null then d.run_id end) desc limit 1)
      union all
      (select a.run_id, coalesce(a.status_at, a.created_at) as at from run_active a
-       where a.ns = $1 and a.fingerprint = e.fingerprint
-         and array_remove(array[a.schedule, a.fingerprint], null) @> array[e.fingerprint]
+       where a.ns = $1 and ",
+    has_it!(),
+    "
          and ($4::int2[] is null or a.status = any($4))
        order by a.run_id desc limit 1)) x
-   order by at desc limit 1) l";
+   order by at desc limit 1) l"
+);
 
 /// Counted to a limit, over the same index.
-pub(super) const RUNS_OF: &str = "select e.fingerprint, s.status,
+pub(super) const RUNS_OF: &str = concat!(
+    "select e.fingerprint, s.status,
        (select count(*) from (
           select from run_done d
            where s.status >= 100 and d.ns = $1 and d.status = s.status and d.fn = e.fn
@@ -97,8 +108,9 @@ pub(super) const RUNS_OF: &str = "select e.fingerprint, s.status,
            limit $4) x)
        + (select count(*) from (
           select from run_active a
-           where s.status < 100 and a.ns = $1 and a.status = s.status and a.fingerprint = e.fingerprint
-             and array_remove(array[a.schedule, a.fingerprint], null) @> array[e.fingerprint]
+           where s.status < 100 and a.ns = $1 and a.status = s.status and ",
+    has_it!(),
+    "
            limit $4) x) as n,
        array(select distinct dep from (
          (select d.dep from run_done d
@@ -107,17 +119,20 @@ pub(super) const RUNS_OF: &str = "select e.fingerprint, s.status,
            order by (case when d.fingerprint is not null then d.run_id end) desc limit 100)
          union all
          (select a.dep from run_active a
-           where s.status < 100 and a.ns = $1 and a.status = s.status and a.fingerprint = e.fingerprint
-             and array_remove(array[a.schedule, a.fingerprint], null) @> array[e.fingerprint]
+           where s.status < 100 and a.ns = $1 and a.status = s.status and ",
+    has_it!(),
+    "
            limit 100)) x where dep <> 0) as deps
   from unnest($2::uuid[], $3::int4[]) as e(fingerprint, fn)
- cross join unnest('{6, 101, 103}'::int2[]) as s(status)";
+ cross join unnest('{6, 101, 103}'::int2[]) as s(status)"
+);
 
 pub(super) const FUNCTIONS_OF: &str =
     "select distinct fn from errors where ns = $1 and fingerprint = any($2::uuid[])";
 
 /// Kinds that no run has any more.
-pub(super) const TRIM: &str = "with old as (
+pub(super) const TRIM: &str = concat!(
+    "with old as (
   select ns, fingerprint from errors e
    where first_at < $1
      and not exists (
@@ -126,10 +141,12 @@ pub(super) const TRIM: &str = "with old as (
           and d.fingerprint = e.fingerprint)
      and not exists (
        select from run_active a
-        where a.fingerprint = e.fingerprint
-          and array_remove(array[a.schedule, a.fingerprint], null) @> array[e.fingerprint])
+        where ",
+    has_it!(),
+    ")
    limit $2 for update skip locked)
-delete from errors e using old o where e.ns = o.ns and e.fingerprint = o.fingerprint";
+delete from errors e using old o where e.ns = o.ns and e.fingerprint = o.fingerprint"
+);
 
 fn kind(row: &PgRow) -> Result<ErrorRow> {
     Ok(ErrorRow {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::error::{Error, Result};
+use super::purge::rows_of_a_run;
 use super::wire::{self, Ts};
 use crate::machine::{RunId, Timestamp};
 
@@ -48,7 +49,7 @@ pub(super) const HOLD: &str = "select d.shard, d.run_id from run_done d
 pub(super) const BY_KEYS: &str = "select set_config('enable_hashjoin', 'off', true),
        set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true)";
 
-macro_rules! rows {
+macro_rules! of_many {
     ($table:literal) => {
         concat!(
             "delete from ",
@@ -58,30 +59,14 @@ macro_rules! rows {
         )
     };
 }
-/// As in a purge, the row in `run_done` last. The run's key stays what it is: a start may ask for one
-/// that no run has had.
-pub(super) const ROWS: [&str; 6] = [
-    rows!("journal"),
-    rows!("journal_long"),
-    rows!("past_generations"),
-    rows!("history"),
-    rows!("logs"),
-    rows!("run_done"),
-];
+/// As in a purge, but for the run's key, which stays what it is: a start may ask for one that no run has
+/// had.
+pub(super) const ROWS: [&str; 6] = rows_of_a_run!(of_many);
 
 /// Runs that are looked at at once.
 pub const ENDED_PAGE: usize = 500;
 /// Runs of one transaction.
 const TOGETHER: usize = 100;
-
-impl EndedRun {
-    /// An id that is before those of all runs that were created at a moment or later.
-    #[must_use]
-    pub fn floor(at: Timestamp) -> RunId {
-        let millis = u128::try_from(at.as_micros().max(0) / 1_000).unwrap_or(0);
-        Uuid::from_u128(millis << 80).into()
-    }
-}
 
 fn ended(row: &PgRow) -> Result<EndedRun> {
     Ok(EndedRun {

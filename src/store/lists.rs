@@ -170,26 +170,41 @@ macro_rules! filters {
         )
     };
 }
+
+/// Those of `run_active` …
+macro_rules! live {
+    () => {
+        filters!(
+            "($5::int2[] is null or 100 > any($5))
+     and ($21::uuid[] is null or array_remove(array[schedule, fingerprint], null) && $21)",
+            "array_remove(array[schedule, fingerprint], null) @> array[$19::uuid]"
+        )
+    };
+}
+
+/// … and of `run_done`, each as its own indexes have them.
+macro_rules! ended {
+    () => {
+        filters!(
+            "($5::int2[] is null or 100 <= any($5))
+     and ($6::int4[] is null or status = any(coalesce($5, '{100,101,102,103,104}')))",
+            "coalesce(parent, schedule) = $19"
+        )
+    };
+}
+
 pub(super) const LIST: &str = concat!(
     "select x.*, x.tags::text as tags_text, f.name as function from (
   (select run_id, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
           attention, custom_status, tags, parent, schedule, fingerprint
      from run_active where ",
-    filters!(
-        "($5::int2[] is null or 100 > any($5))
-     and ($21::uuid[] is null or array_remove(array[schedule, fingerprint], null) && $21)",
-        "array_remove(array[schedule, fingerprint], null) @> array[$19::uuid]"
-    ),
+    live!(),
     ")
   union all
   (select run_id, fn, dep, key, generation, status, created_at, ended_at,
           null, custom_status, tags, parent, schedule, fingerprint
      from run_done where ",
-    filters!(
-        "($5::int2[] is null or 100 <= any($5))
-     and ($6::int4[] is null or status = any(coalesce($5, '{100,101,102,103,104}')))",
-        "coalesce(parent, schedule) = $19"
-    ),
+    ended!(),
     ")) x
   join functions f on f.id = x.fn order by x.run_id desc limit $14"
 );
@@ -198,19 +213,11 @@ pub(super) const LIST: &str = concat!(
 pub(super) const COUNT: &str = concat!(
     "select count(*) from (
   (select run_id from run_active where ",
-    filters!(
-        "($5::int2[] is null or 100 > any($5))
-     and ($21::uuid[] is null or array_remove(array[schedule, fingerprint], null) && $21)",
-        "array_remove(array[schedule, fingerprint], null) @> array[$19::uuid]"
-    ),
+    live!(),
     ")
   union all
   (select run_id from run_done where ",
-    filters!(
-        "($5::int2[] is null or 100 <= any($5))
-     and ($6::int4[] is null or status = any(coalesce($5, '{100,101,102,103,104}')))",
-        "coalesce(parent, schedule) = $19"
-    ),
+    ended!(),
     ")) x"
 );
 

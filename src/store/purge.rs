@@ -24,15 +24,27 @@ pub(super) const TELLS: &str =
 pub(super) const KEY: &str = "delete from run_keys
  where shard = $1 and ns = $2 and fn = $3 and key = $4 and run_id = $5";
 
-/// All that is kept of a run by its id alone; its row in `run_done` last.
-pub(super) const ROWS: [&str; 6] = [
-    "delete from journal where shard = $1 and run_id = $2",
-    "delete from journal_long where shard = $1 and run_id = $2",
-    "delete from past_generations where shard = $1 and run_id = $2",
-    "delete from history where shard = $1 and run_id = $2",
-    "delete from logs where shard = $1 and run_id = $2",
-    "delete from run_done where shard = $1 and run_id = $2",
-];
+/// All that is kept of a run by its id alone, as a statement for each table; its row in `run_done` last.
+macro_rules! rows_of_a_run {
+    ($statement:ident) => {
+        [
+            $statement!("journal"),
+            $statement!("journal_long"),
+            $statement!("past_generations"),
+            $statement!("history"),
+            $statement!("logs"),
+            $statement!("run_done"),
+        ]
+    };
+}
+pub(super) use rows_of_a_run;
+
+macro_rules! of_one {
+    ($table:literal) => {
+        concat!("delete from ", $table, " where shard = $1 and run_id = $2")
+    };
+}
+pub(super) const ROWS: [&str; 6] = rows_of_a_run!(of_one);
 
 impl Store {
     /// Deletes an ended run. Its idempotency key is remembered until it expires: the same start

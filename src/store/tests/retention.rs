@@ -172,12 +172,12 @@ async fn expired_runs_go_once_and_whole_and_those_that_changed_stay() {
     }
     let live = b.start(9).await;
     let later = b.now + Duration::from_secs(1);
-    let none = EndedRun::floor(Timestamp::from_micros(0));
+    let none = RunId::floor(Timestamp::from_micros(0));
     let found = store.ended_runs(NS, none, later).await.unwrap();
     assert_eq!(found.iter().map(|r| r.run).collect::<Vec<_>>(), runs);
     assert_eq!(store.ended_runs(NS, runs[247], later).await.unwrap(), found[248..]);
     assert_eq!(store.ended_runs(NS + 1, none, later).await, Ok(vec![]));
-    let first = EndedRun::floor(found[0].ended_at - Duration::from_millis(1));
+    let first = RunId::floor(found[0].ended_at - Duration::from_millis(1));
     assert!(
         first < runs[0]
             && store.ended_runs(NS, none, found[0].ended_at - WEEK).await.unwrap().is_empty()
