@@ -8,7 +8,7 @@ import type { AuditEntry, Page } from "../api/types.ts";
 import { visible } from "../json/text.ts";
 import { one, type Search } from "../router.tsx";
 import { outcome, placeOf, type Outcome } from "../run/audit.ts";
-import { SINCE } from "../run/since.ts";
+import { momentAgo, SINCE } from "../run/since.ts";
 import { useShortcuts } from "../shell/shortcuts.ts";
 import { Facts, Failed, Id, Loading, Nothing } from "../ui/bits.tsx";
 import { usePrefs } from "../ui/prefs.ts";
@@ -30,7 +30,7 @@ export function Audit() {
   const list = useInfiniteQuery({
     queryKey: ["audit", by, action, target, since?.[0]], initialPageParam: null as string | null, getNextPageParam: (page: Page<AuditEntry>) => page.next_cursor ?? null,
     queryFn: ({ pageParam, signal }) => data<Page<AuditEntry>>(read("/v1/audit", { params: { query: {
-      by, action, target, limit: 50, cursor: pageParam ?? undefined, since: since?.[2] ? new Date(Math.floor((Date.now() - since[2]) / 60e3) * 60e3).toISOString() : undefined } }, signal })),
+      by, action, target, limit: 50, cursor: pageParam ?? undefined, since: momentAgo(since?.[2]) } }, signal })),
     refetchInterval: (query) => (paused || (query.state.data?.pages.length ?? 0) > 1 ? false : 5000),
   });
   const all = list.data?.pages.flatMap((page) => page.data) ?? [];

@@ -9,7 +9,7 @@ import { data, read } from "../api/client.ts";
 import type { ErrorGroup, Page } from "../api/types.ts";
 import { visible } from "../json/text.ts";
 import { one, type Search } from "../router.tsx";
-import { SINCE } from "../run/since.ts";
+import { momentAgo, SINCE } from "../run/since.ts";
 import { word } from "../run/status.ts";
 import { Failed, Id, Loading, Nothing } from "../ui/bits.tsx";
 import { Menu } from "../ui/Menu.tsx";
@@ -38,7 +38,7 @@ export function Errors() {
     queryKey: ["errors", fn, status, since?.[0]], initialPageParam: null as string | null, getNextPageParam: (page: Page<ErrorGroup>) => page.next_cursor ?? null,
     queryFn: ({ pageParam, signal }) => data<Page<ErrorGroup>>(read("/v1/errors", { params: { query: {
       function: fn ? [fn] : undefined, status: status ? [status] : undefined, limit: 50, cursor: pageParam ?? undefined,
-      seen_after: since?.[2] ? new Date(Math.floor((Date.now() - since[2]) / 60e3) * 60e3).toISOString() : undefined } as never }, signal })),
+      seen_after: momentAgo(since?.[2]) } as never }, signal })),
     refetchInterval: (query) => (paused || (query.state.data?.pages.length ?? 0) > 1 ? false : 5000),
   });
   const all = list.data?.pages.flatMap((page) => page.data) ?? [];

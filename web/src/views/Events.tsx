@@ -12,7 +12,7 @@ import { visible } from "../json/text.ts";
 import { useShortcuts } from "../shell/shortcuts.ts";
 import { Failed, Loading, Nothing } from "../ui/bits.tsx";
 import { usePrefs } from "../ui/prefs.ts";
-import { SINCE } from "../run/since.ts";
+import { momentAgo, SINCE } from "../run/since.ts";
 import { Ago } from "../ui/Time.tsx";
 
 const PAGE = 50;
@@ -58,7 +58,7 @@ function List({ names, since, onSend }: { names: string[]; since: number; onSend
     queryKey: ["events", names, since], initialPageParam: null as string | null, getNextPageParam: (page: Page<ListedEvent>) => page.next_cursor ?? null,
     queryFn: ({ pageParam, signal }) => data<Page<ListedEvent>>(read("/v1/events", { params: { query: {
       name: names, limit: PAGE, cursor: pageParam ?? undefined,
-      published_after: since ? new Date(Math.floor((Date.now() - since) / 60e3) * 60e3).toISOString() : undefined } }, signal })),
+      published_after: momentAgo(since) } }, signal })),
     // Of many pages the newest alone would not fit the others any more.
     refetchInterval: (query) => (paused || (query.state.data?.pages.length ?? 0) > 1 ? false : 2000),
   });

@@ -5,11 +5,12 @@ import { createPortal } from "react-dom";
 import type { Act } from "../acts/act.ts";
 import { ActDialog } from "../acts/ActDialog.tsx";
 import { bulkActs, fitting, type Many } from "../acts/bulk.ts";
+import { momentAgo } from "../run/since.ts";
 import { Menu } from "../ui/Menu.tsx";
 import type { Filters } from "./RunList.tsx";
 
 /** The filters of the list, as an act on many takes them. */
-const manyOf = ({ since, ...rest }: Filters): Many => ({ ...rest, ...(since ? { started_after: new Date(Math.floor((Date.now() - since) / 60e3) * 60e3).toISOString() } : {}) });
+const manyOf = ({ since, ...rest }: Filters): Many => ({ ...rest, ...(since ? { started_after: momentAgo(since) } : {}) });
 
 /** Acts on every run that the filters find, also where the list does not show it yet. */
 export function AllOfThem({ filters }: { filters: Filters }) {

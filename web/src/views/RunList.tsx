@@ -7,6 +7,7 @@ import { lazy, memo, Suspense, useCallback, useEffect, useReducer, useRef, useSt
 import { data, read } from "../api/client.ts";
 import type { ListedRun, Page } from "../api/types.ts";
 import { change, none } from "../run/rows.ts";
+import { momentAgo } from "../run/since.ts";
 import { isEnded } from "../run/status.ts";
 import { duration } from "../run/time.ts";
 import { useShortcuts } from "../shell/shortcuts.ts";
@@ -25,7 +26,7 @@ const ROW = 40;
 
 /** The filters as the API takes them; moments to the minute, so that the list does not change with each read. */
 export function queryOf({ since, ...rest }: Filters) {
-  return { ...rest, started_after: since ? new Date(Math.floor((Date.now() - since) / 60e3) * 60e3).toISOString() : undefined };
+  return { ...rest, started_after: momentAgo(since) };
 }
 
 export const pageOf = (filters: Filters, cursor: string | null, signal: AbortSignal, limit = PAGE): Promise<Page<ListedRun>> =>
