@@ -125,9 +125,25 @@ pub(super) struct FunctionRequest {
     singleton: Option<SingletonRequest>,
     /// Which starts are one run. Not beside `debounce`, `singleton`, `rate_limit` and `cancel_on`.
     gather: Option<GatherRequest>,
+    /// The objects that each of its runs has to itself. Not beside `debounce` and `gather`.
+    #[schema(min_items = 1, max_items = 8)]
+    locks: Option<Vec<LockRequest>>,
     /// The events that cancel its runs.
     #[schema(max_items = 8)]
     cancel_on: Option<Vec<CancelOnRequest>>,
+}
+
+/// Objects that a run has to itself.
+#[derive(ToSchema)]
+#[schema(as = Lock)]
+#[expect(dead_code, reason = "describes what the manifest's check reads")]
+pub(super) struct LockRequest {
+    /// The function of kind `object`.
+    #[schema(max_length = 256, min_length = 1, example = "account")]
+    object: String,
+    /// Where the input of the run has the key, or a list of keys.
+    #[schema(example = "input.from")]
+    key: String,
 }
 
 /// How many runs may be on their way at once.
@@ -382,9 +398,10 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
     let strict = f.value("strict").unwrap_or(false);
     let input_schema = f.payload("input_schema").map(json);
     let triggers = f.payload("triggers").map(json);
-    let [concurrency, throttle, rate_limit, debounce, singleton, gather, cancel_on] =
-        ["concurrency", "throttle", "rate_limit", "debounce", "singleton", "gather", "cancel_on"]
+    let [concurrency, throttle, rate_limit, debounce, singleton, gather] =
+        ["concurrency", "throttle", "rate_limit", "debounce", "singleton", "gather"]
             .map(|field| f.payload(field).map(json));
+    let [locks, cancel_on] = ["locks", "cancel_on"].map(|field| f.payload(field).map(json));
     Some(FunctionSpec {
         name: name?,
         kind: kind.unwrap_or_default(),
@@ -409,6 +426,7 @@ fn function(f: &mut Fields<'_>) -> Option<FunctionSpec> {
         debounce,
         singleton,
         gather,
+        locks,
         cancel_on,
     })
 }

@@ -12,7 +12,9 @@ use super::{Engine, Error, Namespace};
 use crate::machine::{
     DeploymentId, EndpointId, Matching, Policy, RetryPolicy, RetrySpec, Run, RunKind, Timestamp,
 };
-use crate::protocol::{CancelOn, Flow, FunctionSpec, Manifest, Secret, Transport, Versioning};
+use crate::protocol::{
+    CancelOn, Flow, FunctionSpec, LockSpec, Manifest, Secret, Transport, Versioning,
+};
 use crate::store::{self, NamespaceSettings};
 
 /// The longest silence of an exchange, unless function or run say otherwise.
@@ -77,6 +79,8 @@ pub struct Deployment {
     flows: HashMap<String, Flow>,
     /// What cancels runs of its functions, where they name events.
     cancels: HashMap<String, Vec<CancelOn>>,
+    /// The objects that runs of its functions have, where they name some.
+    locks: HashMap<String, Vec<LockSpec>>,
 }
 
 impl Deployment {
@@ -108,6 +112,12 @@ impl Deployment {
     #[must_use]
     pub fn cancel_on(&self, function: &str) -> &[CancelOn] {
         self.cancels.get(function).map_or(&[], Vec::as_slice)
+    }
+
+    /// The objects that runs of a function have to themselves.
+    #[must_use]
+    pub fn locks(&self, function: &str) -> &[LockSpec] {
+        self.locks.get(function).map_or(&[], Vec::as_slice)
     }
 
     fn spec(&self, function: &str) -> Option<&FunctionSpec> {
@@ -260,6 +270,9 @@ impl Catalog {
             let cancels_of = |f: &FunctionSpec| f.cancel_on().ok().map(|all| (f.name.clone(), all));
             let cancels = manifest.functions.iter().filter_map(cancels_of);
             let cancels = cancels.filter(|(_, all)| !all.is_empty()).collect();
+            let locks_of = |f: &FunctionSpec| f.locks().ok().map(|all| (f.name.clone(), all));
+            let locks = manifest.functions.iter().filter_map(locks_of);
+            let locks = locks.filter(|(_, all)| !all.is_empty()).collect();
             catalog.limited |=
                 endpoint.concurrency.is_some() || flows.values().any(Flow::keeps_back);
             let deployment = Deployment {
@@ -272,6 +285,7 @@ impl Catalog {
                 manifest,
                 flows,
                 cancels,
+                locks,
             };
             catalog.deployments.insert(d.id, Arc::new(deployment));
         }

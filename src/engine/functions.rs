@@ -292,6 +292,7 @@ fn settings(spec: &FunctionSpec, manifest: &Manifest) -> Vec<Setting> {
         ("debounce", &spec.debounce),
         ("singleton", &spec.singleton),
         ("gather", &spec.gather),
+        ("locks", &spec.locks),
         ("cancel_on", &spec.cancel_on),
     ] {
         let value = given.as_ref().and_then(|raw| serde_json::from_str(raw.get()).ok());

@@ -27,6 +27,11 @@ impl Engine {
         // What has become of the object of an ended run is not this run's to tell.
         let object = run.object().filter(|_| !run.ended());
         let state = object.map(|_| protocol::write_state(run.object_state()));
+        let locked = if run.ended() { Vec::new() } else { run.locked_states() };
+        let locks: Vec<_> = locked
+            .into_iter()
+            .map(|(object, state)| (object, protocol::write_state(state.into_iter())))
+            .collect();
         let callback = self.keys().callback_secret(run.id, run.generation);
         protocol::write_invocation(&Invocation {
             function: &run.created.function,
@@ -46,6 +51,7 @@ impl Engine {
             turn: frame.turn,
             input: run.created.input.get().as_bytes(),
             object: object.zip(state.as_deref()),
+            locks: &locks,
             state: run.state.as_deref(),
             settled: frame.settled,
             pending: &pending,

@@ -44,6 +44,7 @@ pub(super) fn listed(functions: &[FunctionSpec], r: &Registration) -> Result<Man
             debounce: f.debounce.as_deref().and_then(raw),
             singleton: f.singleton.as_deref().and_then(raw),
             gather: f.gather.as_deref().and_then(raw),
+            locks: f.locks.as_deref().and_then(raw),
             cancel_on: f.cancel_on.as_deref().and_then(raw),
             ..protocol::FunctionSpec::named(&f.name)
         })

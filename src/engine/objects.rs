@@ -7,9 +7,11 @@ use serde_json::value::RawValue;
 
 use super::catalog::{Catalog, Deployment};
 use super::{Engine, Error, IfClosed, IfRunning, Namespace, Start, Status};
-use crate::machine::{Message, MessageKind, Run, RunId, RunKind, Shard, State, too_large, weight};
+use crate::machine::{
+    Message, MessageKind, ObjectName, Run, RunId, RunKind, Shard, State, too_large, weight,
+};
 use crate::protocol;
-use crate::store::{self, ListedObject, NewPart, Object, Written};
+use crate::store::{self, ListedObject, NewPart, Object, ObjectPlace, Written};
 
 /// An object as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,15 @@ pub struct ObjectView {
     pub holder: Option<RunId>,
     /// How many runs wait for it.
     pub waiting: i64,
+}
+
+/// What a new run is to objects.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    /// To the one of its key.
+    pub(super) object: Option<NewPart>,
+    /// Those that it has to itself, and where they are.
+    pub(super) locks: Vec<(ObjectName, ObjectPlace)>,
 }
 
 /// Sets a run up with what it was read with of its object.
@@ -80,26 +91,59 @@ impl Engine {
         Ok(Some(NewPart::Has))
     }
 
-    /// What an ended run is to its object when it is rewound.
-    pub(super) fn part_again(&self, run: &Run) -> Result<Option<NewPart>, Error> {
+    /// The objects that a new run has to itself, as its function says and its input names them.
+    pub(super) fn locks_of(
+        catalog: &Catalog,
+        start: &Start,
+        deployment: &Deployment,
+    ) -> Result<Vec<(ObjectName, ObjectPlace)>, Error> {
+        let specs = deployment.locks(&start.function);
+        if specs.is_empty() {
+            return Ok(Vec::new());
+        }
+        if start.start_at.is_some() {
+            let detail = format!(
+                "`{}` locks objects: its runs have their turns in the order in which they were \
+                 started, so `delay` and `start_at` have no meaning",
+                start.function
+            );
+            return Err(Error::Invalid("/start_at".to_owned(), detail));
+        }
+        let named = protocol::LockSpec::objects(specs, &start.input);
+        let named = named.map_err(|detail| Error::Invalid("/input".to_owned(), detail))?;
+        placed(catalog, &start.namespace, named)
+    }
+
+    /// What an ended run is to its objects when it is rewound.
+    pub(super) fn part_again(
+        &self,
+        run: &Run,
+    ) -> Result<(Option<NewPart>, Vec<ObjectPlace>), Error> {
+        let catalog = self.catalog();
         match run.created.kind {
-            RunKind::Function | RunKind::Plain => Ok(None),
-            RunKind::Object if run.staged.is_empty() => Ok(Some(NewPart::Has)),
-            RunKind::Object => {
-                let detail = "what it had changed of its object was dropped when it ended, and its \
+            RunKind::Function | RunKind::Object if run.changes_objects() => {
+                if run.staged.is_empty() {
+                    let own = run.created.kind == RunKind::Object;
+                    let ns = catalog.namespace(run.ns);
+                    let ns = ns.ok_or_else(|| Error::corrupt("a run of no namespace"))?;
+                    let locks = placed(&catalog, &ns, run.created.locks.clone())?;
+                    let places = locks.into_iter().map(|(_, place)| place).collect();
+                    return Ok((own.then_some(NewPart::Has), places));
+                }
+                let detail = "what it had changed of its objects was dropped when it ended, and its \
                               steps will not change it again; start it anew";
                 let status = Status::Failed;
                 Err(Error::InvalidState { run: run.id, status, detail: detail.to_owned() })
             }
+            RunKind::Function | RunKind::Plain | RunKind::Object => Ok((None, Vec::new())),
             RunKind::Reader => {
-                let catalog = self.catalog();
                 let deployment = catalog.deployment_for(run).map(|(_, d)| d);
                 let name = &run.created.function;
                 let object = deployment.as_ref().and_then(|d| d.reads(name)).unwrap_or_default();
                 let function = known(&catalog, run.ns, object);
                 let function =
                     function.ok_or_else(|| Error::FunctionNotFound(object.to_owned()))?;
-                Ok(Some(NewPart::Reads(function)))
+                Ok((Some(NewPart::Reads(function)), Vec::new()))
             }
         }
     }
@@ -218,6 +262,28 @@ impl Engine {
         tracing::info!(function, key, by, fields = state.len(), "object written by hand");
         self.object(ns, function, key).await
     }
+}
+
+/// Where objects are. Refused is one of a function that is known to have none.
+fn placed(
+    catalog: &Catalog,
+    ns: &Namespace,
+    named: Vec<ObjectName>,
+) -> Result<Vec<(ObjectName, ObjectPlace)>, Error> {
+    let place = |object: ObjectName| {
+        let function = &object.function;
+        let id = known(catalog, ns.id, function);
+        let id = id.ok_or_else(|| Error::FunctionNotFound(function.clone()))?;
+        let hosted = catalog.function(ns.id, function).and_then(|f| catalog.deployment(f.dep));
+        // Objects outlive the endpoints that host their function.
+        if !matches!(hosted.and_then(|d| d.kind_of(function)), None | Some(RunKind::Object)) {
+            return Err(Error::NotAnObject(function.clone()));
+        }
+        let shard = Shard::of_key(&ns.name, function, &object.key).column();
+        let place = (shard, ns.id, id, object.key.clone());
+        Ok((object, place))
+    };
+    named.into_iter().map(place).collect()
 }
 
 /// The number of a function that was ever registered.

@@ -169,8 +169,8 @@ impl Engine {
         let sealed = Sealed { run, ns: loaded.ns, home: loaded.home, append };
         let taken = it.taken();
         let message = self.message(MessageKind::New, "", Bytes::new());
-        let object = self.part_again(&it)?;
-        match self.store().reopen(&sealed, taken, &message, object).await? {
+        let (object, locks) = self.part_again(&it)?;
+        match self.store().reopen(&sealed, taken, &message, object, &locks).await? {
             Reopened::Done => {}
             Reopened::Lost => {
                 let status = self.view(ns, run).await?.status;

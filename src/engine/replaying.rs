@@ -123,13 +123,14 @@ impl Engine {
     async fn recorded(&self, ns: &Namespace, run: RunId) -> Result<Recorded, Error> {
         let view = self.view(ns, run).await?;
         self.with_run(ns, run, still_known).await??;
-        let kind = self.with_run(ns, run, |run| run.created.kind).await?;
-        if kind != RunKind::Function {
+        let (kind, locks) =
+            self.with_run(ns, run, |run| (run.created.kind, !run.created.locks.is_empty())).await?;
+        if kind != RunKind::Function || locks {
             let detail = if kind == RunKind::Plain {
                 "it is of a plain function, whose input is posted: there is nothing to hold code \
                  against"
             } else {
-                "it is of an object, and what that was before the run is not recorded"
+                "it has objects, and what those were before the run is not recorded"
             };
             return Err(Error::InvalidState {
                 run,

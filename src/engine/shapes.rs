@@ -442,6 +442,8 @@ pub struct FunctionSpec {
     /// JSON, likewise.
     pub gather: Option<Bytes>,
     /// JSON, likewise.
+    pub locks: Option<Bytes>,
+    /// JSON, likewise.
     pub cancel_on: Option<Bytes>,
 }
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 use super::catalog::{Catalog, Deployment};
 use super::events::cancels;
 use super::gathers;
+use super::objects::Parts;
 use super::owner::{Entry, HORIZON, Wake};
 use super::{Engine, Error, IfClosed, IfRunning, Signalled, Start, Started, Status};
 use crate::machine::{
     Act, Created, Flags, Kind, Message, MessageId, MessageKind, Parent, Row, Run, RunId, RunKind,
     Shard, to_bytes,
 };
-use crate::store::{self, Accept, CreateOutcome, Idem, NewKey, NewPart, NewRun};
+use crate::store::{self, Accept, CreateOutcome, Idem, NewKey, NewRun};
 
 /// How long an idempotency key is remembered after its request.
 pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(7 * 24);
@@ -219,13 +220,17 @@ impl Engine {
         own: Option<(RunId, Option<Parent>)>,
     ) -> Result<NewRun, Error> {
         self.new_run_as(start, again, own, |catalog, deployment, kind| {
-            Self::part_of(catalog, start, deployment, kind)
+            Ok(Parts {
+                object: Self::part_of(catalog, start, deployment, kind)?,
+                locks: Self::locks_of(catalog, start, deployment)?,
+            })
         })
     }
 
     /// The same for a run that is to be there although its key or its object is not for it.
     pub(super) fn new_run_beside(&self, start: &Start, run: RunId) -> Result<NewRun, Error> {
-        let new = self.new_run_as(start, None, Some((run, None)), |_, _, _| Ok(None))?;
+        let new =
+            self.new_run_as(start, None, Some((run, None)), |_, _, _| Ok(Parts::default()))?;
         Ok(NewRun { key: None, wake_at: None, ..new })
     }
 
@@ -234,7 +239,7 @@ impl Engine {
         start: &Start,
         again: Option<&DoneAgain>,
         own: Option<(RunId, Option<Parent>)>,
-        part: impl FnOnce(&Catalog, &Deployment, RunKind) -> Result<Option<NewPart>, Error>,
+        parts: impl FnOnce(&Catalog, &Deployment, RunKind) -> Result<Parts, Error>,
     ) -> Result<NewRun, Error> {
         let ns = &start.namespace;
         let catalog = self.catalog();
@@ -251,7 +256,9 @@ impl Engine {
                 .ok_or(Error::DeploymentNotFound(id))?,
         };
         let kind = deployment.kind_of(&start.function).unwrap_or_default();
-        let object = part(&catalog, &deployment, kind)?;
+        let Parts { object, locks } = parts(&catalog, &deployment, kind)?;
+        let has_objects = object.is_some() || !locks.is_empty();
+        let (locks, places) = locks.into_iter().unzip();
         let now = self.clock().upper();
         let idem_key = start.idempotency.as_ref().map(|i| i.key.as_str());
         let shard = self.shard_of(&ns.name, &start.function, start.key.as_deref(), idem_key);
@@ -270,6 +277,7 @@ impl Engine {
             kind,
             namespace: ns.name.clone(),
             key: start.key.clone(),
+            locks,
             input: if gathers { gathers::alone(&start.input) } else { start.input.clone() },
             seed: again
                 .and_then(|a| a.seed.clone())
@@ -293,13 +301,13 @@ impl Engine {
         let hot = start_at.is_none_or(|at| at <= now + HORIZON);
         // Who starts later leaves memory until then, and must not seem to have been invoked.
         // Who has an object is read with its state.
-        let ours = start_at.is_none() && object.is_none() && self.lend(run);
+        let ours = start_at.is_none() && !has_objects && self.lend(run);
         let mut messages = Vec::new();
         let mut message = |kind, name: String, body| {
             let id = MessageId::new(now, crate::clock::chance());
             messages.push(Message { pos: 0, id, kind, name, body, at: now, generation: None });
         };
-        if hot && !ours && !(object.is_some() && self.drives(run)) {
+        if hot && !ours && !(has_objects && self.drives(run)) {
             // Its owner has to hear of it.
             message(MessageKind::New, String::new(), bytes::Bytes::new());
         }
@@ -344,6 +352,7 @@ impl Engine {
             }),
             idem: self.idem_of(start),
             object,
+            locks: places,
             tags: (!start.tags.is_empty())
                 .then(|| serde_json::to_string(&start.tags).expect("strings serialise")),
             schedule: start.schedule.as_ref().map(|fired| fired.id),
@@ -400,7 +409,7 @@ impl Engine {
                 continue;
             }
             let Some(tenure) = owner.tenure(new.run.shard()) else {
-                if lent.is_some() || new.object.is_some() {
+                if lent.is_some() || new.has_objects() {
                     // Its group went to another node meanwhile, which may have looked for hot runs
                     // before this one was there.
                     let message = self.message(MessageKind::New, "", bytes::Bytes::new());

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::breaker::{Breaker, Circuit, Outage};
 use super::owner::Owner;
 use super::{Engine, RunView, Start, Status, WaitingFor};
-use crate::machine::{Attention, Kind, Reason, Run, RunId, StepState, Timestamp, Turn};
+use crate::machine::{Attention, Kind, ObjectName, Reason, Run, RunId, StepState, Timestamp, Turn};
 use crate::telemetry::{Context, Span};
 
 /// The one status of a run. `gated`: its endpoint's breaker keeps it back; `parks`: because the
@@ -50,12 +50,20 @@ pub(super) fn attention_of(
         Status::Parked => parked,
         Status::Queued => run.behind().map(|holder| {
             let (function, key) = (&run.created.function, run.object().unwrap_or_default());
-            Attention::new(
-                "object-busy",
+            let words = if run.created.locks.is_empty() {
                 format!(
                     "Run {holder} has the object `{key}` of `{function}`; this one waits its turn."
-                ),
-            )
+                )
+            } else {
+                let named = |o: &ObjectName| format!("`{}` `{}`", o.function, o.key);
+                let all: Vec<String> = run.created.locks.iter().map(named).collect();
+                format!(
+                    "Run {holder} has one of the objects that this one locks ({}), or is before it \
+                     in the line; it begins when it has them all.",
+                    all.join(", ")
+                )
+            };
+            Attention::new("object-busy", words)
         }),
         Status::Retrying => {
             let next = run.next_wake(past).map(|at| at.max(past));

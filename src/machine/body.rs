@@ -52,6 +52,15 @@ impl RunKind {
     }
 }
 
+/// Which object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectName {
+    /// The function that it is of.
+    pub function: String,
+    /// Its key.
+    pub key: String,
+}
+
 /// Body of `created`: what a run was started with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Created {
@@ -65,6 +74,9 @@ pub struct Created {
     /// The run's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The objects that it has under its locks, once it has all of them; each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<ObjectName>,
     /// The input, byte for byte.
     pub input: Box<RawValue>,
     /// A handler's deterministic source of chance, 32 hex digits.

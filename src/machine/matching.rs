@@ -129,7 +129,9 @@ impl Path {
         &self.0
     }
 
-    fn found_in<'a>(&self, input: &'a RawValue) -> Option<&'a RawValue> {
+    /// What is there; none: nothing.
+    #[must_use]
+    pub fn found_in<'a>(&self, input: &'a RawValue) -> Option<&'a RawValue> {
         match self.0.strip_prefix("input.") {
             Some(rest) => inside(input, rest),
             None => Some(input),

@@ -16,6 +16,7 @@ mod fingerprint;
 mod gate;
 pub mod id;
 mod listening;
+mod locks;
 mod mail;
 mod matching;
 mod objects;
@@ -55,6 +56,7 @@ pub use id::{
     NodeId, RunId, ScheduleId, Shard, UpdateId, WebhookId,
 };
 pub use listening::{cancelling, is_cancelling};
+pub use locks::field_of_lock;
 pub use matching::{Matched, Matching, Path, is_of_event};
 pub use objects::{Changes, Publication, State, change, too_large, weight};
 pub use op::{Again, Answer, Ask, Moment, Op, Outcome, StepError, Terminal};

@@ -1,6 +1,7 @@
 //! Objects: durable state under a key, that one run at a time changes. What a run changes is staged in
 //! its journal, and published with its end; until then only the run itself sees it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,9 +9,10 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::apply::Env;
-use super::body::{Attention, Limits, Noted, RunKind, to_bytes};
+use super::body::{Attention, Limits, Noted, ObjectName, RunKind, to_bytes};
 use super::draft::Draft;
 use super::id::RunId;
+use super::locks::whose;
 use super::op::{Answer, Op};
 use super::row::{Flags, Kind};
 use super::run::Run;
@@ -97,7 +99,15 @@ impl Run {
     }
 
     /// A field is set, or with none taken away; what is so already is not recorded.
-    pub(super) fn set_field(&mut self, field: String, value: Option<&Bytes>, env: &Env<'_>) {
+    pub(super) fn set_field(
+        &mut self,
+        object: Option<&ObjectName>,
+        field: &str,
+        value: Option<&Bytes>,
+        env: &Env<'_>,
+    ) {
+        // What the run does not have was refused with the whole answer.
+        let Some(field) = self.name_of_field(object, field) else { return };
         if self.field(&field) == value {
             return;
         }
@@ -112,19 +122,21 @@ impl Run {
     /// Why the `set` and `unset` of an answer cannot be, so that nothing of it is recorded.
     pub(super) fn state_objection(&self, answer: &Answer, env: &Env<'_>) -> Option<Attention> {
         let mut changes = answer.ops.iter().filter_map(|op| match op {
-            Op::Set { field, value } => Some((field, value)),
+            Op::Set { object, field, value } => Some((object.as_ref(), field, value)),
             _ => None,
         });
         let first = changes.next()?;
-        let op = if first.1.is_some() { "set" } else { "unset" };
+        let word = |value: &Option<Bytes>| if value.is_some() { "set" } else { "unset" };
+        let op = word(first.2);
         match self.created.kind {
             RunKind::Object => {}
+            RunKind::Function if !self.created.locks.is_empty() || first.0.is_some() => {}
             RunKind::Reader => {
                 let detail = format!(
                     "`{op}` of `{}` is refused: the function is `shared`, so its runs read their \
                      object and change nothing. Nothing of its answer was recorded. Change the \
                      object in a run of its own function.",
-                    first.0
+                    first.1
                 );
                 return Some(Attention::new("object-read-only", detail));
             }
@@ -132,21 +144,31 @@ impl Run {
                 let detail = format!(
                     "`{op}` of `{}` is refused: the run is of no object. Nothing of its answer was \
                      recorded. Register the function with `\"kind\": \"object\"` and start a run \
-                     of it.",
-                    first.0
+                     of it, or let the function name objects in `locks`.",
+                    first.1
                 );
                 return Some(Attention::new("no-object", detail));
             }
         }
-        let mut after: BTreeMap<&str, &Bytes> = self.object_state().collect();
-        for (field, value) in std::iter::once(first).chain(changes) {
+        let mut after: BTreeMap<Cow<'_, str>, &Bytes> =
+            self.object_state().map(|(field, value)| (field.into(), value)).collect();
+        for (object, field, value) in std::iter::once(first).chain(changes) {
+            let Some(name) = self.name_of_field(object, field) else {
+                return Some(self.foreign_field(word(value), object, field));
+            };
             match value {
-                Some(value) => after.insert(field, value),
-                None => after.remove(field.as_str()),
+                Some(value) => after.insert(name.into(), value),
+                None => after.remove(name.as_str()),
             };
         }
-        let bytes = weight(after.iter().map(|(field, value)| (*field, *value)));
-        let why = too_large(after.len(), bytes, env.limits)?;
+        let mut sizes: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for (name, value) in &after {
+            let (object, field) = whose(name);
+            let (fields, bytes) = sizes.entry(object).or_default();
+            *fields += 1;
+            *bytes += weight(std::iter::once((field, *value)));
+        }
+        let why = sizes.values().find_map(|(n, bytes)| too_large(*n, *bytes, env.limits))?;
         let detail = format!(
             "The state of the object would have {why}. Nothing of the answer was recorded. Keep \
              large things elsewhere and references to them here."
@@ -156,7 +178,7 @@ impl Run {
 
     /// What the run's end does to its object.
     pub(super) fn let_go_of_object(&self, kind: Kind) -> Option<Publication> {
-        (self.created.kind == RunKind::Object).then(|| {
+        self.changes_objects().then(|| {
             // Only who completes has changed anything.
             let changes =
                 if kind == Kind::Completed { self.staged.clone() } else { Changes::default() };

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::body::ObjectName;
 use super::id::UpdateId;
 use super::outgoing::Errand;
 use super::retry::RetrySpec;
@@ -89,8 +90,10 @@ pub enum Op {
     Status(Bytes),
     /// Tags to merge; none removes one.
     Tags(Vec<(String, Option<String>)>),
-    /// A field of the run's object is set, or with none taken away.
+    /// A field of the run's object, or of one of its locks, is set, or with none taken away.
     Set {
+        /// Whose; none: the run's own.
+        object: Option<ObjectName>,
         /// Which.
         field: String,
         /// JSON.

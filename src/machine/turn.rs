@@ -140,7 +140,7 @@ impl Run {
                 ),
             ));
         }
-        self.state_objection(answer, env)
+        self.state_objection(answer, env).or_else(|| self.circle_objection(answer))
     }
 
     pub(super) fn op(&mut self, op: Op, did: &mut Did, env: &Env<'_>) {
@@ -226,7 +226,9 @@ impl Run {
                     self.noted(&Noted { tags: Some(tags), ..Noted::default() }, env);
                 }
             }
-            Op::Set { field, value } => self.set_field(field, value.as_ref(), env),
+            Op::Set { object, field, value } => {
+                self.set_field(object.as_ref(), &field, value.as_ref(), env);
+            }
             Op::Chunk { stream, data } => {
                 let (level, message) = ("info".to_owned(), String::new());
                 let (fields, stream) = (Some(data), Some(stream));

@@ -182,7 +182,7 @@ fn errors_name_op_step_and_field() {
         (r#"{"op":"set","key":"a"}"#, "missing field \"value\""),
         (r#"{"op":"set","value":1}"#, "missing field \"key\""),
         (r#"{"op":"set","key":"","value":1}"#, "`key`"),
-        (r#"{"op":"unset","key":"a","value":1}"#, "op `unset` has key"),
+        (r#"{"op":"unset","key":"a","value":1}"#, "op `unset` has object, key"),
         (r#"{"op":"reply","id":"a"}"#, "missing field \"update\""),
         (r#"{"op":"reply","id":"a","update":"run_1"}"#, "upd_"),
         (r#"{"op":"compact"}"#, "missing field \"state\""),

@@ -41,11 +41,34 @@ impl FunctionSpec {
             let detail = "`object` is of shared functions alone; an object is its function's own";
             return Err(("object", detail.to_owned()));
         }
+        if self.locks.is_some() {
+            self.check_locks(kind)?;
+        }
         match kind {
             RunKind::Function => Ok(()),
             RunKind::Plain => self.check_plain(),
             RunKind::Object | RunKind::Reader => self.check_object(),
         }
+    }
+
+    fn check_locks(&self, kind: RunKind) -> Result<(), Wrong> {
+        if kind != RunKind::Function {
+            let detail = "`locks` is of kind `function` alone: an object's run has its object, and \
+                          others wait for it while it has";
+            return Err(("locks", detail.to_owned()));
+        }
+        for (other, is_there) in
+            [("debounce", self.debounce.is_some()), ("gather", self.gather.is_some())]
+        {
+            if is_there {
+                let detail = format!(
+                    "`locks` is not possible beside `{other}`: which objects a run has is known \
+                     when it is started"
+                );
+                return Err(("locks", detail));
+            }
+        }
+        Ok(())
     }
 
     fn check_object(&self) -> Result<(), Wrong> {

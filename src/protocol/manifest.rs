@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::VERSION;
 use super::flow::{self, Flow};
 use super::form::clip;
+use super::locks::LockSpec;
 use super::names::valid_name;
 use super::op::without_place;
 use super::subscription::{CancelOn, CronTrigger, Trigger};
@@ -176,6 +177,9 @@ pub struct FunctionSpec {
     /// Which starts are one run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gather: Option<Box<RawValue>>,
+    /// The objects that its runs have to themselves, as it came ([`FunctionSpec::locks`] reads it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locks: Option<Box<RawValue>>,
     /// What starts it by itself, as it came ([`FunctionSpec::event_triggers`] and
     /// [`FunctionSpec::cron_triggers`] read it).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -378,6 +382,7 @@ impl FunctionSpec {
             debounce: None,
             singleton: None,
             gather: None,
+            locks: None,
             triggers: None,
             cancel_on: None,
         }
@@ -413,6 +418,11 @@ impl FunctionSpec {
     /// The events that cancel its runs. The error says what is wrong with its `cancel_on`.
     pub fn cancel_on(&self) -> Result<Vec<CancelOn>, String> {
         self.cancel_on.as_deref().map_or_else(|| Ok(Vec::new()), CancelOn::parse_all)
+    }
+
+    /// The objects that its runs have to themselves. The error says what is wrong with its `locks`.
+    pub fn locks(&self) -> Result<Vec<LockSpec>, String> {
+        self.locks.as_deref().map_or_else(|| Ok(Vec::new()), LockSpec::parse_all)
     }
 
     /// What it says about its flow. The error names the field and says what is wrong with it.
@@ -474,6 +484,7 @@ impl FunctionSpec {
             ("debounce", &self.debounce),
             ("singleton", &self.singleton),
             ("gather", &self.gather),
+            ("locks", &self.locks),
             ("triggers", &self.triggers),
             ("cancel_on", &self.cancel_on),
         ] {
@@ -492,6 +503,7 @@ impl FunctionSpec {
         self.cron_triggers().map_err(|e| bad(place("triggers"), named(&e)))?;
         self.cancel_on()
             .map_err(|e| bad(place("cancel_on"), named(&format!("`cancel_on` {e}"))))?;
+        self.locks().map_err(|e| bad(place("locks"), named(&format!("`locks`: {e}"))))?;
         self.flow().map_err(|(field, e)| bad(place(field), named(&format!("`{field}`: {e}"))))?;
         if self.gather.is_some() && self.cancel_on.is_some() {
             let detail = "`cancel_on`: not beside `gather`: its run has the inputs of many starts";

@@ -10,6 +10,7 @@ mod flow;
 mod form;
 mod jwt;
 mod kinds;
+mod locks;
 mod manifest;
 mod names;
 mod op;
@@ -32,6 +33,7 @@ pub use form::{MAX_DEPTH, too_deep};
 pub use jwt::{
     BadJwt, JwtAlgorithm, JwtClaims, JwtKey, MIN_JWT_SECRET, looks_like_jwt, verify_jwt,
 };
+pub use locks::{LockSpec, MOST_LOCKS};
 pub use manifest::{
     BadManifest, FunctionSpec, LEAST_RETENTION, Manifest, Timeouts, Transport, Versioning,
 };

@@ -13,7 +13,9 @@ use super::call::Call;
 use super::form::{Form, MAX_DEPTH, Odd, clip, text, too_deep};
 use super::names::{valid_name, valid_step_id, valid_tag};
 use crate::machine::time::parse_duration;
-use crate::machine::{Again, Ask, Limits, Moment, Op, OpKind, Outcome, RetrySpec, StepError};
+use crate::machine::{
+    Again, Ask, Limits, Moment, ObjectName, Op, OpKind, Outcome, RetrySpec, StepError,
+};
 
 /// Every field of every op that this version knows; the ones met most often first.
 const NAMES: &[&str] = &[
@@ -56,6 +58,7 @@ const NAMES: &[&str] = &[
     "state",
     "stream",
     "update",
+    "object",
 ];
 const OP: usize = 0;
 pub(super) const ID: usize = 1;
@@ -96,6 +99,7 @@ const OK: usize = 35;
 const STATE: usize = 36;
 const STREAM: usize = 37;
 const UPDATE: usize = 38;
+const OBJECT: usize = 39;
 
 /// Bytes of the state of a compacted journal: it is sent with every invocation, as the input is.
 const LONGEST_STATE: usize = 1 << 20;
@@ -227,8 +231,8 @@ impl Reader<'_> {
             "compact" => &[STATE],
             "chunk" => &[STREAM, DATA],
             "log" => &[LEVEL, MESSAGE, FIELDS],
-            "set" => &[KEY, VALUE],
-            "unset" => &[KEY],
+            "set" => &[OBJECT, KEY, VALUE],
+            "unset" => &[OBJECT, KEY],
             other => return Err(self.bad(format!("unknown op {:?}", clip(other)))),
         };
         self.refuse_strangers(&op, known)?;
@@ -261,7 +265,7 @@ impl Reader<'_> {
             "compact" => self.compact(),
             "chunk" => self.chunk(),
             "set" => self.set(),
-            "unset" => Ok(Op::Set { field: self.field()?, value: None }),
+            "unset" => Ok(Op::Set { object: self.object()?, field: self.field()?, value: None }),
             _ => self.log(),
         }
     }
@@ -318,7 +322,18 @@ impl Reader<'_> {
         let field = self.field()?;
         let what = format!("value of `{}`", clip(&field));
         let value = self.from.keep(self.required(VALUE)?, None, &what)?;
-        Ok(Op::Set { field, value: Some(value) })
+        Ok(Op::Set { object: self.object()?, field, value: Some(value) })
+    }
+
+    /// Which object a field is of, where the run has several.
+    fn object(&self) -> Result<Option<ObjectName>, BadAnswer> {
+        let Some(raw) = self.optional(OBJECT) else { return Ok(None) };
+        let name: ObjectName = serde_json::from_str(raw.get()).map_err(|_| {
+            self.bad(
+                "`object` must be an object such as {\"function\": \"account\", \"key\": \"ann\"}",
+            )
+        })?;
+        Ok(Some(name))
     }
 
     /// The name of a field of an object.

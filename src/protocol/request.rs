@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::machine::{DeploymentId, Fired, InvocationId, OpKind, RunId, Timestamp};
+use crate::machine::{DeploymentId, Fired, InvocationId, ObjectName, OpKind, RunId, Timestamp};
 
 /// One invocation of a run. All that it holds is borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,8 @@ pub struct Invocation<'a> {
     pub input: &'a [u8],
     /// The object that the run has a part in: its key and its state, JSON.
     pub object: Option<(&'a str, &'a [u8])>,
+    /// The objects of its locks, each with its state, JSON.
+    pub locks: &'a [(&'a ObjectName, Vec<u8>)],
     /// What stands for the steps that a compaction has taken away, JSON.
     pub state: Option<&'a [u8]>,
     /// The settled steps as [`push_settled`] wrote them; may be empty.
@@ -198,6 +200,9 @@ pub fn write_invocation(it: &Invocation<'_>) -> Vec<u8> {
             out.push(b'}');
         }
     }
+    if !it.locks.is_empty() {
+        write_locks(&mut out, it.locks);
+    }
     raw(&mut out, r#","cancel":"#);
     write_cancel(&mut out, it.cancel.as_ref());
     write_links(&mut out, it.run.id, &it.links);
@@ -205,6 +210,20 @@ pub fn write_invocation(it: &Invocation<'_>) -> Vec<u8> {
     json(&mut out, it.token);
     out.push(b'}');
     out
+}
+
+fn write_locks(out: &mut Vec<u8>, locks: &[(&ObjectName, Vec<u8>)]) {
+    raw(out, r#","objects":["#);
+    for (i, (object, state)) in locks.iter().enumerate() {
+        raw(out, if i > 0 { r#",{"function":"# } else { r#"{"function":"# });
+        json(out, &object.function);
+        raw(out, r#","key":"#);
+        json(out, &object.key);
+        raw(out, r#","state":"#);
+        out.extend_from_slice(state);
+        out.push(b'}');
+    }
+    out.push(b']');
 }
 
 /// The JSON text of an object's state.
@@ -417,6 +436,7 @@ mod tests {
             pending: &[],
             upto: 0,
             object: None,
+            locks: &[],
             state: None,
             more: false,
             long: false,

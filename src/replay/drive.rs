@@ -159,6 +159,7 @@ impl Replay {
             },
             input: &run.input,
             object: None,
+            locks: &[],
             state: self.state.as_deref(),
             settled: &fragment,
             pending: &pending,

@@ -31,7 +31,7 @@ macro_rules! journal_rule {
 }
 
 /// Rules that hold in every snapshot.
-pub(super) const ALWAYS: [(&str, &str); 20] = [
+pub(super) const ALWAYS: [(&str, &str); 21] = [
     (
         // Generations that are over go whole, in order.
         "the log is dense",
@@ -146,7 +146,7 @@ select run_id::text, format('step %s, %s times', step, count(*)) from g
     (
         "a live run holds its key",
         "select a.run_id::text, format('key %s', a.key) from run_active a
- where a.key is not null and coalesce(a.object, 1) = 1 and not exists (
+ where a.key is not null and coalesce(a.object, 1) in (1, 4, 5) and not exists (
    select from run_keys k where k.shard = a.shard and k.ns = a.ns and k.fn = a.fn
       and k.key = a.key and k.run_id = a.run_id and k.status is null) limit 10",
     ),
@@ -154,7 +154,11 @@ select run_id::text, format('step %s, %s times', step, count(*)) from g
         "a held key has a live run",
         "select k.run_id::text, format('key %s', k.key) from run_keys k
  where k.status is null and not exists (
-   select from run_active a where a.shard = k.shard and a.run_id = k.run_id and a.key = k.key) limit 10",
+   select from run_active a where a.shard = k.shard and a.run_id = k.run_id and a.key = k.key)
+  and not exists (
+   select from object_locks l join run_active a
+       on a.shard = shard_of(l.run_id) and a.run_id = l.run_id and a.object in (4, 5)
+    where l.run_id = k.run_id and l.ns = k.ns and l.fn = k.fn and l.key = k.key) limit 10",
     ),
     (
         "who waits for an object is in its queue, and another has it",
@@ -169,7 +173,14 @@ select run_id::text, format('step %s, %s times', step, count(*)) from g
         "select q.run_id::text, format('key %s pos %s', q.key, q.pos) from object_queue q
  where not exists (
    select from run_active a
-    where a.shard = q.shard and a.run_id = q.run_id and a.object = 2) limit 10",
+    where a.shard = shard_of(q.run_id) and a.run_id = q.run_id and a.object in (2, 5)) limit 10",
+    ),
+    (
+        "who has a lock is live, and has all of them or waits",
+        "select l.run_id::text, format('key %s', l.key) from object_locks l left join run_active a
+   on a.shard = shard_of(l.run_id) and a.run_id = l.run_id
+ where coalesce(a.object, 0) not in (4, 5)
+    or (a.object = 5) <> exists (select from object_queue q where q.run_id = l.run_id) limit 10",
     ),
     (
         "a young idempotency key names a run that was created",
@@ -215,7 +226,7 @@ pub(super) const IDLE: [(&str, &str); 4] = [
     (
         "a live run has a wake",
         "select a.run_id::text, 'parked for ever, and nothing was asked for' from run_active a
- where a.wake_at = 'infinity' and a.gate is null and a.object is distinct from 2 and not exists (
+ where a.wake_at = 'infinity' and a.gate is null and coalesce(a.object, 0) not in (2, 5) and not exists (
    select from journal j where j.shard = a.shard and j.run_id = a.run_id and j.kind in (3, 14))
    and not exists (
    select from journal_long j where j.shard = a.shard and j.run_id = a.run_id and j.kind in (3, 14))

@@ -7,7 +7,8 @@ use sqlx::{Connection as _, Row as _};
 use uuid::Uuid;
 
 use super::error::{Error, Result};
-use super::objects::{self, Role};
+use super::locks::{self, Taker};
+use super::objects::{self, ObjectPlace, Role};
 use super::wire::{MINUS_INFINITY, Raw, Ts};
 use super::{Lane, SILENCE, Wait, events, heard};
 use crate::machine::{Message, MessageId, Row, RunId, ScheduleId, Shard, Timestamp};
@@ -74,6 +75,8 @@ pub struct NewRun {
     pub tags: Option<String>,
     /// What it is to an object; whether it waits for its turn is decided here.
     pub object: Option<NewPart>,
+    /// The objects that it is to have under its locks, each once.
+    pub locks: Vec<ObjectPlace>,
     /// The schedule that starts it.
     pub schedule: Option<ScheduleId>,
     /// The events that cancel it.
@@ -81,6 +84,14 @@ pub struct NewRun {
     /// Messages that are in its inbox from the start, such as `new` and a first signal. Their
     /// positions are given here, from 1.
     pub messages: Vec<Message>,
+}
+
+impl NewRun {
+    /// Whether it has a part in objects, so that who has those is to be read with it.
+    #[must_use]
+    pub const fn has_objects(&self) -> bool {
+        self.object.is_some() || !self.locks.is_empty()
+    }
 }
 
 /// What a new run is to an object.
@@ -251,7 +262,8 @@ line as materialized (
   select w.run_id, k.run_id as holder, k.status is null as busy,
          k.status is null and not exists (
            select from run_active a
-            where a.shard = k.shard and a.run_id = k.run_id and a.object = 1) as barred,
+            where a.shard = shard_of(k.run_id) and a.run_id = k.run_id
+              and a.object in (1, 4, 5)) as barred,
          row_number() over (partition by w.shard, w.ns, w.fn, w.key order by w.ord) as nth,
          (select coalesce(max(q.pos), 0) from object_queue q
            where q.shard = w.shard and q.ns = w.ns and q.fn = w.fn and q.key = w.key) as last
@@ -333,7 +345,7 @@ impl Lane {
 /// Whether a start is more than one statement: an object is held first, events that cancel the run
 /// are written down with it.
 fn is_more(new: &NewRun) -> bool {
-    new.object.is_some() || !new.waits.is_empty()
+    new.has_objects() || !new.waits.is_empty()
 }
 
 /// The same on a connection, which may be in a transaction if no start has an idempotency key.
@@ -342,11 +354,22 @@ pub(super) async fn create_on(
     batch: &[NewRun],
 ) -> Result<Vec<CreateOutcome>> {
     let mut outcomes: Vec<Option<CreateOutcome>> = vec![None; batch.len()];
+    let held: Vec<ObjectPlace> = batch.iter().flat_map(objects_of).collect();
+    if !held.is_empty() {
+        objects::hold(conn, &held).await?;
+    }
+    let locking: Vec<Taker<'_>> =
+        batch.iter().filter(|new| !new.locks.is_empty()).map(Taker::of).collect();
+    if !locking.is_empty() {
+        let barred = locks::barred(conn, &locking).await?;
+        for (new, outcome) in batch.iter().zip(&mut outcomes) {
+            let by = barred.get(&new.run).filter(|by| **by != new.run);
+            *outcome = by.map(|run| CreateOutcome::KeyHeld { run: *run, status: None });
+        }
+    }
     let of_objects: Vec<usize> = (0..batch.len()).filter(|i| batch[*i].object.is_some()).collect();
     if !of_objects.is_empty() {
         let runs: Vec<&NewRun> = of_objects.iter().map(|i| &batch[*i]).collect();
-        let held: Vec<_> = runs.iter().filter_map(|new| object_of(new)).collect();
-        objects::hold(conn, &held).await?;
         let told = create_once(conn, &runs).await?;
         for (i, new) in of_objects.into_iter().zip(runs) {
             // What is not told was there: an earlier call of ours.
@@ -383,8 +406,21 @@ pub(super) async fn create_on(
         }
     }
     let lost = || Error::Busy("a run key changed hands too often".to_owned());
-    let outcomes: Vec<CreateOutcome> =
+    let mut outcomes: Vec<CreateOutcome> =
         outcomes.into_iter().map(|o| o.ok_or_else(lost)).collect::<Result<_>>()?;
+    let begun = |(new, outcome): &(&NewRun, &CreateOutcome)| {
+        !new.locks.is_empty() && **outcome == CreateOutcome::Created
+    };
+    let begun: Vec<Taker<'_>> =
+        batch.iter().zip(&outcomes).filter(begun).map(|(new, _)| Taker::of(new)).collect();
+    if !begun.is_empty() {
+        let waiting = locks::take(conn, &begun).await?;
+        for (new, outcome) in batch.iter().zip(&mut outcomes) {
+            if waiting.contains(&new.run) {
+                *outcome = CreateOutcome::Queued;
+            }
+        }
+    }
     let there = |o: &CreateOutcome| matches!(o, CreateOutcome::Created | CreateOutcome::Queued);
     for (new, _) in batch.iter().zip(&outcomes).filter(|(_, o)| there(o)) {
         events::listen_on(conn, &new.waits).await?;
@@ -392,10 +428,11 @@ pub(super) async fn create_on(
     Ok(outcomes)
 }
 
-/// The object that a new run is to have.
-pub(super) fn object_of(new: &NewRun) -> Option<(i16, i32, i32, String)> {
-    let key = new.key.as_ref().filter(|_| new.object == Some(NewPart::Has))?;
-    Some((new.run.shard().column(), new.ns, new.function_id, key.key.clone()))
+/// The objects that a new run is to have.
+pub(super) fn objects_of(new: &NewRun) -> impl Iterator<Item = ObjectPlace> {
+    let key = new.key.as_ref().filter(|_| new.object == Some(NewPart::Has));
+    let own = key.map(|k| (new.run.shard().column(), new.ns, new.function_id, k.key.clone()));
+    own.into_iter().chain(new.locks.iter().cloned())
 }
 
 async fn create_once(

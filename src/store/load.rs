@@ -7,9 +7,9 @@ use sqlx::Row as _;
 use sqlx::postgres::PgBindIterExt as _;
 
 use super::error::Result;
-use super::objects::{self, Object, Part};
+use super::objects::{self, Object, Part, Role};
 use super::wire::{self, MINUS_INFINITY, journal_columns};
-use super::{Lane, Store};
+use super::{Lane, Store, locks};
 use crate::machine::{Message, Placement, Row, RunId, Sealed, Timestamp};
 
 /// A run as it is recorded.
@@ -101,7 +101,7 @@ impl Store {
             .fetch_all(&mut *tx)
             .await?;
         let mut found: HashMap<RunId, Loaded> = HashMap::with_capacity(standing.len());
-        let mut parts = Vec::new();
+        let (mut parts, mut locking) = (Vec::new(), Vec::new());
         for row in &standing {
             let run = wire::run_id(row)?;
             let status: Option<i16> = row.try_get("status")?;
@@ -128,17 +128,22 @@ impl Store {
                 rows: Vec::new(),
                 messages: Vec::new(),
             };
-            if let (Some(role), Some(key)) = (row.try_get("object")?, loaded.key.clone()) {
+            let role: Option<i16> = row.try_get("object")?;
+            if let Some(role) = role.and_then(Role::of_locks) {
+                locking.push((run, role));
+            } else if let (Some(role), Some(key)) = (role, loaded.key.clone()) {
                 let (ns, function) = (loaded.ns, row.try_get("object_fn")?);
                 parts.push(Part { run, ns, function, key, role });
             }
             found.insert(run, loaded);
         }
+        let mut objects = locks::read(&mut tx, &locking).await?;
         if !parts.is_empty() {
-            for (run, object) in objects::of_runs(&mut tx, &parts).await? {
-                if let Some(loaded) = found.get_mut(&run) {
-                    loaded.object = Some(object);
-                }
+            objects.extend(objects::of_runs(&mut tx, &parts).await?);
+        }
+        for (run, object) in objects {
+            if let Some(loaded) = found.get_mut(&run) {
+                loaded.object = Some(object);
             }
         }
         for (home, sql) in [(0, ROWS), (1, ROWS_LONG)] {

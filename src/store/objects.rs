@@ -11,10 +11,10 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgBindIterExt as _, PgConnection, PgRow};
 use uuid::Uuid;
 
-use super::error::Result;
+use super::error::{Error, Result};
 use super::wire::{self, Raw};
-use super::{SILENCE, Store, heard};
-use crate::machine::{RunId, Sealed, Shard, State};
+use super::{SILENCE, Store, heard, locks};
+use crate::machine::{ObjectName, RunId, Sealed, Shard, State, field_of_lock};
 
 /// What a run is to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,21 @@ pub enum Role {
     Waits = 2,
     /// It only reads it.
     Reads = 3,
+    /// It has all of its locks.
+    Locks = 4,
+    /// It waits for some of its locks.
+    WaitsForLocks = 5,
+}
+
+impl Role {
+    /// Whether a code says that a run has locks.
+    pub(super) const fn of_locks(code: i16) -> Option<Self> {
+        match code {
+            4 => Some(Self::Locks),
+            5 => Some(Self::WaitsForLocks),
+            _ => None,
+        }
+    }
 }
 
 /// What a run of an object is read with.
@@ -89,8 +104,8 @@ pub fn version_of(state: &State) -> String {
     })
 }
 
-/// The object of a run: shard, namespace, function, key.
-type Place = (i16, i32, i32, String);
+/// An object: shard, namespace, function, key.
+pub type ObjectPlace = (i16, i32, i32, String);
 
 /// The row that is an object's lock; one that no run has ever had has it like one whose run is gone.
 pub(super) const ENSURE: &str =
@@ -118,12 +133,13 @@ o as materialized (
   select distinct shard, ns, fn, key
     from unnest($3::int2[], $4::int4[], $5::int4[], $6::text[]) as t(shard, ns, fn, key)),
 next as materialized (
-  select q.shard, q.run_id from o cross join lateral (
-    select q.shard, q.run_id from object_queue q
+  select q.run_id from o cross join lateral (
+    select q.run_id from object_queue q
      where q.shard = o.shard and q.ns = o.ns and q.fn = o.fn and q.key = o.key
        and (q.run_id in (select run_id from u)) is not true
      order by q.pos limit 1) q)
-select a.run_id from (select shard, run_id from u union select shard, run_id from next) x
+select a.run_id from (select shard, run_id from u
+                       union select shard_of(run_id), run_id from next) x
   join run_active a using (shard, run_id)
  order by a.shard, a.run_id for update of a";
 
@@ -138,13 +154,19 @@ pub(super) const UNSET: &str = "delete from objects o
     as t(shard, ns, fn, key, field)
  where o.shard = t.shard and o.ns = t.ns and o.fn = t.fn and o.key = t.key and o.field = t.field";
 
-/// Runs of objects have ended. Who waited waits no more; where one had its object, the next has it
-/// and is hot, with a message, so that its owner hears of it wherever that is.
+/// Runs of objects have ended. Who waited waits no more; where one had an object, the next has it, and
+/// is hot if it waits for no other, with a message, so that its owner hears of it wherever that is. An
+/// object that a run had by a lock and that nobody wants is nobody's; the key of its own run was let go
+/// with the end.
 pub(super) const RELEASE: &str = "with e as materialized (
   select * from unnest($1::int2[], $2::int4[], $3::int4[], $4::text[], $5::uuid[])
       as t(shard, ns, fn, key, run_id)),
 gone as (
-  delete from object_queue q using e where q.shard = e.shard and q.run_id = e.run_id),
+  delete from object_queue q using e
+   where q.run_id = e.run_id and q.fn = e.fn and q.key = e.key),
+unlocked as (
+  delete from object_locks l using e
+   where l.run_id = e.run_id and l.fn = e.fn and l.key = e.key),
 free as materialized (
   select e.shard, e.ns, e.fn, e.key from e join run_keys k using (shard, ns, fn, key)
    where k.run_id = e.run_id),
@@ -161,9 +183,20 @@ left_queue as (
 takes as (
   update run_keys k set run_id = n.run_id, status = null, ended_at = null from next n
    where k.shard = n.shard and k.ns = n.ns and k.fn = n.fn and k.key = n.key),
+let_go as (
+  update run_keys k set status = 100, ended_at = now() from free f
+   where k.shard = f.shard and k.ns = f.ns and k.fn = f.fn and k.key = f.key and k.status is null
+     and not exists (
+       select from next n
+        where n.shard = f.shard and n.ns = f.ns and n.fn = f.fn and n.key = f.key)),
+ready as materialized (
+  select distinct n.run_id from next n where not exists (
+    select from object_queue q where q.run_id = n.run_id and not exists (
+      select from next m where m.run_id = q.run_id and m.fn = q.fn and m.key = q.key))),
 hot as (
-  update run_active a set object = 1, wake_at = '-infinity', inbox = a.inbox + 1 from next n
-   where a.shard = n.shard and a.run_id = n.run_id
+  update run_active a set object = case a.object when 5 then 4 else 1 end, wake_at = '-infinity',
+         inbox = a.inbox + 1 from ready n
+   where a.shard = shard_of(n.run_id) and a.run_id = n.run_id
   returning a.shard, a.run_id, a.ns, a.inbox),
 told as (
   insert into inbox (shard, run_id, ns, pos, msg_id, kind, name, at)
@@ -193,7 +226,7 @@ pub(super) const LIST: &str = "select key, count(*) as fields,
  group by key order by key limit $4";
 
 fn places<'a>(
-    places: impl Iterator<Item = &'a Place>,
+    places: impl Iterator<Item = &'a ObjectPlace>,
 ) -> (Vec<i16>, Vec<i32>, Vec<i32>, Vec<&'a str>) {
     let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (shard, ns, function, key) in places {
@@ -207,7 +240,7 @@ fn places<'a>(
 
 async fn lock<'a>(
     conn: &mut PgConnection,
-    which: impl Iterator<Item = &'a Place>,
+    which: impl Iterator<Item = &'a ObjectPlace>,
 ) -> Result<Vec<PgRow>> {
     let (shards, namespaces, functions, keys) = places(which);
     let query = sqlx::query(LOCK).bind(shards).bind(namespaces).bind(functions).bind(keys);
@@ -217,7 +250,7 @@ async fn lock<'a>(
 /// Makes sure that these objects have their lock, and takes it. Returns whose they are: status and run.
 pub(super) async fn hold(
     conn: &mut PgConnection,
-    which: &[Place],
+    which: &[ObjectPlace],
 ) -> Result<Vec<(Option<i16>, RunId)>> {
     let distinct = which.iter().collect::<HashSet<_>>().len();
     loop {
@@ -232,8 +265,25 @@ pub(super) async fn hold(
     }
 }
 
-/// The objects of the runs of a batch that change theirs, held.
-pub(super) struct Held(HashMap<RunId, Place>);
+/// The objects of the runs of a batch that change some, held: the one of a run's key has no name.
+pub(super) struct Held(HashMap<RunId, Vec<(Option<ObjectName>, ObjectPlace)>>);
+
+impl Held {
+    fn places(&self) -> impl Iterator<Item = &ObjectPlace> + Clone {
+        self.0.values().flatten().map(|(_, place)| place)
+    }
+
+    /// Where a field is published, as the run knows it.
+    fn place_of<'a>(&'a self, run: RunId, field: &'a str) -> Option<(&'a ObjectPlace, &'a str)> {
+        let places = self.0.get(&run)?;
+        let Some((function, key, field)) = field_of_lock(field) else {
+            return places.iter().find(|(name, _)| name.is_none()).map(|(_, p)| (p, field));
+        };
+        let named = |name: &ObjectName| name.function == function && name.key == key;
+        let found = places.iter().find(|(name, _)| name.as_ref().is_some_and(named));
+        found.map(|(_, place)| (place, field))
+    }
+}
 
 /// Before appends that change objects: holds the objects, then the runs.
 pub(super) async fn before_append(conn: &mut PgConnection, batch: &[&Sealed]) -> Result<Held> {
@@ -243,14 +293,22 @@ pub(super) async fn before_append(conn: &mut PgConnection, batch: &[&Sealed]) ->
             .bind(batch.iter().map(|s| s.run.uuid()).bind_iter());
         heard(SILENCE, query.fetch_all(&mut *conn)).await?
     };
-    let mut held = HashMap::with_capacity(rows.len());
+    let mut held: HashMap<RunId, Vec<_>> = HashMap::with_capacity(rows.len());
     for row in &rows {
-        let place: Place =
+        let place: ObjectPlace =
             (row.try_get("shard")?, row.try_get("ns")?, row.try_get("fn")?, row.try_get("key")?);
-        held.insert(wire::run_id(row)?, place);
+        held.insert(wire::run_id(row)?, vec![(None, place)]);
     }
-    lock(conn, held.values()).await?;
-    let (shards, namespaces, functions, keys) = places(held.values());
+    let others: Vec<Uuid> =
+        batch.iter().filter(|s| !held.contains_key(&s.run)).map(|s| s.run.uuid()).collect();
+    if !others.is_empty() {
+        for (run, name, place) in locks::of_runs(&mut *conn, &others).await? {
+            held.entry(run).or_default().push((Some(name), place));
+        }
+    }
+    let held = Held(held);
+    lock(conn, held.places()).await?;
+    let (shards, namespaces, functions, keys) = places(held.places());
     let query = sqlx::query(LOCK_RUNS)
         .bind(batch.iter().map(|s| s.run.shard().column()).bind_iter())
         .bind(batch.iter().map(|s| s.run.uuid()).bind_iter())
@@ -259,7 +317,7 @@ pub(super) async fn before_append(conn: &mut PgConnection, batch: &[&Sealed]) ->
         .bind(functions)
         .bind(keys);
     heard(SILENCE, query.fetch_all(conn)).await?;
-    Ok(Held(held))
+    Ok(held)
 }
 
 /// After them: publishes what those have changed that won, and lets the next have their turn. Returns
@@ -272,13 +330,18 @@ pub(super) async fn after_append(
 ) -> Result<Vec<RunId>> {
     let winners = || {
         let won = batch.iter().filter(|s| won.contains(&s.run));
-        won.filter_map(|s| Some((s.run, held.0.get(&s.run)?, s.append.publication.as_ref()?)))
+        won.filter_map(|s| Some((s.run, s.append.publication.as_ref()?)))
     };
     // Of one object only one run in a batch has changes, for only who has it can make them.
-    let mut set: Vec<(&Place, &str, &[u8])> = Vec::new();
-    let mut unset: Vec<(&Place, &str)> = Vec::new();
-    for (_, place, publication) in winners() {
+    let mut set: Vec<(&ObjectPlace, &str, &[u8])> = Vec::new();
+    let mut unset: Vec<(&ObjectPlace, &str)> = Vec::new();
+    for (run, publication) in winners() {
         for (field, value) in &publication.changes {
+            let Some((place, field)) = held.place_of(run, field) else {
+                return Err(Error::corrupt(format!(
+                    "{run} has changed a field of no object of it"
+                )));
+            };
             match value {
                 Some(value) => set.push((place, field, value)),
                 None => unset.push((place, field)),
@@ -292,8 +355,10 @@ pub(super) async fn after_append(
         let query = query.bind(unset.iter().map(|(_, field)| *field).bind_iter());
         heard(SILENCE, query.execute(&mut *conn)).await?;
     }
-    let ended: Vec<(RunId, &Place)> =
-        winners().filter(|(.., p)| p.frees).map(|(run, place, _)| (run, place)).collect();
+    let mut ended: Vec<(RunId, &ObjectPlace)> = Vec::new();
+    for (run, _) in winners().filter(|(_, p)| p.frees) {
+        ended.extend(held.0.get(&run).into_iter().flatten().map(|(_, place)| (run, place)));
+    }
     if ended.is_empty() {
         return Ok(Vec::new());
     }
@@ -304,7 +369,7 @@ pub(super) async fn after_append(
     rows.iter().map(wire::run_id).collect()
 }
 
-async fn write(conn: &mut PgConnection, set: &[(&Place, &str, &[u8])]) -> Result<()> {
+async fn write(conn: &mut PgConnection, set: &[(&ObjectPlace, &str, &[u8])]) -> Result<()> {
     if set.is_empty() {
         return Ok(());
     }
@@ -424,7 +489,7 @@ impl Store {
         state: &State,
         fits: impl Fn(&State) -> bool + Send,
     ) -> Result<Written> {
-        let place: Place = (shard.column(), ns, fn_id, key.to_owned());
+        let place: ObjectPlace = (shard.column(), ns, fn_id, key.to_owned());
         let mut tx = self.begin("begin").await?;
         for (status, run) in hold(&mut tx, std::slice::from_ref(&place)).await? {
             if status.is_none() {

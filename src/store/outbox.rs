@@ -9,7 +9,7 @@ use sqlx::{Connection as _, Postgres, Row as _, Transaction};
 use uuid::Uuid;
 
 use super::accept::{Accept, Accepted, accept_on};
-use super::create::{CreateOutcome, NewRun, create_on, object_of};
+use super::create::{CreateOutcome, NewRun, create_on, objects_of};
 use super::error::{Error, Result};
 use super::journal::TELL;
 use super::wire::{self, Raw, Ts};
@@ -121,7 +121,7 @@ impl Lane {
         let mut tx = heard(SILENCE, self.conn.begin()).await?;
         let rows = heard(SILENCE, of_slots(HOLD, slots).fetch_all(&mut *tx)).await?;
         let held = rows.iter().map(slot).collect::<Result<HashSet<Slot>>>()?;
-        let objects: Vec<_> = news.iter().filter_map(|new| object_of(new)).collect();
+        let objects: Vec<_> = news.iter().flat_map(|new| objects_of(new)).collect();
         if !objects.is_empty() {
             // Objects before runs, as everywhere.
             objects::hold(&mut tx, &objects).await?;

@@ -5,7 +5,8 @@ use sqlx::Row as _;
 use super::Store;
 use super::create::NewPart;
 use super::error::Result;
-use super::objects::Role;
+use super::locks::{self, Taker};
+use super::objects::{self, ObjectPlace, Role};
 use super::wire::{Raw, Ts};
 use crate::machine::{Message, RunId, Sealed};
 
@@ -72,17 +73,25 @@ values ($1, $2, $3, $4, $5, $6, '', $7, $8)";
 impl Store {
     /// Makes an ended run live again: its rows are recorded behind its end, its key is its own, it
     /// is hot, and `message` is in its inbox so that its owner hears of it. `taken`: how many
-    /// messages its journal has. One that has an `object` gets it if nobody has it.
+    /// messages its journal has. One that has an `object`, or `locks`, gets them if nobody has them.
     pub async fn reopen(
         &self,
         sealed: &Sealed,
         taken: i32,
         message: &Message,
         object: Option<NewPart>,
+        locks: &[ObjectPlace],
     ) -> Result<Reopened> {
         let (run, ns) = (sealed.run, sealed.ns);
         let (shard, id) = (run.shard().column(), run.uuid());
         let mut tx = self.begin("begin").await?;
+        if !locks.is_empty() {
+            // Objects before runs, as everywhere.
+            let held = objects::hold(&mut tx, locks).await?;
+            if let Some((_, holder)) = held.into_iter().find(|(status, _)| status.is_none()) {
+                return Ok(Reopened::KeyHeld(holder));
+            }
+        }
         let done = sqlx::query(DONE).bind(shard).bind(id).bind(ns).fetch_optional(&mut *tx).await?;
         let Some(done) = done else { return Ok(Reopened::Lost) };
         let first = sealed.append.rows.first().map_or(0, |r| r.n);
@@ -150,6 +159,9 @@ impl Store {
             .bind(reads)
             .execute(&mut *tx)
             .await?;
+        if !locks.is_empty() {
+            locks::take(&mut tx, &[Taker { run, locks, due: None }]).await?;
+        }
         sqlx::query(GONE).bind(shard).bind(id).execute(&mut *tx).await?;
         sqlx::query(TOLD)
             .bind(shard)

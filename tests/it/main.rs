@@ -39,6 +39,7 @@ mod idempotency;
 mod jwt;
 mod lines;
 mod load;
+mod locks;
 mod matrix;
 mod metrics;
 mod namespaces;

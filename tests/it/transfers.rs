@@ -27,6 +27,9 @@ fn bank(it: &Value) -> Value {
             (true, true) => json!({"result": null}),
         };
     }
+    if it["function"] == "shift" {
+        return shift(it);
+    }
     let state = &it["object"]["state"];
     if !settled(it, "changed") {
         let after =
@@ -44,6 +47,35 @@ fn bank(it: &Value) -> Value {
         return json!({"error": {"type": "Lost", "message": state.to_string()}});
     }
     json!({"result": state["balance"]})
+}
+
+/// Both accounts in one run, in two invocations.
+fn shift(it: &Value) -> Value {
+    let objects = it["objects"].as_array().expect("both accounts");
+    let changed = |n: usize, by: i64| {
+        let state = &objects[n]["state"];
+        let mut log = state["log"].as_array().cloned().unwrap_or_default();
+        log.push(it["run"]["id"].clone());
+        (state["balance"].as_i64().unwrap_or(0) + by, log)
+    };
+    if !settled(it, "both") {
+        let mut ops = Vec::new();
+        let mut after = Vec::new();
+        for (n, by) in [(0, -1), (1, 1)] {
+            let (balance, log) = changed(n, by);
+            after.push(balance);
+            let object = json!({"function": "account", "key": objects[n]["key"]});
+            ops.push(json!({"op": "set", "object": object, "key": "balance", "value": balance}));
+            ops.push(json!({"op": "set", "object": object, "key": "log", "value": log}));
+        }
+        ops.push(json!({"op": "run", "id": "both", "value": after}));
+        return json!({"ops": ops, "yield": true});
+    }
+    let staged: Vec<&Value> = objects.iter().map(|o| &o["state"]["balance"]).collect();
+    if json!(staged) != it["steps"]["both"]["value"] {
+        return json!({"error": {"type": "Lost", "message": it["objects"].to_string()}});
+    }
+    json!({"result": null})
 }
 
 fn input_key(input: &Value, which: &str) -> Value {
@@ -74,7 +106,11 @@ async fn transfers_keep_the_sum_and_turns_their_order_whoever_dies() {
     let handler = Handler::serve(bank).await;
     let mut cluster = Cluster::start(2).await;
     let account = json!({"name": "account", "kind": "object"});
-    cluster.register_functions(&handler.url, vec![account, json!({"name": "transfer"})]).await;
+    let locks =
+        ["from", "to"].map(|which| json!({"object": "account", "key": format!("input.{which}")}));
+    let shift = json!({"name": "shift", "locks": locks});
+    let functions = vec![account, json!({"name": "transfer"}), shift];
+    cluster.register_functions(&handler.url, functions).await;
     let mut transfers = Vec::new();
     let (mut fifo, mut waits) = (0, Vec::new());
     for (times, point) in [
@@ -100,6 +136,10 @@ async fn transfers_keep_the_sum_and_turns_their_order_whoever_dies() {
                 let n = transfers.len();
                 let body = json!({"input": {"from": n % ACCOUNTS, "to": (n + 1 + n / ACCOUNTS % 3) % ACCOUNTS}});
                 transfers.push(start(&cluster, "transfer", &body, &format!("t{n}")).await);
+                // The same two the other way round, at once.
+                let key = |which: &str| input_key(&body["input"], which);
+                let body = json!({"input": {"from": key("to"), "to": key("from")}});
+                transfers.push(start(&cluster, "shift", &body, &format!("s{n}")).await);
                 let body = json!({"key": "fifo", "input": {"add": 0, "by": fifo}});
                 waits.push(start(&cluster, "account", &body, &format!("f{fifo}")).await);
                 fifo += 1;

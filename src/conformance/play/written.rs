@@ -56,6 +56,7 @@ impl Play<'_> {
             },
             input: run.created.input.get().as_bytes(),
             object: None,
+            locks: &[],
             state: run.state.as_deref(),
             settled,
             pending: &pending,

@@ -226,6 +226,7 @@ impl World {
             kind: with.kind,
             namespace: "default".to_owned(),
             key: None,
+            locks: Vec::new(),
             input: serde_json::value::to_raw_value(&1).expect("a number"),
             seed: "0".repeat(32),
             start_at,

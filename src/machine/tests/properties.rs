@@ -118,7 +118,7 @@ impl Said {
 fn field(which: u8, how: u8) -> Op {
     let field = ["a", "b"][usize::from(which) % 2].to_owned();
     let value = [None, Some("1"), Some("2")][usize::from(how / 16) % 3];
-    Op::Set { field, value: value.map(text) }
+    Op::Set { object: None, field, value: value.map(text) }
 }
 
 /// What a task's op may say of its attempts.

@@ -72,6 +72,7 @@ impl Bench {
             key: None,
             idem: None,
             object: None,
+            locks: Vec::new(),
             tags: None,
             schedule: None,
             waits: Vec::new(),

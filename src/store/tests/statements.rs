@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 263] = [
+const ALL: [(&str, &str); 268] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -35,6 +35,11 @@ const ALL: [(&str, &str); 263] = [
     ("sql starts to come", sql::TO_START),
     ("sql requests done", sql::DONE),
     ("sql requests later", sql::LATER),
+    ("runs barred from locks", locks::BARRED),
+    ("take locks", locks::TAKE),
+    ("objects of locks", locks::OF_RUNS),
+    ("states of locks", locks::STATES),
+    ("who is before locks", locks::BEFORE),
     ("ensure objects", objects::ENSURE),
     ("lock objects", objects::LOCK),
     ("objects of runs", objects::OBJECTS_OF),

@@ -2828,6 +2828,8 @@ export interface components {
             debounce?: null | components["schemas"]["Debounce"];
             singleton?: null | components["schemas"]["Singleton"];
             gather?: null | components["schemas"]["Gather"];
+            /** @description The objects that each of its runs has to itself. Not beside `debounce` and `gather`. */
+            locks?: components["schemas"]["Lock"][] | null;
             /** @description The events that cancel its runs. */
             cancel_on?: components["schemas"]["CancelOn"][] | null;
         };
@@ -3131,6 +3133,19 @@ export interface components {
             /** @description The kind of error that it failed or is paused by, as `/v1/errors` has it. */
             fingerprint?: string | null;
             links: components["schemas"]["Links"];
+        };
+        /** @description Objects that a run has to itself. */
+        Lock: {
+            /**
+             * @description The function of kind `object`.
+             * @example account
+             */
+            object: string;
+            /**
+             * @description Where the input of the run has the key, or a list of keys.
+             * @example input.from
+             */
+            key: string;
         };
         /** @description A line of a run's log. */
         LogLine: {

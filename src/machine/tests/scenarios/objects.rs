@@ -6,11 +6,11 @@ use crate::machine::tests::fixtures::*;
 use crate::machine::*;
 
 fn set(field: &str, value: &'static str) -> Op {
-    Op::Set { field: field.to_owned(), value: Some(text(value)) }
+    Op::Set { object: None, field: field.to_owned(), value: Some(text(value)) }
 }
 
 fn unset(field: &str) -> Op {
-    Op::Set { field: field.to_owned(), value: None }
+    Op::Set { object: None, field: field.to_owned(), value: None }
 }
 
 fn holder() -> World {
