@@ -189,6 +189,19 @@ actTest("rewind under the same id, and run again from a step", async () => {
   await close(page);
 });
 
+actTest("payloads are erased for good, and the page says so", async () => {
+  const run = await gw.start("brittle", { key: "forget-me", input: { card: "4242" } });
+  await becomes(run, "completed");
+  const page = await open(browser, `${gw.url}/runs/${run.id}?tab=io`);
+  await page.getByText("4242").first().waitFor();
+  await button(await begin(page, "Erase payloads…"), "Erase them for good").click();
+  await page.getByText("What was said to this run and by it was erased.").waitFor();
+  assert.equal(await button(page, "Run again…").count(), 0, "there is nothing to do again");
+  await page.getByRole("tab", { name: "Details" }).click();
+  await page.getByText("Payloads erased").waitFor();
+  await close(page);
+});
+
 actTest("an endpoint: tried, disabled, enabled, removed", async () => {
   await gw.post("/v1/endpoints", { name: "spare", url, discover: false, functions: [{ name: "spare" }] });
   const page = await open(browser, `${gw.url}/endpoints`);

@@ -56,6 +56,7 @@ const KINDS: Kind[] = [
     options: (v) => ({ signal: object({ name: text(v.name) ?? '""', payload: v.payload }) }), cli: (v) => [v.name?.trim() ?? "", "--input", v.payload ?? "null"] },
   { action: "pause", label: "Pause…", doIt: "Pause them", sentence: "They are invoked no more until they are resumed. Runs that have ended are skipped." },
   { action: "terminate", label: "Terminate…", doIt: "Terminate them", danger: true, sentence: "They end at once, and nothing compensates. Runs that have ended are skipped." },
+  { action: "erase", label: "Erase payloads…", doIt: "Erase them for good", danger: true, sentence: "What was said to the runs that have ended and by them is erased and cannot be had back; what happened and when stays. Live runs are skipped." },
   { action: "delete", label: "Delete…", doIt: "Delete them for good", danger: true, sentence: "Runs that have ended are deleted, with their history and logs. It cannot be taken back. Live runs are skipped." },
 ];
 

@@ -32,8 +32,10 @@ test("every act has a sentence, a call with JSON, and words for each tool", () =
 test("what has ended is not stopped, and what lives is not rewound", () => {
   const ids = (status: string) => actsOn(run(status), []).map((a) => a.id);
   for (const status of LIVE) expect(ids(status)).toEqual(expect.arrayContaining(["cancel", "terminate", "signal"]));
-  expect(ids("completed")).toEqual(["rerun"]);
-  expect(ids("failed")).toEqual(["rerun", "rewind"]);
+  expect(ids("completed")).toEqual(["rerun", "erase"]);
+  expect(ids("failed")).toEqual(["rerun", "rewind", "erase"]);
+  const erased = { ...run("failed"), erased_at: "2026-01-01T00:00:00Z" };
+  expect([actsOn(erased, []), actsOnStep(erased, { ...line, settled: 1 } as unknown as StepLine, [])]).toEqual([[], []]);
   expect(ids("paused")).toContain("resume");
   expect(ids("running")).not.toContain("resume");
 });

@@ -36,13 +36,26 @@ export function actsOn(run: Run, steps: StepLine[]): Act[] {
       label: "Terminate", doIt: "Terminate the run", danger: true, done: "It is terminated.",
       sentence: "The run ends at once. Its handler is not called again and cannot undo what it has done.",
     }), repin(run));
-  } else acts.push(rerun(run, steps));
+    return acts;
+  }
+  // What was erased cannot be gone on with.
+  if (run.erased_at) return acts;
+  acts.push(rerun(run, steps));
   if (["failed", "timed_out", "terminated"].includes(run.status)) acts.push(simple(run, "rewind", {
     label: "Rewind", doIt: "Rewind the run", done: "It goes on.",
     sentence: "The run goes on under the same id: steps that failed run again, successful ones keep their values.",
   }));
+  acts.push(erase(run));
   return acts;
 }
+
+const erase = (run: Run): Act => {
+  const act = simple(run, "erase", {
+    label: "Erase payloads…", doIt: "Erase them for good", danger: true, done: "What was said to the run and by it is gone.",
+    sentence: "Input, output, values of steps, signals, logs and messages of errors are erased and cannot be had back; what happened and when stays, and so do key and tags.",
+  });
+  return { ...act, cli: (v) => [...act.cli(v), "--yes"] };
+};
 
 const cancel = (run: Run): Act => ({
   ...simple(run, "cancel", {
@@ -150,6 +163,6 @@ export function actsOnStep(run: Run, step: StepLine, steps: StepLine[]): Act[] {
     },
   );
   if (live && step.op === "signal" && step.waiting) acts.unshift(signal(run, step.waiting.name ?? step.id));
-  if (step.settled !== null) acts.push({ ...rerun(run, steps, step.id), id: "step-rerun", label: "Run again from here…" });
+  if (step.settled !== null && !run.erased_at) acts.push({ ...rerun(run, steps, step.id), id: "step-rerun", label: "Run again from here…" });
   return acts;
 }

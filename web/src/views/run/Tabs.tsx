@@ -20,6 +20,7 @@ import { StepError } from "./StepPanel.tsx";
 const Part = ({ title, children }: { title: string; children: ReactNode }) => <section className="min-w-0"><h2 className="mb-1.5">{title}</h2>{children}</section>;
 
 export function InOut({ run }: { run: Run }) {
+  if (run.erased_at) return <Nothing title="What was said to this run and by it was erased."><Ago at={run.erased_at} />. What happened, and when, is still there.</Nothing>;
   return (
     <div className="grid gap-5 px-4 py-3 xl:grid-cols-2">
       <Part title="Input"><Json raw={run.input ?? "null"} name="input" tall /></Part>
@@ -121,7 +122,7 @@ export function Details({ run, log }: { run: Run; log: RunLog }) {
         <Facts facts={[
           ["Id", <Id id={run.id} />], ["Key", run.key && <Id id={run.key} />], ["Function", <Link to="/functions/$name" params={{ name: run.function }}>{run.function}</Link>],
           ["Namespace", run.namespace], ["Deployment", run.deployment && <Id id={run.deployment} />], ["Started by", <Starter run={run} log={log} />],
-          ["Accepted", <Moment at={run.created_at} />], ["Started", run.started_at && <Moment at={run.started_at} />], ["Ended", run.ended_at && <Moment at={run.ended_at} />],
+          ["Accepted", <Moment at={run.created_at} />], ["Started", run.started_at && <Moment at={run.started_at} />], ["Ended", run.ended_at && <Moment at={run.ended_at} />], ["Payloads erased", run.erased_at && <Moment at={run.erased_at} />],
           ["Invocations", run.invocations.toLocaleString("en")], ["Steps", `${run.steps.settled.toLocaleString("en")} settled, ${run.steps.pending.toLocaleString("en")} pending`],
           ["Tags", tags.length > 0 && tags.map(([k, v]) => <Link key={k} to="/runs" search={{ tag: `${k}:${v}` } as never} className="mr-2"><code>{k}={v}</code></Link>)],
         ]} />
