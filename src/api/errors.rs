@@ -56,6 +56,10 @@ pub(super) struct ErrorBody {
     /// Where the newest of its runs were invoked last.
     #[schema(value_type = Vec<String>)]
     deployments: Vec<DeploymentId>,
+    /// Runs that have it now by the hour of their start, the last 24 hours, the oldest first; of the newest
+    /// 1,000 runs of each status.
+    #[schema(value_type = Vec<i64>, min_items = 24, max_items = 24)]
+    hourly: [i64; 24],
 }
 
 impl From<ErrorView> for ErrorBody {
@@ -73,6 +77,7 @@ impl From<ErrorView> for ErrorBody {
             last_seen: view.last_seen,
             run: view.run,
             deployments: view.deployments,
+            hourly: view.hourly,
         }
     }
 }

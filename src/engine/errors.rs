@@ -2,7 +2,7 @@
 
 use super::{Engine, Error, Fingerprint, Namespace, Status};
 use crate::machine::{DeploymentId, RunId, Timestamp};
-use crate::store::{ErrorFilter, ErrorRow, RunCount};
+use crate::store::{ErrorFilter, ErrorRow, HOURS, RunCount};
 
 /// A kind of error.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct ErrorView {
     pub run: RunId,
     /// Where its newest runs were invoked last.
     pub deployments: Vec<DeploymentId>,
+    /// Runs by the hour of their start, the last hours, the oldest first.
+    pub hourly: [i64; HOURS],
 }
 
 /// Which kinds of errors.
@@ -104,7 +106,7 @@ impl Engine {
         if kinds.is_empty() {
             return Ok(Vec::new());
         }
-        let runs = self.store().runs_of_errors(ns.id, &kinds).await?;
+        let runs = self.store().runs_of_errors(ns.id, &kinds, self.clock().upper()).await?;
         let catalog = self.catalog();
         let view = |(kind, runs): (ErrorRow, crate::store::ErrorRuns)| ErrorView {
             fingerprint: Fingerprint(kind.fingerprint),
@@ -121,6 +123,7 @@ impl Engine {
             first_seen: kind.first_at,
             last_seen: kind.last_at,
             run: kind.run,
+            hourly: runs.hourly,
             deployments: runs.deps.into_iter().filter_map(|dep| catalog.public_of(dep)).collect(),
         };
         Ok(kinds.into_iter().zip(runs).map(view).collect())

@@ -1,5 +1,7 @@
 //! Errors by their kind: what each is, how many runs have it, which was the last.
 
+use std::time::Duration;
+
 use sqlx::Row as _;
 use sqlx::postgres::{PgBindIterExt as _, PgRow};
 use uuid::Uuid;
@@ -7,7 +9,7 @@ use uuid::Uuid;
 use super::Store;
 use super::error::Result;
 use super::lists::RunCount;
-use super::wire;
+use super::wire::{self, Ts};
 use crate::machine::{RunId, Timestamp};
 
 /// A kind of error.
@@ -42,7 +44,13 @@ pub struct ErrorRuns {
     pub by_status: Vec<(i16, RunCount)>,
     /// The deployments of the newest hundred that have ended, and of those that are paused.
     pub deps: Vec<i32>,
+    /// Of the newest thousand runs of each status, those that were started in each of the last hours, the
+    /// oldest first.
+    pub hourly: [i64; HOURS],
 }
+
+/// So many hours are told apart.
+pub const HOURS: usize = 24;
 
 /// Which kinds of errors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -127,6 +135,33 @@ pub(super) const RUNS_OF: &str = concat!(
  cross join unnest('{6, 101, 103}'::int2[]) as s(status)"
 );
 
+/// By whole hours before a moment. An id begins with its run's start in milliseconds.
+pub(super) const HOURLY: &str = concat!(
+    "select e.fingerprint, h.ago, count(*) as n
+  from unnest($2::uuid[], $3::int4[]) as e(fingerprint, fn)
+ cross join lateral (
+   select floor((extract(epoch from $4::timestamptz) * 1000
+          - ('x' || translate(left(x.run_id::text, 13), '-', ''))::bit(48)::bigint) / 3600000)::int4 as ago
+     from (
+       (select d.run_id from run_done d
+         where d.ns = $1 and d.status = 101 and d.fn = e.fn and d.fingerprint = e.fingerprint
+           and (case when d.fingerprint is not null then d.run_id end) >= run_floor($5)
+         order by (case when d.fingerprint is not null then d.run_id end) desc limit $6)
+       union all
+       (select d.run_id from run_done d
+         where d.ns = $1 and d.status = 103 and d.fn = e.fn and d.fingerprint = e.fingerprint
+           and (case when d.fingerprint is not null then d.run_id end) >= run_floor($5)
+         order by (case when d.fingerprint is not null then d.run_id end) desc limit $6)
+       union all
+       (select a.run_id from run_active a
+         where a.ns = $1 and a.status = 6 and a.run_id >= run_floor($5) and ",
+    has_it!(),
+    "
+         order by a.run_id desc limit $6)) x) h
+ where h.ago between 0 and $7 - 1
+ group by 1, 2"
+);
+
 pub(super) const FUNCTIONS_OF: &str =
     "select distinct fn from errors where ns = $1 and fingerprint = any($2::uuid[])";
 
@@ -186,7 +221,12 @@ impl Store {
     }
 
     /// What runs say about each of these kinds, in their order.
-    pub async fn runs_of_errors(&self, ns: i32, kinds: &[ErrorRow]) -> Result<Vec<ErrorRuns>> {
+    pub async fn runs_of_errors(
+        &self,
+        ns: i32,
+        kinds: &[ErrorRow],
+        now: Timestamp,
+    ) -> Result<Vec<ErrorRuns>> {
         let rows = sqlx::query(RUNS_OF)
             .bind(ns)
             .bind(kinds.iter().map(|k| k.fingerprint).bind_iter())
@@ -194,17 +234,37 @@ impl Store {
             .bind(COUNTED + 1)
             .fetch_all(&self.pool)
             .await?;
-        let mut found = vec![ErrorRuns { by_status: Vec::new(), deps: Vec::new() }; kinds.len()];
-        for row in rows {
+        let none = ErrorRuns { by_status: Vec::new(), deps: Vec::new(), hourly: [0; HOURS] };
+        let mut found = vec![none; kinds.len()];
+        let place_of = |row: &PgRow| -> Result<Option<usize>> {
             let fingerprint: Uuid = row.try_get("fingerprint")?;
-            let Some(place) = kinds.iter().position(|k| k.fingerprint == fingerprint) else {
-                continue;
-            };
+            Ok(kinds.iter().position(|k| k.fingerprint == fingerprint))
+        };
+        for row in rows {
+            let Some(place) = place_of(&row)? else { continue };
             let n: i64 = row.try_get("n")?;
             if n > 0 {
                 let count = RunCount { count: n.min(COUNTED), exact: n <= COUNTED };
                 found[place].by_status.push((row.try_get("status")?, count));
                 found[place].deps.extend(row.try_get::<Vec<i32>, _>("deps")?);
+            }
+        }
+        let hours = i32::try_from(HOURS).unwrap_or(i32::MAX);
+        let since = now - Duration::from_hours(HOURS as u64);
+        let rows = sqlx::query(HOURLY)
+            .bind(ns)
+            .bind(kinds.iter().map(|k| k.fingerprint).bind_iter())
+            .bind(kinds.iter().map(|k| k.function_id).bind_iter())
+            .bind(Ts(now))
+            .bind(Ts(since))
+            .bind(COUNTED)
+            .bind(hours)
+            .fetch_all(&self.pool)
+            .await?;
+        for row in rows {
+            let ago = usize::try_from(row.try_get::<i32, _>("ago")?).unwrap_or(HOURS);
+            if let (Some(place), true) = (place_of(&row)?, ago < HOURS) {
+                found[place].hourly[HOURS - 1 - ago] = row.try_get("n")?;
             }
         }
         for runs in &mut found {

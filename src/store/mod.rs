@@ -70,7 +70,7 @@ pub use deliveries::{
 };
 pub use deployments::{Needing, Population, Resident};
 pub use error::{Error, Result};
-pub use errors::{ErrorFilter, ErrorRow, ErrorRuns};
+pub use errors::{ErrorFilter, ErrorRow, ErrorRuns, HOURS};
 pub use events::{EventFilter, EventMatch, EventRow, NewEvent, Published, Queued, Wait};
 pub use expiry::{ENDED_PAGE, EndedRun};
 pub use gathers::{Gather, GatherOutcome, NewGathered};

@@ -73,7 +73,11 @@ async fn runs_that_fail_alike_are_one_error_and_are_rewound_together() {
     assert_eq!(kind["run"], json!(declined[2]), "{kind}");
     assert!(kind["first_seen"].as_str() < kind["last_seen"].as_str(), "{kind}");
     assert_eq!(kind["deployments"].as_array().map(Vec::len), Some(1), "{kind}");
+    let hours: Vec<i64> =
+        kind["hourly"].as_array().expect("hours").iter().filter_map(Value::as_i64).collect();
+    assert_eq!((hours.len(), hours[23], hours.iter().sum::<i64>()), (24, 3, 3), "{kind}");
     let paused = errors(&g, "status=paused").await;
+    assert_eq!(paused[0]["hourly"][23], 3, "{paused:?}");
     assert_eq!(
         (paused.len(), &paused[0]["step"], &paused[0]["by_status"]),
         (1, &json!("odd"), &json!({"paused": 3})),

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 268] = [
+const ALL: [(&str, &str); 269] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -35,6 +35,7 @@ const ALL: [(&str, &str); 268] = [
     ("sql starts to come", sql::TO_START),
     ("sql requests done", sql::DONE),
     ("sql requests later", sql::LATER),
+    ("errors by the hour", errors::HOURLY),
     ("runs barred from locks", locks::BARRED),
     ("take locks", locks::TAKE),
     ("objects of locks", locks::OF_RUNS),

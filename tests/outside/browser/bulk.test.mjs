@@ -82,6 +82,7 @@ test("what went wrong is put together, and all of it is done again", { skip: mis
   const page = await open(browser, `${gw.url}/errors`);
   const group = page.getByRole("list", { name: "Errors" }).getByRole("listitem").filter({ hasText: "CardDeclined" });
   await group.getByText("The card was declined.").waitFor();
+  await group.getByRole("img", { name: "3 runs in the last 24 hours, most of them in the last hour" }).waitFor();
   await both(page);
   await group.getByRole("link").click();
   await page.getByLabel("The message of one of them").getByText("The card was declined.").waitFor();

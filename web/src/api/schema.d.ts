@@ -2672,6 +2672,11 @@ export interface components {
             run: string;
             /** @description Where the newest of its runs were invoked last. */
             deployments: string[];
+            /**
+             * @description Runs that have it now by the hour of their start, the last 24 hours, the oldest first; of the newest
+             *     1,000 runs of each status.
+             */
+            hourly: number[];
         };
         /** @description An event. */
         Event: components["schemas"]["ListedEvent"] & {
@@ -3557,6 +3562,11 @@ export interface components {
                 run: string;
                 /** @description Where the newest of its runs were invoked last. */
                 deployments: string[];
+                /**
+                 * @description Runs that have it now by the hour of their start, the last 24 hours, the oldest first; of the newest
+                 *     1,000 runs of each status.
+                 */
+                hourly: number[];
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;

@@ -15,6 +15,7 @@ import { Failed, Id, Loading, Nothing } from "../ui/bits.tsx";
 import { Menu } from "../ui/Menu.tsx";
 import { usePrefs } from "../ui/prefs.ts";
 import { StatusIcon } from "../ui/Status.tsx";
+import { Spark } from "../ui/Spark.tsx";
 import { Ago } from "../ui/Time.tsx";
 import { pageOf, Row } from "./RunList.tsx";
 import { useFunctions } from "./Schedules.tsx";
@@ -64,9 +65,10 @@ export function Errors() {
 
 function Line({ of: e }: { of: ErrorGroup }) {
   return (
-    <Link to="/errors/$fingerprint" params={{ fingerprint: e.fingerprint }} className="grid grid-cols-[minmax(0,1fr)_auto] items-baseline gap-x-4 gap-y-0.5 px-4 py-2 text-fg no-underline hover:bg-hover lg:grid-cols-[minmax(0,1fr)_220px_80px]">
+    <Link to="/errors/$fingerprint" params={{ fingerprint: e.fingerprint }} className="grid grid-cols-[minmax(0,1fr)_auto] items-baseline gap-x-4 gap-y-0.5 px-4 py-2 text-fg no-underline hover:bg-hover lg:grid-cols-[minmax(0,1fr)_220px_130px_80px]">
       <span className="min-w-0"><span className="breaks font-medium">{visible(e.code)}</span> <span className="text-[13px] text-dim">in {e.function}{e.step && <>, step <code className="breaks">{visible(e.step)}</code></>}</span></span>
       <span className="flex flex-wrap justify-end gap-x-3 text-[13px]">{!e.count.exact && <span className="text-dim">at least</span>}<Split of={e} /></span>
+      <span className="max-lg:hidden"><Spark hours={e.hourly} /></span>
       <span className="text-right text-[13px] text-dim max-lg:hidden"><Ago at={e.last_seen} /></span>
       <span className="col-span-full truncate text-[13px] text-dim">{visible(e.message)}</span>
     </Link>
@@ -97,7 +99,7 @@ export function OneError() {
       {group.isError && <Failed error={group.error} />}
       <pre tabIndex={0} aria-label="The message of one of them" className="breaks mt-3 max-h-60 overflow-auto whitespace-pre-wrap rounded-lg border border-bad bg-bad-bg px-4 py-3 text-bad">{visible(e.example)}</pre>
       <dl className="mt-3 flex flex-wrap gap-x-10 gap-y-2">
-        {([["runs", <span className="inline-flex flex-wrap gap-x-3">{!e.count.exact && <span className="text-dim">at least</span>}<Split of={e} /></span>], ["step", e.step && <code className="breaks">{visible(e.step)}</code>], ["first seen", <Ago at={e.first_seen} />], ["last seen", <Ago at={e.last_seen} />],
+        {([["runs", <span className="inline-flex flex-wrap gap-x-3">{!e.count.exact && <span className="text-dim">at least</span>}<Split of={e} /></span>], ["step", e.step && <code className="breaks">{visible(e.step)}</code>], ["first seen", <Ago at={e.first_seen} />], ["last seen", <Ago at={e.last_seen} />], ["started, by the hour", <Spark hours={e.hourly} />],
           ["deployments", e.deployments.length > 0 && <span className="flex flex-wrap gap-x-3">{e.deployments.slice(0, 3).map((d) => <Id key={d} id={d} short />)}{e.deployments.length > 3 && `and ${e.deployments.length - 3} more`}</span>]] as const)
           .filter(([, v]) => v).map(([k, v]) => <div key={k} className="min-w-0"><dt className="text-[13px] text-dim">{k}</dt><dd>{v}</dd></div>)}
       </dl>
