@@ -46,6 +46,7 @@ mod takeover;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod webhooks;
 mod wire;
 

@@ -2,6 +2,7 @@
 
 mod bulks;
 mod cluster;
+mod fairness;
 mod generations;
 mod reading;
 mod recording;

@@ -76,9 +76,9 @@ const ALL: [(&str, &str); 263] = [
     ("limit keys", permits::KEYS),
     ("limit lock", permits::LOCK),
     ("release permits", permits::RELEASE_PERMITS),
-    ("ask", permits::ASK),
-    ("grant", permits::GRANT),
-    ("pace", permits::PACE),
+    ("ask", turns::ASK),
+    ("grant", turns::GRANT),
+    ("pace", turns::PACE),
     ("paced", permits::PACED),
     ("who waits", permits::WAITING),
     ("unseen grants", permits::UNSEEN),
@@ -89,7 +89,7 @@ const ALL: [(&str, &str); 263] = [
     ("forget limit keys", limits::FORGET_KEYS),
     ("limits", limits::LIMITS),
     ("limit", limits::LIMIT),
-    ("place in line", limits::PLACE),
+    ("place in line", turns::PLACE),
     ("pause limit", limits::PAUSE_KEY),
     ("resume limit", limits::RESUME_KEY),
     ("take rate", limits::TAKE_RATE),
@@ -335,6 +335,15 @@ async fn the_hot_statements_use_only_indexes() {
         assert!(!plan.contains("Seq Scan"), "{name}:\n{plan}");
         assert!(!plan.contains("Hash Join"), "{name}:\n{plan}");
         assert!(!plan.contains("Merge Join"), "{name}:\n{plan}");
+    }
+    // However many wait, whose turn it is costs the same.
+    let lines = ["ask", "grant", "pace", "place in line"];
+    for (name, sql) in ALL.iter().filter(|(name, _)| lines.contains(name)) {
+        let plan = plan(&mut lane, sql).await;
+        assert!(!plan.contains("Seq Scan"), "{name}:\n{plan}");
+        assert!(plan.contains("permits_queue") || *name == "place in line", "{name}:\n{plan}");
+        let turns = if *name == "grant" { "permits_ages" } else { "permits_turns" };
+        assert!(plan.contains(turns) || *name == "pace", "{name}:\n{plan}");
     }
     let control = plan(&mut lane, "select * from run_active where fn = $1").await;
     assert!(control.contains("Seq Scan"), "the test would see one:\n{control}");

@@ -2460,6 +2460,11 @@ export interface components {
              */
             key?: string | null;
             /**
+             * @description Among runs that wait, values at this path of the input take turns. Another than `key`.
+             * @example input.tenant
+             */
+            fair?: string | null;
+            /**
              * @description What a slot covers: `invocation` (an open exchange, task or call, the default) or `run` (all
              *     of the run from its first invocation).
              */
@@ -3025,6 +3030,8 @@ export interface components {
              * @description How many it lets through; null: the function has this limit no more.
              */
             limit?: number | null;
+            /** @description The path whose values take turns among runs that wait; null: the older run goes first. */
+            fair?: string | null;
             /** @description What a slot covers: `invocation` (an open exchange, task or call) or `run`. */
             per?: string | null;
             /** @description Of a throttle and a rate limit: in which time. */
@@ -3637,6 +3644,8 @@ export interface components {
                  * @description How many it lets through; null: the function has this limit no more.
                  */
                 limit?: number | null;
+                /** @description The path whose values take turns among runs that wait; null: the older run goes first. */
+                fair?: string | null;
                 /** @description What a slot covers: `invocation` (an open exchange, task or call) or `run`. */
                 per?: string | null;
                 /** @description Of a throttle and a rate limit: in which time. */
@@ -4947,6 +4956,11 @@ export interface components {
             burst?: number | null;
             /** @description For each value at this path of the input. */
             key?: string | null;
+            /**
+             * @description Among runs that wait, values at this path of the input take turns. Another than `key`.
+             * @example input.tenant
+             */
+            fair?: string | null;
         };
         /** @description How long things may take. */
         Timeouts: {
