@@ -142,7 +142,7 @@ pub(super) struct ConcurrencyRequest {
     #[schema(example = "input.tenant")]
     key: Option<String>,
     /// Among runs that wait, values at this path of the input take turns. Another than `key`.
-    #[schema(example = "input.tenant")]
+    #[schema(example = "input.user")]
     fair: Option<String>,
     /// What a slot covers: `invocation` (an open exchange, task or call, the default) or `run` (all
     /// of the run from its first invocation).
@@ -169,7 +169,7 @@ pub(super) struct ThrottleRequest {
     /// For each value at this path of the input.
     key: Option<String>,
     /// Among runs that wait, values at this path of the input take turns. Another than `key`.
-    #[schema(example = "input.tenant")]
+    #[schema(example = "input.user")]
     fair: Option<String>,
 }
 

@@ -36,7 +36,7 @@ const MIGRATIONS: [(i64, &str, &str); 28] = [
     (26, "namespaces", include_str!("../../migrations/0026_namespaces.sql")),
     (27, "errors", include_str!("../../migrations/0027_errors.sql")),
     (28, "gathers", include_str!("../../migrations/0028_gathers.sql")),
-    (31, "turns", include_str!("../../migrations/0031_turns.sql")),
+    (31, "turns and ends", include_str!("../../migrations/0031_turns_and_ends.sql")),
 ];
 
 /// One migration and whether the database has it.

@@ -4,6 +4,7 @@ mod bulks;
 mod cluster;
 mod fairness;
 mod generations;
+mod ordered;
 mod reading;
 mod recording;
 mod retention;

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 263] = [
+const ALL: [(&str, &str); 269] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -120,9 +120,15 @@ const ALL: [(&str, &str); 263] = [
     ("history", journal::HISTORY),
     ("logs", journal::LOGS),
     ("list", lists::LIST),
+    ("list, oldest first", lists::LIST_OLDEST),
+    ("list, last ended first", lists::LIST_LAST_ENDED),
+    ("list, first ended first", lists::LIST_FIRST_ENDED),
     ("count", lists::COUNT),
-    ("below", lists::BELOW),
-    ("named", lists::NAMED),
+    ("beyond", lists::BEYOND),
+    ("beyond, oldest first", lists::BEYOND_OLDEST),
+    ("beyond, last ended first", lists::BEYOND_LAST_ENDED),
+    ("beyond, first ended first", lists::BEYOND_FIRST_ENDED),
+    ("named", run_filters::NAMED),
     ("get", lists::GET),
     ("live of", lists::LIVE_OF),
     ("run of key", lists::RUN_OF_KEY),
