@@ -2468,7 +2468,7 @@ export interface components {
             key?: string | null;
             /**
              * @description Among runs that wait, values at this path of the input take turns. Another than `key`.
-             * @example input.tenant
+             * @example input.user
              */
             fair?: string | null;
             /**
@@ -4965,7 +4965,7 @@ export interface components {
             key?: string | null;
             /**
              * @description Among runs that wait, values at this path of the input take turns. Another than `key`.
-             * @example input.tenant
+             * @example input.user
              */
             fair?: string | null;
         };
