@@ -103,11 +103,16 @@ async fn moments_of_ends_leave_live_runs_out() {
             let found: Vec<RunId> = found.into_iter().map(|r| r.run).collect();
             assert_eq!(found, ordered(&some, sort), "{sort}");
             let count = b.db.store.count_runs(&filter).await.unwrap();
-            assert_eq!((count.count, count.exact), (some.len() as i64, true), "{sort}");
+            assert_eq!(
+                (count.count, count.exact),
+                (i64::try_from(some.len()).unwrap(), true),
+                "{sort}"
+            );
         }
         let filter = RunFilter { ns: NS, sort, limit: 50, ..Default::default() };
         let count = b.db.store.count_runs(&filter).await.unwrap();
-        assert_eq!(count.count, ordered(&all, sort).len() as i64, "{sort}");
+        let expected = i64::try_from(ordered(&all, sort).len()).unwrap();
+        assert_eq!(count.count, expected, "{sort}");
     }
     b.clean().await;
 }
