@@ -249,6 +249,10 @@ async fn lists_filter_by_everything_and_page_without_gaps() {
     assert!(problem.to_string().contains("is of a list with `sort=-ended`"), "{problem}");
     let counted = g.get("/v1/runs?sort=ended&count=estimate&limit=1").await;
     assert_eq!(counted["count"]["count"], 4, "{counted}");
+    let filter = json!({"ended_after": g.moment(20), "ended_before": g.moment(40)});
+    let act = json!({"filter": filter, "action": "delete", "dry_run": true});
+    let dry = g.post("/v1/bulk", act).await;
+    assert_eq!(dry["expected"], json!({"count": 2, "exact": true}), "{dry}");
     let bad = ["status=done", "tag=x", "limit=0", "limit=201", "cursor=x", "tags=a:b", "sort=end"];
     for bad in bad {
         let (status, code, _) = g.refused("GET", &format!("/v1/runs?{bad}"), None).await;
