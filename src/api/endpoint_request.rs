@@ -157,6 +157,9 @@ pub(super) struct ConcurrencyRequest {
     /// For each value at this path of the input.
     #[schema(example = "input.tenant")]
     key: Option<String>,
+    /// Among runs that wait, values at this path of the input take turns. Another than `key`.
+    #[schema(example = "input.user")]
+    fair: Option<String>,
     /// What a slot covers: `invocation` (an open exchange, task or call, the default) or `run` (all
     /// of the run from its first invocation).
     #[schema(pattern = "^(invocation|run)$")]
@@ -181,6 +184,9 @@ pub(super) struct ThrottleRequest {
     burst: Option<u32>,
     /// For each value at this path of the input.
     key: Option<String>,
+    /// Among runs that wait, values at this path of the input take turns. Another than `key`.
+    #[schema(example = "input.user")]
+    fair: Option<String>,
 }
 
 /// How fast runs start; the rest is refused with 429.

@@ -53,6 +53,8 @@ pub(super) struct LimitBody {
     value: Option<String>,
     /// How many it lets through; null: the function has this limit no more.
     limit: Option<u32>,
+    /// The path whose values take turns among runs that wait; null: the older run goes first.
+    fair: Option<String>,
     /// What a slot covers: `invocation` (an open exchange, task or call) or `run`.
     per: Option<&'static str>,
     /// Of a throttle and a rate limit: in which time.
@@ -74,6 +76,7 @@ impl From<LimitView> for LimitBody {
             key: l.key,
             value: l.value,
             limit: l.limit,
+            fair: l.fair,
             per: l.per,
             period: l.period.map(format_duration),
             running: l.running,

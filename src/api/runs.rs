@@ -17,17 +17,17 @@ use super::catalogue::Code;
 use super::page::{self, Page};
 use super::problem::Problem;
 use super::request::{At, Params, run_id};
-use super::run_filter;
+use super::run_filter::{self, Cursor};
 use super::shapes::{
     ChunkBody, EntryBody, HistoryBody, ListedRunBody, LogBody, RunBody, SignalBody,
 };
-use crate::engine::{Engine, Error, Namespace, Origin, RunFilter, RunView, Status};
+use crate::engine::{Engine, Error, Namespace, Origin, RunView, Status};
 use crate::machine::{LogPart, RunId};
 
 /// How many entries the export asks for at once.
 const BATCH: usize = 200;
 
-/// List runs, new to old.
+/// List runs, new to old unless `sort` says otherwise.
 ///
 /// A filter given twice means or, different filters mean and. What has no index (`q`, `deployment`, two
 /// values of one tag) is looked for in 210,000 runs at a time: such a page may have few runs or none,
@@ -42,14 +42,17 @@ const BATCH: usize = 200;
         ("deployment" = Option<Vec<String>>, Query, explode, description = "The deployment they are pinned to by hand, else were last invoked on"),
         ("started_after" = Option<String>, Query, description = "Created at this moment or later, RFC 3339"),
         ("started_before" = Option<String>, Query, description = "Created before this moment, RFC 3339"),
+        ("ended_after" = Option<String>, Query, description = "Ended at this moment or later, RFC 3339; a live run has not"),
+        ("ended_before" = Option<String>, Query, description = "Ended before this moment, RFC 3339; a live run has not"),
         ("parent" = Option<String>, Query, description = "The run that started them"),
         ("schedule" = Option<String>, Query, description = "The schedule that started them"),
         ("run" = Option<Vec<String>>, Query, explode, description = "These very runs"),
         ("fingerprint" = Option<Vec<String>>, Query, explode, description = "The kind of error that they failed or are paused by, as `/v1/errors` has it"),
         ("q" = Option<String>, Query, description = "A part of key, function or tag; or the whole id of a run"),
+        ("sort" = Option<String>, Query, pattern = "^-?(started|ended)$", description = "`-started` (new to old, the default), `started`, `-ended` or `ended`; in the order of their ends there are ended runs alone"),
         ("count" = Option<String>, Query, description = "`estimate`: `count` of the answer says how many runs there are, counted to 10,000"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, of a list with the same `sort`"),
     ),
     responses((status = 200, description = "A page of runs", body = RunsBody, headers(
         ("Link" = String, description = "The next page, with `rel=\"next\"`")))),
@@ -61,11 +64,8 @@ pub(super) async fn list_runs(
     OriginalUri(uri): OriginalUri,
     mut params: Params,
 ) -> Result<Response, Problem> {
-    let filter = RunFilter {
-        limit: params.limit(),
-        after: page::cursor(&mut params),
-        ..run_filter::of_query(&mut params)
-    };
+    let filter = run_filter::of_query(&mut params);
+    let sort = filter.sort;
     let counted = params.one("count", |word| match word {
         "estimate" => Ok(()),
         other => Err(format!("`{other}` is no way to count; there is `estimate`")),
@@ -77,7 +77,7 @@ pub(super) async fn list_runs(
     };
     let page = state.engine.list(&caller.namespace, filter).await?;
     let runs = page.runs.into_iter().map(ListedRunBody::from).collect();
-    let page = Page::new(runs, page.next);
+    let page = Page::new(runs, page.next.map(|place| Cursor::new(sort, place)));
     let link = page.link(&uri);
     Ok(page::with_link(Json(RunsBody { page, count }).into_response(), link))
 }

@@ -69,6 +69,7 @@ struct Limit {
     #[serde(rename = "limit")]
     most: Option<u32>,
     period: Option<String>,
+    fair: Option<String>,
     #[serde(default)]
     running: u64,
     #[serde(default)]
@@ -91,7 +92,8 @@ fn row(limit: Limit) -> Vec<String> {
         limit
             .key
             .map_or_else(String::new, |key| format!("{key} = {}", limit.value.unwrap_or_default())),
-        limit.period.map_or(most.clone(), |period| format!("{most} in {period}")),
+        limit.period.map_or(most.clone(), |period| format!("{most} in {period}"))
+            + &limit.fair.map_or_else(String::new, |path| format!(", fair by {path}")),
         limit.running.to_string(),
         limit.queued.to_string(),
         limit.paused.map_or_else(String::new, |p| p.reason.unwrap_or_else(|| "yes".to_owned())),

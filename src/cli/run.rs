@@ -27,7 +27,7 @@ use crate::machine::time::{Timestamp, format_duration, parse_duration};
 pub enum RunCommand {
     /// Start a run of a function.
     Start(RunStart),
-    /// List runs, newest first.
+    /// List runs, newest first unless `--sort` says otherwise.
     List(RunList),
     /// Show a run and its steps.
     Show {
@@ -181,6 +181,15 @@ pub struct RunList {
     /// Started no longer ago than this.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     since: Option<Duration>,
+    /// Ended at this moment or later, RFC 3339.
+    #[arg(long, value_name = "TIME")]
+    ended_after: Option<Timestamp>,
+    /// Ended before this moment, RFC 3339.
+    #[arg(long, value_name = "TIME")]
+    ended_before: Option<Timestamp>,
+    /// In which order; by their ends there are ended runs alone.
+    #[arg(long, value_name = "ORDER", value_parser = ["-started", "started", "-ended", "ended"], allow_hyphen_values = true)]
+    sort: Option<String>,
     /// How many at most.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -352,18 +361,23 @@ async fn list(list: RunList, client: &Client, out: &mut Output) -> Result<(), Fa
         let now = Timestamp::from_micros(jiff::Timestamp::now().as_microsecond());
         query.push(("started_after", (now - since).to_string()));
     }
+    query.extend(list.ended_after.map(|at| ("ended_after", at.to_string())));
+    query.extend(list.ended_before.map(|at| ("ended_before", at.to_string())));
+    let by_end = list.sort.as_deref().is_some_and(|sort| sort.ends_with("ended"));
+    query.extend(list.sort.map(|sort| ("sort", sort)));
     let most = if list.all { usize::MAX } else { list.limit as usize };
     let page = client.list(&["runs"], &query, most).await?;
     print_list(
         &page.data,
         out,
-        &["ID", "STATUS", "FUNCTION", "KEY", "CREATED", "ATTENTION"],
+        &["ID", "STATUS", "FUNCTION", "KEY", if by_end { "ENDED" } else { "CREATED" }, "ATTENTION"],
         |item| {
             let run: Run = document(item)?;
             let why = run.attention.map_or_else(|| "-".to_owned(), |a| a.code);
             let key = run.key.unwrap_or_else(|| "-".to_owned());
-            let created = run.created_at.unwrap_or_else(|| "-".to_owned());
-            Ok(vec![run.id, run.status, run.function, key, created, why])
+            let at = if by_end { run.ended_at } else { run.created_at };
+            let at = at.unwrap_or_else(|| "-".to_owned());
+            Ok(vec![run.id, run.status, run.function, key, at, why])
         },
     )?;
     if page.next_cursor.is_some() {

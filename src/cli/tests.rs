@@ -445,12 +445,12 @@ async fn lists_follow_the_cursor_to_the_limit() {
         ))
     })
     .await;
-    let (exit, out, err) = run(&url, "run list --status failed --tag a=b --all").await;
+    let args = "run list --tag a=b --sort -ended --ended-after 2026-01-02T00:00:00Z --all";
+    let (exit, out, err) = run(&url, args).await;
     assert_eq!((exit, out.lines().count()), (0, 3), "{out}{err}");
     assert!(out.starts_with("ID ") && !err.contains("more"), "{out}{err}");
     let first = seen.lock().unwrap()[0].uri.clone();
-    assert_eq!(first, "/v1/runs?status=failed&tag=a%3Ab&limit=200");
-
+    assert!(first.ends_with("ended_after=2026-01-02T00%3A00%3A00.000Z&sort=-ended&limit=200"));
     let (_, out, err) = run(&url, "run list --limit 1 -o json").await;
     assert!(out.starts_with("[\n  {") && err.contains("more than these 1"), "{out}{err}");
     let (_, out, _) = run(&url, "run list --all -o jsonl").await;

@@ -14,6 +14,8 @@ pub(super) struct Barrier {
     pub(super) whole: bool,
     /// Whoever takes the run over waits for what may be open.
     pub(super) strict: bool,
+    /// Where values take turns: that of the run.
+    pub(super) fair: Option<String>,
     /// What it is, for people.
     pub(super) words: String,
 }
@@ -37,7 +39,8 @@ impl Catalog {
         let id = self.function_number(run.ns, &created.function);
         if let (Some(flow), Some(id)) = (deployment.flow(&created.function), id) {
             let of = LimitOf::Function(id);
-            let mut at = |what: &str, key: Option<&Path>, most, whole, strict| {
+            let mut at = |what: &str, [key, fair]: [Option<&Path>; 2], most, whole, strict| {
+                let fair = fair.map(|path| path.value_in(&created.input));
                 let value = key.map_or_else(String::new, |path| path.value_in(&created.input));
                 let function = &created.function;
                 let words = match key {
@@ -47,17 +50,18 @@ impl Catalog {
                     None => format!("the {what} of `{function}`"),
                 };
                 let at = LimitKey { of, rule: rule(what, key), key: value };
-                barriers.push(Barrier { at, most, whole, strict, words });
+                barriers.push(Barrier { at, most, whole, strict, fair, words });
             };
             if let Some(t) = &flow.throttle {
                 let most = Most::Pace { interval: t.interval(), burst: t.burst.unwrap_or(1) };
-                at("throttle", t.key.as_ref(), most, false, false);
+                at("throttle", [t.key.as_ref(), t.fair.as_ref()], most, false, false);
             }
             let mut limits: Vec<_> = flow.concurrency.iter().collect();
             limits.sort_by_key(|c| (c.key.is_none(), c.key.clone()));
             for c in limits {
                 let whole = c.per == Per::Run;
-                at("concurrency", c.key.as_ref(), Most::Slots(c.limit), whole, c.strict);
+                let paths = [c.key.as_ref(), c.fair.as_ref()];
+                at("concurrency", paths, Most::Slots(c.limit), whole, c.strict);
             }
         }
         if let Some(most) = deployment.endpoint.concurrency {
@@ -72,6 +76,7 @@ impl Catalog {
                 most: Most::Slots(most),
                 whole: false,
                 strict: false,
+                fair: None,
                 words,
             });
         }

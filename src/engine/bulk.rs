@@ -411,8 +411,8 @@ impl Engine {
         row: &BulkRow,
         filter: &RunFilter,
     ) -> Result<Option<Vec<RunId>>, Error> {
-        let filter =
-            RunFilter { started_before: Some(row.before), after: row.cursor, ..filter.clone() };
+        let after = row.cursor.map(|run| filter.sort.place(run, None));
+        let filter = RunFilter { started_before: Some(row.before), after, ..filter.clone() };
         let most = i64::from(row.rate.clamp(1, PAGE));
         let mut found = match self.recorded_filter(ns, filter, most + 1) {
             Some(filter) => self.store().list_runs(&filter).await?,
@@ -422,7 +422,8 @@ impl Engine {
         let more = found.runs.len() > most;
         found.runs.truncate(most);
         let page: Vec<RunId> = found.runs.iter().map(|run| run.run).collect();
-        let to = if more { page.last().copied() } else { found.looked_to };
+        let looked_to = found.looked_to.map(|place| place.run);
+        let to = if more { page.last().copied() } else { looked_to };
         Ok(self.store().plan_bulk(row, &page, to).await?.then_some(page))
     }
 }

@@ -155,6 +155,7 @@ impl Engine {
                 ns: entry.run.ns,
                 run: id,
                 priority: entry.run.created.priority,
+                fair: barrier.fair.clone(),
                 born: entry.run.created_at,
                 whole: barrier.whole,
             }));

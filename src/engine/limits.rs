@@ -43,6 +43,8 @@ pub struct LimitView {
     pub value: Option<String>,
     /// How many; none: the limit is no more.
     pub limit: Option<u32>,
+    /// The path whose values take turns among runs that wait.
+    pub fair: Option<String>,
     /// What a slot covers.
     pub per: Option<&'static str>,
     /// In which time.
@@ -103,6 +105,7 @@ impl Engine {
         };
         let (mut function, mut endpoint, mut per, mut limit, mut period) =
             (None, None, None, None, None);
+        let mut fair = None;
         match row.at.of {
             LimitOf::Endpoint(id) => {
                 let found = catalog.recorded.endpoints.iter().find(|e| e.id == id);
@@ -125,10 +128,12 @@ impl Engine {
                     let rate = rate.filter(|r| rule(word, r.key.as_ref()) == row.at.rule);
                     limit = rate.map(|r| r.limit);
                     period = rate.map(|r| r.period);
+                    fair = rate.and_then(|r| r.fair.as_ref()).map(|p| p.as_str().to_owned());
                     let mut all = flow.concurrency.iter();
                     let slots = all.find(|c| rule("concurrency", c.key.as_ref()) == row.at.rule);
                     if let Some(slots) = slots {
                         limit = Some(slots.limit);
+                        fair = slots.fair.as_ref().map(|p| p.as_str().to_owned());
                         per = Some(match slots.per {
                             Per::Invocation => "invocation",
                             Per::Run => "run",
@@ -144,6 +149,7 @@ impl Engine {
             key: path.map(str::to_owned),
             value: path.map(|_| row.at.key.clone()),
             limit,
+            fair,
             per,
             period,
             running: row.running.unsigned_abs(),

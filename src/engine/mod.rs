@@ -113,7 +113,7 @@ pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
 pub use pull::{Handout, MOST_TAKEN, PULL};
 pub use replaying::{Candidate, Origin, Replayed};
-pub use run_filter::{Compared, Fingerprint, RunFilter, TagTest};
+pub use run_filter::{Compared, Fingerprint, RunFilter, RunPlace, RunSort, TagTest};
 pub use schedules::*;
 pub use series::{Curves, NodeCurves, Window};
 pub use settings::Settings;

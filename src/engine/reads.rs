@@ -150,9 +150,9 @@ impl Engine {
         if claims.epoch < epoch && !task { Err(Error::StaleEpoch) } else { Ok(ns) }
     }
 
-    /// Lists runs, new to old.
+    /// Lists runs, in the order that the filter asks for.
     pub async fn list(&self, ns: &Namespace, filter: RunFilter) -> Result<RunPage, Error> {
-        let limit = filter.limit.clamp(1, LONGEST_PAGE);
+        let (limit, sort) = (filter.limit.clamp(1, LONGEST_PAGE), filter.sort);
         // One more tells whether there is a next page.
         let most = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
         let Some(filter) = self.recorded_filter(ns, filter, most) else {
@@ -182,7 +182,8 @@ impl Engine {
                 fingerprint: row.fingerprint.map(Fingerprint),
             })
             .collect();
-        let next = if more { runs.last().map(|r| r.id) } else { found.looked_to };
+        let last = runs.last().map(|run| sort.place(run.id, run.ended_at));
+        let next = if more { last } else { found.looked_to };
         Ok(RunPage { runs, next })
     }
 
@@ -225,6 +226,9 @@ impl Engine {
             deployments: wanted,
             started_after: filter.started_after,
             started_before: filter.started_before,
+            ended_after: filter.ended_after,
+            ended_before: filter.ended_before,
+            sort: filter.sort,
             parent: filter.parent,
             schedule: filter.schedule,
             runs: filter.runs,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Status;
 use crate::machine::{DeploymentId, RunId, ScheduleId, Timestamp};
 use crate::store::{Bound, Range};
+pub use crate::store::{RunPlace, RunSort};
 
 /// Which runs: repeated means or, different means and; an empty list means all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,12 @@ pub struct RunFilter {
     /// Created before this moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_before: Option<Timestamp>,
+    /// Ended at this moment or later; a live run has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_after: Option<Timestamp>,
+    /// Ended before this moment; a live run has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_before: Option<Timestamp>,
     /// The run that started them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<RunId>,
@@ -55,16 +62,20 @@ pub struct RunFilter {
     /// How many, 1 to 200.
     #[serde(skip)]
     pub limit: usize,
-    /// Only runs after this one in the list, which goes from new to old.
+    /// In which order.
     #[serde(skip)]
-    pub after: Option<RunId>,
+    pub sort: RunSort,
+    /// Only runs after this place in the list.
+    #[serde(skip)]
+    pub after: Option<RunPlace>,
 }
 
 impl RunFilter {
     /// Whether it asks for nothing, and so is about all runs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self { limit: self.limit, after: self.after, ..Self::default() }
+        let Self { limit, sort, after, .. } = *self;
+        *self == Self { limit, sort, after, ..Self::default() }
     }
 }
 
@@ -204,13 +215,14 @@ mod tests {
             statuses: vec![Status::Failed, Status::TimedOut],
             tags: vec!["customer:c7:8".parse().expect("a tag")],
             started_before: Some(Timestamp::from_micros(1_000_000)),
+            ended_after: Some(Timestamp::from_micros(0)),
             q: Some("x".to_owned()),
             ..RunFilter::default()
         };
         let json = serde_json::to_string(&filter).expect("JSON");
         assert_eq!(
             json,
-            r#"{"status":["failed","timed_out"],"tag":["customer:c7:8"],"started_before":"1970-01-01T00:00:01.000Z","q":"x"}"#
+            r#"{"status":["failed","timed_out"],"tag":["customer:c7:8"],"started_before":"1970-01-01T00:00:01.000Z","ended_after":"1970-01-01T00:00:00.000Z","q":"x"}"#
         );
         assert_eq!(serde_json::from_str::<RunFilter>(&json).expect("a filter"), filter);
         assert!(!filter.is_empty());
@@ -252,7 +264,8 @@ mod tests {
 
     #[test]
     fn where_a_page_is_does_not_count() {
-        assert!(RunFilter { limit: 50, ..RunFilter::default() }.is_empty());
+        let sort = RunSort::LastEnded;
+        assert!(RunFilter { limit: 50, sort, ..RunFilter::default() }.is_empty());
         assert!(!RunFilter { functions: vec!["f".to_owned()], ..RunFilter::default() }.is_empty());
     }
 

@@ -275,8 +275,8 @@ pub struct ListedRun {
 pub struct RunPage {
     /// The runs.
     pub runs: Vec<ListedRun>,
-    /// The last run that was looked at, if there may be more after it.
-    pub next: Option<RunId>,
+    /// The place of the last run that was looked at, if there may be more after it.
+    pub next: Option<super::RunPlace>,
 }
 
 /// Where a value of a function's configuration comes from.

@@ -37,6 +37,9 @@ pub struct Concurrency {
     /// For each value at this path of the input.
     #[serde(default)]
     pub key: Option<Path>,
+    /// Among runs that wait, values at this path of the input take turns.
+    #[serde(default)]
+    pub fair: Option<Path>,
     /// What a slot covers.
     #[serde(default)]
     pub per: Per,
@@ -61,6 +64,9 @@ pub struct Rate {
     /// For each value at this path of the input.
     #[serde(default)]
     pub key: Option<Path>,
+    /// Throttles: among runs that wait, values at this path of the input take turns.
+    #[serde(default)]
+    pub fair: Option<Path>,
 }
 
 impl Rate {
@@ -178,6 +184,10 @@ impl Flow {
                     "`burst` is for `throttle`: of a rate limit all of `limit` may come at once";
                 return Err(("rate_limit", detail.to_owned()));
             }
+            if rate.fair.is_some() {
+                let detail = "`fair` is for `throttle`: nobody waits at a rate limit";
+                return Err(("rate_limit", detail.to_owned()));
+            }
             flow.rate_limit = Some(rate);
         }
         if let Some(raw) = given.debounce {
@@ -244,6 +254,7 @@ fn check_concurrency(all: &[Concurrency]) -> Result<(), String> {
         if all[..index].iter().any(|other| other.key == one.key) {
             return Err("has two limits with the same `key`".to_owned());
         }
+        check_fair(one.key.as_ref(), one.fair.as_ref())?;
     }
     Ok(())
 }
@@ -251,12 +262,22 @@ fn check_concurrency(all: &[Concurrency]) -> Result<(), String> {
 fn check_rate(rate: &Rate) -> Result<(), String> {
     in_range(rate.limit)?;
     within("period", rate.period)?;
+    check_fair(rate.key.as_ref(), rate.fair.as_ref())?;
     match rate.burst {
         Some(burst) if burst == 0 || burst > MOST => {
             Err(format!("`burst` must be between 1 and {MOST}"))
         }
         _ => Ok(()),
     }
+}
+
+fn check_fair(key: Option<&Path>, fair: Option<&Path>) -> Result<(), String> {
+    if fair.is_some() && fair == key {
+        let detail = "`fair` must be another path than `key`: \
+            all runs that wait at one value of the `key` have it in common";
+        return Err(detail.to_owned());
+    }
+    Ok(())
 }
 
 fn in_range(limit: u32) -> Result<(), String> {
@@ -300,6 +321,9 @@ mod tests {
         let flow = read("throttle", r#"{"limit": 10, "period": "1m"}"#).expect("a throttle");
         let throttle = flow.throttle.expect("there");
         assert_eq!(throttle.interval(), Duration::from_secs(6));
+        let flow = read("concurrency", r#"[{"limit": 3, "fair": "input.tenant"}]"#);
+        let fair = flow.expect("a limit").concurrency[0].fair.clone().expect("a path");
+        assert_eq!(fair.as_str(), "input.tenant");
         let flow = read("singleton", r#"{"mode": "cancel"}"#).expect("a singleton");
         assert_eq!(flow.singleton.expect("there").mode, Stays::Cancel);
     }
@@ -315,6 +339,10 @@ mod tests {
             ("throttle", r#"{"limit": 1, "period": "90d"}"#, "31 days"),
             ("throttle", r#"{"limit": 1, "period": "1s", "burst": 0}"#, "burst"),
             ("rate_limit", r#"{"limit": 1, "period": "1s", "burst": 2}"#, "throttle"),
+            ("concurrency", r#"[{"limit": 1, "fair": "tenant"}]"#, "input."),
+            ("concurrency", r#"[{"limit": 1, "key": "input.a", "fair": "input.a"}]"#, "another"),
+            ("throttle", r#"{"limit": 1, "period": "1s", "fair": {}}"#, "string"),
+            ("rate_limit", r#"{"limit": 1, "period": "1s", "fair": "input.a"}"#, "throttle"),
             ("debounce", r#"{"period": "5s", "max_wait": "1s"}"#, "shorter"),
             ("singleton", r#"{"mode": "both"}"#, "both"),
             ("gather", r#"{"size": 1, "timeout": "1s"}"#, "`size`"),

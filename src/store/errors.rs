@@ -281,7 +281,7 @@ impl Store {
     }
 
     async fn function_ids(&self, ns: i32, names: &[String]) -> Result<Vec<i32>> {
-        let named = sqlx::query(super::lists::NAMED).bind(ns).bind(names).bind(None::<&str>);
+        let named = sqlx::query(super::run_filters::NAMED).bind(ns).bind(names).bind(None::<&str>);
         let rows = named.fetch_all(&self.pool).await?;
         rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
     }

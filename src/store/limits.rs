@@ -10,6 +10,7 @@ use super::Store;
 use super::error::Result;
 use super::outbox::Delivery;
 use super::permits::{LimitKey, key_of, same};
+use super::turns::PLACE;
 use super::wire::{self, Ts};
 use crate::machine::{RunId, Timestamp};
 
@@ -77,25 +78,6 @@ pub(super) const LIMITS: &str = limit!(
 
 pub(super) const LIMIT: &str = limit!(
     " where l.owner_kind = $1 and l.owner_id = $2 and l.rule = $3 and l.key = $4 and l.ns = $5"
-);
-
-pub(super) const PLACE: &str = concat!(
-    "select p.asked_at, l.paused_at is not null as paused,
-       (select count(*) from permits o where ",
-    same!("o", "p"),
-    " and o.slot is not null) as running,
-       (select count(*) from (
-          select from permits o where ",
-    same!("o", "p"),
-    " and o.slot is null
-             and (o.priority > p.priority
-                  or o.priority = p.priority and (o.born, o.place) < (p.born, p.place))
-           limit 10000) q) as before
-  from permits p join limit_keys l on ",
-    same!("l", "p"),
-    "
- where p.owner_kind = $1 and p.owner_id = $2 and p.rule = $3 and p.key = $4 and p.run_id = $5
-   and p.slot is null"
 );
 
 pub(super) const PAUSE_KEY: &str =

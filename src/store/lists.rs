@@ -1,55 +1,18 @@
-//! Lists of runs: one statement over live and ended ones, newest first.
+//! Lists of runs: one statement over live and ended ones, in the order of their starts; and one over
+//! ended ones, in the order of their ends.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sqlx::postgres::{PgArguments, PgBindIterExt as _, PgRow};
-use sqlx::query::Query;
-use sqlx::{Postgres, Row as _};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 
 use super::Store;
 use super::error::{Error, Result};
-use super::ranges::Bound;
+use super::run_filters::{Asked, RunFilter, ended, filters, live, range};
+use super::run_sort::{RunPlace, RunSort};
 use super::wire::{self, Ts};
 use crate::machine::{RunId, ScheduleId, Timestamp};
-
-/// Which runs: a run must match every field that is not empty, and one of its values.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RunFilter {
-    /// The namespace.
-    pub ns: i32,
-    /// Status codes.
-    pub status: Vec<i16>,
-    /// Function names.
-    pub functions: Vec<String>,
-    /// Run keys.
-    pub keys: Vec<String>,
-    /// Tags: different names must all match, of one name one value.
-    pub tags: Vec<(String, String)>,
-    /// Tags that are numbers or moments: all must be in range.
-    pub ranges: Vec<Bound>,
-    /// Deployments that the run was started on (or ended on).
-    pub deployments: Vec<i32>,
-    /// Created at or after.
-    pub started_after: Option<Timestamp>,
-    /// Created before.
-    pub started_before: Option<Timestamp>,
-    /// The run that started them.
-    pub parent: Option<RunId>,
-    /// The schedule that started them.
-    pub schedule: Option<ScheduleId>,
-    /// These very runs.
-    pub runs: Vec<RunId>,
-    /// Kinds of errors that they failed or are paused by.
-    pub fingerprints: Vec<uuid::Uuid>,
-    /// Text in key, function or tags; case does not count. A run's whole id is that run, and those
-    /// that have it as their key.
-    pub q: Option<String>,
-    /// The last run of the page before.
-    pub cursor: Option<RunId>,
-    /// How many at most.
-    pub limit: i64,
-}
 
 /// A run in a list.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,146 +61,144 @@ pub struct RunCount {
 /// What one look at the runs came to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunsFound {
-    /// Newest first.
+    /// In the order that was asked for.
     pub runs: Vec<ListedRun>,
-    /// How far back was looked, where it was not to the limit or the end.
-    pub looked_to: Option<RunId>,
+    /// How far was looked, where it was not to the limit or the end.
+    pub looked_to: Option<RunPlace>,
 }
 
 /// How many runs are looked at for what has no index, one after the other: little for what is
 /// common, and no more than a database does in half a second.
 const LOOK: [i64; 2] = [10_000, 200_000];
 
-/// The range of ids that the cursor and the moments leave: an id holds its time of creation.
-macro_rules! range {
-    () => {
-        "ns = $1 and run_id < $2
-     and run_id >= run_floor(greatest($3::timestamptz, '1970-01-02') - interval '1 minute')
-     and run_id < run_floor(least($4::timestamptz, '9999-01-01') + interval '1 minute')"
-    };
-}
-
-/// Both halves walk their (ns, run id) index down from the cursor, or take what another index has
-/// if that is little. Filters that are not given fold away, since plans are made for the values; so
-/// does the half that has no run of the statuses asked for.
-macro_rules! filters {
-    ($half:literal, $of_schedule:literal) => {
+/// Runs in the order of their starts, from the cursor to where a look ends.
+macro_rules! by_start {
+    ($beyond:literal, $up_to:literal, $order:literal) => {
         concat!(
-            range!(),
-            " and ",
-            $half,
-            "
-     and ($16::uuid is null or run_id >= $16)
-     and ($3::timestamptz is null or created_at >= $3)
-     and ($4::timestamptz is null or created_at < $4)
-     and ($5::int2[] is null or status = any($5))
-     and ($6::int4[] is null or fn = any($6))
-     and ($7::text[] is null or key = any($7))
-     and ($8::int4[] is null or dep = any($8))
-     and ($15::uuid is null or parent = $15 and coalesce(parent, schedule) = $15)
-     and ($19::uuid is null or schedule = $19 and ",
-            $of_schedule,
-            ")
-     and ($21::uuid[] is null or fingerprint = any($21))
-     and ($20::uuid[] is null or run_id = any($20))
-     and ($9::text is null or tags @> $9::jsonb)
-     and ($10::text[] is null or not exists (
-           select from unnest($10::text[]) as w(name) where not exists (
-             select from unnest($10::text[], $11::text[]) as p(name, value)
-              where p.name = w.name and tags ->> p.name = p.value)))
-     and ($22::text[] is null or not exists (
-           select from unnest($22::text[], $23::int2[], $24::text[], $25::text[]) as r(name, side, number, moment)
-            where (case
-              when r.number is not null and tags ->> r.name ~ '^-?[0-9]{1,30}([.][0-9]{1,30})?$'
-                then case r.side when 0 then (tags ->> r.name)::numeric < r.number::numeric
-                                 when 1 then (tags ->> r.name)::numeric <= r.number::numeric
-                                 when 2 then (tags ->> r.name)::numeric > r.number::numeric
-                                 else (tags ->> r.name)::numeric >= r.number::numeric end
-              when r.moment is not null
-                   and tags ->> r.name ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?Z)?$'
-                then case r.side when 0 then rtrim(tags ->> r.name, 'Z') collate \"C\" < r.moment
-                                 when 1 then rtrim(tags ->> r.name, 'Z') collate \"C\" <= r.moment
-                                 when 2 then rtrim(tags ->> r.name, 'Z') collate \"C\" > r.moment
-                                 else rtrim(tags ->> r.name, 'Z') collate \"C\" >= r.moment end
-              end) is not true))
-     and ($13::uuid is null or run_id = $13 or key = $12)
-     and ($13::uuid is not null or $12::text is null or strpos(lower(key), $12) > 0
-          or fn = any($17::int4[])
-          or (strpos(lower(tags::text), $18) > 0 and exists (
-                select from jsonb_each_text(tags) t
-                 where strpos(lower(t.key || ':' || t.value), $12) > 0)))
-   order by run_id desc limit $14"
-        )
-    };
-}
-
-/// Those of `run_active` …
-macro_rules! live {
-    () => {
-        filters!(
-            "($5::int2[] is null or 100 > any($5))
-     and ($21::uuid[] is null or array_remove(array[schedule, fingerprint], null) && $21)",
-            "array_remove(array[schedule, fingerprint], null) @> array[$19::uuid]"
-        )
-    };
-}
-
-/// … and of `run_done`, each as its own indexes have them.
-macro_rules! ended {
-    () => {
-        filters!(
-            "($5::int2[] is null or 100 <= any($5))
-     and ($6::int4[] is null or status = any(coalesce($5, '{100,101,102,103,104}')))",
-            "coalesce(parent, schedule) = $19"
-        )
-    };
-}
-
-pub(super) const LIST: &str = concat!(
-    "select x.*, x.tags::text as tags_text, f.name as function from (
+            "select x.*, x.tags::text as tags_text, f.name as function from (
   (select run_id, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
           attention, custom_status, tags, parent, schedule, fingerprint
      from run_active where ",
-    live!(),
-    ")
+            live!(),
+            " and run_id ",
+            $beyond,
+            " $2 and ($16::uuid is null or run_id ",
+            $up_to,
+            " $16) order by run_id ",
+            $order,
+            " limit $14)
   union all
   (select run_id, fn, dep, key, generation, status, created_at, ended_at,
           null, custom_status, tags, parent, schedule, fingerprint
      from run_done where ",
-    ended!(),
-    ")) x
-  join functions f on f.id = x.fn order by x.run_id desc limit $14"
-);
+            ended!(),
+            " and run_id ",
+            $beyond,
+            " $2 and ($16::uuid is null or run_id ",
+            $up_to,
+            " $16) order by run_id ",
+            $order,
+            " limit $14)) x
+  join functions f on f.id = x.fn order by x.run_id ",
+            $order,
+            " limit $14"
+        )
+    };
+}
+
+/// Ended runs in the order of their ends: partitions, which are weeks of ends, one after the other.
+macro_rules! by_end {
+    ($beyond:literal, $up_to:literal, $order:literal) => {
+        concat!(
+            "select x.*, x.tags::text as tags_text, f.name as function from (
+   select run_id, fn, dep, key, generation, status, created_at, ended_at,
+          null::bytea as attention, custom_status, tags, parent, schedule, fingerprint
+     from run_done where ",
+            ended!(),
+            " and (ended_at, run_id) ",
+            $beyond,
+            " ($28::timestamptz, $2) and ($16::uuid is null or (ended_at, run_id) ",
+            $up_to,
+            " ($29::timestamptz, $16)) order by ended_at ",
+            $order,
+            ", run_id ",
+            $order,
+            " limit $14) x
+  join functions f on f.id = x.fn order by x.ended_at ",
+            $order,
+            ", x.run_id ",
+            $order,
+            " limit $14"
+        )
+    };
+}
+
+pub(super) const LIST: &str = by_start!("<", ">=", "desc");
+pub(super) const LIST_OLDEST: &str = by_start!(">", "<=", "asc");
+pub(super) const LIST_LAST_ENDED: &str = by_end!("<", ">=", "desc");
+pub(super) const LIST_FIRST_ENDED: &str = by_end!(">", "<=", "asc");
 
 /// How many a list would have, at most so many of each half.
 pub(super) const COUNT: &str = concat!(
     "select count(*) from (
   (select run_id from run_active where ",
     live!(),
-    ")
+    " and run_id < $2 and ($16::uuid is null or run_id >= $16) order by run_id desc limit $14)
   union all
   (select run_id from run_done where ",
     ended!(),
-    ")) x"
+    " and run_id < $2 and ($16::uuid is null or run_id >= $16) order by run_id desc limit $14)) x"
 );
 
-/// The run that is so many below the cursor, from the indexes alone.
-pub(super) const BELOW: &str = concat!(
-    "select run_id from (
+/// The run that is so many beyond the cursor, from the indexes alone.
+macro_rules! beyond_by_start {
+    ($beyond:literal, $order:literal) => {
+        concat!(
+            "select run_id, null::timestamptz as ended_at from (
   (select run_id from run_active where ",
-    range!(),
-    " order by run_id desc limit $5)
+            range!(),
+            " and run_id ",
+            $beyond,
+            " $2 order by run_id ",
+            $order,
+            " limit $5)
   union all
   (select run_id from run_done where ",
-    range!(),
-    " order by run_id desc limit $5)) x
-  order by run_id desc offset $5 - 1 limit 1"
-);
+            range!(),
+            " and run_id ",
+            $beyond,
+            " $2 order by run_id ",
+            $order,
+            " limit $5)) x
+  order by run_id ",
+            $order,
+            " offset $5 - 1 limit 1"
+        )
+    };
+}
 
-/// Functions by their names, and those that have a text in it.
-pub(super) const NAMED: &str = "select id, name = any($2::text[]) as named,
-       coalesce(strpos(lower(name), $3) > 0, false) as found from functions
- where ns = $1 and (name = any($2::text[]) or strpos(lower(name), $3) > 0)";
+/// The same by ends, between two moments of them.
+macro_rules! beyond_by_end {
+    ($beyond:literal, $order:literal) => {
+        concat!(
+            "select run_id, ended_at from run_done where ",
+            range!(),
+            " and (ended_at, run_id) ",
+            $beyond,
+            " ($6::timestamptz, $2) and ended_at >= $7 and ended_at < coalesce($8::timestamptz, 'infinity')
+  order by ended_at ",
+            $order,
+            ", run_id ",
+            $order,
+            " offset $5 - 1 limit 1"
+        )
+    };
+}
+
+pub(super) const BEYOND: &str = beyond_by_start!("<", "desc");
+pub(super) const BEYOND_OLDEST: &str = beyond_by_start!(">", "asc");
+pub(super) const BEYOND_LAST_ENDED: &str = beyond_by_end!("<", "desc");
+pub(super) const BEYOND_FIRST_ENDED: &str = beyond_by_end!(">", "asc");
 
 pub(super) const GET: &str = "select x.*, x.tags::text as tags_text, f.name as function from (
   select run_id, ns, fn, dep, key, generation, status, created_at, null::timestamptz as ended_at,
@@ -257,11 +218,6 @@ pub(super) const RUN_OF_KEY: &str = "select run_id, status from run_keys
 
 pub(super) const KNOWS_IDEM: &str = "select exists (select from idem
  where shard = $1 and ns = $2 and key = $3 and expires_at > now())";
-
-/// None where there is nothing to filter by.
-fn given<T>(values: &[T]) -> Option<&[T]> {
-    (!values.is_empty()).then_some(values)
-}
 
 fn listed(row: &PgRow) -> Result<ListedRun> {
     let tags: Option<&str> = row.try_get("tags_text")?;
@@ -285,44 +241,8 @@ fn listed(row: &PgRow) -> Result<ListedRun> {
     })
 }
 
-/// A filter with what is looked up once for it.
-struct Asked<'a> {
-    filter: &'a RunFilter,
-    /// The numbers of its functions.
-    functions: Vec<i32>,
-    /// Its text, a run's id as it is and else in small letters.
-    q: Option<String>,
-    /// The run that its text is the id of.
-    q_run: Option<RunId>,
-    /// The functions that have its text in their name.
-    q_functions: Vec<i32>,
-}
-
-impl Asked<'_> {
-    /// Whether no function has what is asked for.
-    const fn is_nobody(&self) -> bool {
-        let f = self.filter;
-        self.functions.is_empty() && !(f.functions.is_empty() && f.fingerprints.is_empty())
-    }
-
-    /// Whether no index helps.
-    fn looks_at_all(&self) -> bool {
-        let f = self.filter;
-        let many = f.tags.iter().any(|(n, v)| f.tags.iter().any(|(m, w)| m == n && w != v));
-        let searched = self.q.is_some() && self.q_run.is_none();
-        searched || many || !f.deployments.is_empty() || !f.ranges.is_empty()
-    }
-}
-
-/// The longest part of a text that is whole in the name or in the value of each tag that has the
-/// text in `name:value`, as JSON writes it.
-fn part_in_tags(q: &str) -> String {
-    let longest = q.split(':').max_by_key(|part| part.len()).unwrap_or_default();
-    longest.replace('\\', "\\\\").replace('"', "\\\"")
-}
-
 impl Store {
-    /// A page of runs, newest first. For what no index has, it looks at so many runs only and says
+    /// A page of runs, in their order. For what no index has, it looks at so many runs only and says
     /// how far that was.
     pub async fn list_runs(&self, filter: &RunFilter) -> Result<RunsFound> {
         self.list_runs_by(filter, &LOOK).await
@@ -344,7 +264,7 @@ impl Store {
         }
         let (mut runs, mut from) = (Vec::new(), filter.cursor);
         for window in windows {
-            let to = self.run_below(filter, from, *window).await?;
+            let to = self.place_beyond(filter, from, *window).await?;
             let room = filter.limit - i64::try_from(runs.len()).unwrap_or(i64::MAX);
             runs.extend(self.runs_between(&asked, from, to, room).await?);
             let full = i64::try_from(runs.len()).is_ok_and(|found| found >= filter.limit);
@@ -356,65 +276,59 @@ impl Store {
         Ok(RunsFound { runs, looked_to: from })
     }
 
-    async fn asked<'a>(&self, filter: &'a RunFilter) -> Result<Asked<'a>> {
-        let q = filter.q.as_deref().map(str::trim).filter(|q| !q.is_empty());
-        let q_run = q.and_then(|q| q.parse::<RunId>().ok());
-        let q = q.map(|q| if q_run.is_some() { q.to_owned() } else { q.to_lowercase() });
-        let (mut functions, mut q_functions) = (Vec::new(), Vec::new());
-        if !filter.functions.is_empty() || (q.is_some() && q_run.is_none()) {
-            let named = sqlx::query(NAMED).bind(filter.ns).bind(&filter.functions);
-            for row in named.bind(q.as_deref()).fetch_all(&self.pool).await? {
-                let id = row.try_get("id")?;
-                if row.try_get("named")? {
-                    functions.push(id);
-                }
-                if row.try_get("found")? {
-                    q_functions.push(id);
-                }
-            }
-        }
-        if !filter.fingerprints.is_empty() {
-            // A kind of error is of one function, by which its index begins.
-            let mut of = self.functions_of_errors(filter.ns, &filter.fingerprints).await?;
-            if !filter.functions.is_empty() {
-                of.retain(|function| functions.contains(function));
-            }
-            functions = of;
-        }
-        Ok(Asked { filter, functions, q, q_run, q_functions })
-    }
-
-    async fn run_below(
+    /// The place that is so many runs beyond another; none: there are not so many.
+    async fn place_beyond(
         &self,
         filter: &RunFilter,
-        from: Option<RunId>,
+        from: Option<RunPlace>,
         so_many: i64,
-    ) -> Result<Option<RunId>> {
-        let row = sqlx::query(BELOW)
+    ) -> Result<Option<RunPlace>> {
+        let (sql, (first, first_end)) = match filter.sort {
+            RunSort::Newest => (BEYOND, filter.sort.beginning()),
+            RunSort::Oldest => (BEYOND_OLDEST, filter.sort.beginning()),
+            RunSort::LastEnded => (BEYOND_LAST_ENDED, filter.sort.beginning()),
+            RunSort::FirstEnded => (BEYOND_FIRST_ENDED, filter.sort.beginning()),
+        };
+        let mut query = sqlx::query(sql)
             .bind(filter.ns)
-            .bind(from.map_or(uuid::Uuid::max(), RunId::uuid))
+            .bind(from.map_or(first, |at| at.run.uuid()))
             .bind(filter.started_after.map(Ts))
             .bind(filter.started_before.map(Ts))
-            .bind(so_many)
-            .fetch_optional(&self.pool)
-            .await?;
-        row.as_ref().map(wire::run_id).transpose()
+            .bind(so_many);
+        if filter.sort.by_end() {
+            query = query
+                .bind(Ts(from.and_then(|at| at.ended_at).unwrap_or(first_end)))
+                .bind(filter.ended_after().map(Ts))
+                .bind(filter.ended_before.map(Ts));
+        }
+        let row = query.fetch_optional(&self.pool).await?;
+        let place = |row: &PgRow| {
+            Ok(RunPlace { run: wire::run_id(row)?, ended_at: wire::maybe_at(row, "ended_at")? })
+        };
+        row.as_ref().map(place).transpose()
     }
 
     /// How many runs a list would have, counted to `filter.limit`, and for what no index has over so
     /// many runs only.
     pub async fn count_runs(&self, filter: &RunFilter) -> Result<RunCount> {
+        // In which order does not matter.
+        let from = filter.cursor.filter(|_| filter.sort == RunSort::Newest);
+        let filter = &RunFilter {
+            ended_after: filter.ended_after(),
+            sort: RunSort::Newest,
+            ..filter.clone()
+        };
         let asked = self.asked(filter).await?;
         if asked.is_nobody() {
             return Ok(RunCount { count: 0, exact: true });
         }
         let to = if asked.looks_at_all() {
-            self.run_below(filter, filter.cursor, LOOK.iter().sum()).await?
+            self.place_beyond(filter, from, LOOK.iter().sum()).await?
         } else {
             None
         };
         // One more tells whether there are more.
-        let query = Self::bound(COUNT, &asked, filter.cursor, to, filter.limit.saturating_add(1));
+        let query = Self::bound(COUNT, &asked, from, to, filter.limit.saturating_add(1));
         let found: i64 = query.fetch_one(&self.pool).await?.try_get(0)?;
         Ok(RunCount {
             count: found.min(filter.limit),
@@ -422,70 +336,27 @@ impl Store {
         })
     }
 
-    /// Runs below `from`, and not below `to`.
+    /// Runs beyond `from`, and not beyond `to`.
     async fn runs_between(
         &self,
         asked: &Asked<'_>,
-        from: Option<RunId>,
-        to: Option<RunId>,
+        from: Option<RunPlace>,
+        to: Option<RunPlace>,
         limit: i64,
     ) -> Result<Vec<ListedRun>> {
-        let rows = Self::bound(LIST, asked, from, to, limit).fetch_all(&self.pool).await?;
-        rows.iter().map(listed).collect()
-    }
-
-    /// A statement about the runs of a filter with all that it asks for.
-    fn bound<'q>(
-        sql: &'static str,
-        asked: &'q Asked<'_>,
-        from: Option<RunId>,
-        to: Option<RunId>,
-        limit: i64,
-    ) -> Query<'q, Postgres, PgArguments> {
-        let filter = asked.filter;
-        // Tags with one value can use their index, the others are compared one by one.
-        let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (name, value) in &filter.tags {
-            by_name.entry(name).or_default().push(value);
+        let sort = asked.filter.sort;
+        let sql = match sort {
+            RunSort::Newest => LIST,
+            RunSort::Oldest => LIST_OLDEST,
+            RunSort::LastEnded => LIST_LAST_ENDED,
+            RunSort::FirstEnded => LIST_FIRST_ENDED,
+        };
+        let mut query = Self::bound(sql, asked, from, to, limit);
+        if sort.by_end() {
+            let from = from.and_then(|at| at.ended_at).unwrap_or(sort.beginning().1);
+            query = query.bind(Ts(from)).bind(to.and_then(|at| at.ended_at).map(Ts));
         }
-        let one: BTreeMap<&str, &str> =
-            by_name.iter().filter(|(_, v)| v.len() == 1).map(|(n, v)| (*n, v[0])).collect();
-        let one = (!one.is_empty())
-            .then(|| serde_json::to_string(&one).expect("a map of strings is JSON"));
-        let many: Vec<(&str, &str)> = by_name
-            .iter()
-            .filter(|(_, v)| v.len() > 1)
-            .flat_map(|(n, v)| v.iter().map(|v| (*n, *v)))
-            .collect();
-        let names: Vec<&str> = many.iter().map(|m| m.0).collect();
-        let ranged: Vec<&str> = filter.ranges.iter().map(|r| r.name.as_str()).collect();
-        let runs: Vec<uuid::Uuid> = filter.runs.iter().map(|run| run.uuid()).collect();
-        sqlx::query(sql)
-            .bind(filter.ns)
-            .bind(from.map_or(uuid::Uuid::max(), RunId::uuid))
-            .bind(filter.started_after.map(Ts))
-            .bind(filter.started_before.map(Ts))
-            .bind(given(&filter.status))
-            .bind(given(&asked.functions))
-            .bind(given(&filter.keys))
-            .bind(given(&filter.deployments))
-            .bind(one)
-            .bind(given(&names))
-            .bind(many.iter().map(|m| m.1).bind_iter())
-            .bind(asked.q.as_deref())
-            .bind(asked.q_run.map(RunId::uuid))
-            .bind(limit)
-            .bind(filter.parent.map(RunId::uuid))
-            .bind(to.map(RunId::uuid))
-            .bind(&asked.q_functions)
-            .bind(asked.q.as_deref().map(part_in_tags))
-            .bind(filter.schedule.map(ScheduleId::uuid))
-            .bind(given(&runs))
-            .bind(given(&filter.fingerprints))
-            .bind(given(&ranged))
-            .bind(filter.ranges.iter().map(|r| r.range as i16).bind_iter())
-            .bind(filter.ranges.iter().map(|r| r.number.as_deref()).bind_iter())
-            .bind(filter.ranges.iter().map(|r| r.moment.as_deref()).bind_iter())
+        query.fetch_all(&self.pool).await?.iter().map(listed).collect()
     }
 
     /// One run as lists show it, live or ended, if it is in this namespace.

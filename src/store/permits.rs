@@ -11,6 +11,7 @@ use sqlx::postgres::{PgBindIterExt as _, PgConnection, PgRow};
 use sqlx::{Connection as _, Row as _};
 
 use super::error::{Error, Result};
+use super::turns::{ASK, GRANT, PACE};
 use super::wire::{self, Ts};
 use super::{Lane, Store};
 use crate::machine::{NodeId, RunId, Timestamp};
@@ -75,6 +76,8 @@ pub struct Ask {
     pub run: RunId,
     /// Higher goes first.
     pub priority: i16,
+    /// Where values take turns: its value. None: the limit has no `fair`.
+    pub fair: Option<String>,
     /// When the run was started: among equals the older one goes first.
     pub born: Timestamp,
     /// It keeps its slot to its end.
@@ -162,73 +165,6 @@ pub(super) const RELEASE_PERMITS: &str = concat!(
  where ",
     same!("p", "k"),
     " and p.run_id = k.run_id and (k.node is null or p.node = k.node)"
-);
-
-/// Who asks again keeps its place, and what it has.
-pub(super) const ASK: &str = concat!(
-    "with a as materialized (
-  select * from unnest($1::int2[],$2::int4[],$3::text[],$4::text[],$5::uuid[],$6::int4[],$7::int2[],
-      $8::int2[],$9::bool[],$12::timestamptz[]) with ordinality
-    as a(owner_kind, owner_id, rule, key, run_id, ns, grp, priority, whole, born, ord)),
-was as materialized (
-  select p.owner_kind, p.owner_id, p.rule, p.key, p.run_id, p.slot, p.node
-    from a join permits p on ", same!("p", "a"), " and p.run_id = a.run_id),
-kept as (
-  update permits p set node = $10, seen = true, whole = a.whole, priority = a.priority
-    from a where ", same!("p", "a"), " and p.run_id = a.run_id),
-fresh as (
-  insert into permits (owner_kind, owner_id, rule, key, run_id, ns, grp, priority, whole, born, node, asked_at)
-  select owner_kind, owner_id, rule, key, run_id, ns, grp, priority, whole, born, $10, $11 from a
-   where not exists (select from was w where ", same!("w", "a"), " and w.run_id = a.run_id)
-   order by a.ord)
-select owner_kind, owner_id, rule, key, run_id, node <> $10 as from_another from was where slot is not null"
-);
-
-pub(super) const GRANT: &str = concat!(
-    "with k as materialized (
-  select k.*, k.most - (select count(*) from permits p where ",
-    same!("p", "k"),
-    " and p.slot is not null) as n
-    from unnest($1::int2[],$2::int4[],$3::text[],$4::text[],$5::int4[])
-      as k(owner_kind, owner_id, rule, key, most)),
-next as (
-  select k.owner_kind, k.owner_id, k.rule, k.key, w.run_id, w.i from k cross join lateral (
-    select run_id, row_number() over (order by priority desc, born, place) as i from (
-      select p.run_id, p.priority, p.born, p.place from permits p where ",
-    same!("p", "k"),
-    " and p.slot is null
-       order by p.priority desc, p.born, p.place limit greatest(k.n, 0)) x) w),
-gaps as (
-  select k.owner_kind, k.owner_id, k.rule, k.key, g.slot, g.i from k cross join lateral (
-    select s as slot, row_number() over () as i from generate_series(1, k.most) as s
-     where not exists (select from permits p where ",
-    same!("p", "k"),
-    " and p.slot = s)
-     limit greatest(k.n, 0)) g where k.n > 0)
-update permits p set slot = g.slot, granted_at = $6, seen = p.grp = any($7)
-  from next n join gaps g on ",
-    same!("g", "n"),
-    " and g.i = n.i
- where ",
-    same!("p", "n"),
-    " and p.run_id = n.run_id
-returning p.owner_kind, p.owner_id, p.rule, p.key, p.run_id"
-);
-
-/// The same where the clock decides how many, and the pass is numbered on.
-pub(super) const PACE: &str = concat!(
-    "with k as materialized (
-  select * from unnest($1::int2[],$2::int4[],$3::text[],$4::text[],$5::int8[],$6::int8[])
-    as k(owner_kind, owner_id, rule, key, n, passed)),
-next as (
-  select k.owner_kind, k.owner_id, k.rule, k.key, k.passed, w.run_id, w.i from k cross join lateral (
-    select run_id, row_number() over (order by priority desc, born, place) as i from (
-      select p.run_id, p.priority, p.born, p.place from permits p where ", same!("p", "k"), " and p.slot is null
-       order by p.priority desc, p.born, p.place limit k.n) x) w)
-update permits p set slot = n.passed + n.i, granted_at = $7, seen = p.grp = any($8)
-  from next n
- where ", same!("p", "n"), " and p.run_id = n.run_id
-returning p.owner_kind, p.owner_id, p.rule, p.key, p.run_id"
 );
 
 pub(super) const PACED: &str = concat!(
@@ -378,6 +314,7 @@ impl Lane {
                 .bind(node.uuid())
                 .bind(Ts(now))
                 .bind(asks.iter().map(|a| Ts(a.born)).bind_iter())
+                .bind(asks.iter().map(|a| a.fair.as_deref()).bind_iter())
                 .fetch_all(&mut *conn)
                 .await?;
             for row in &had {
@@ -408,7 +345,10 @@ impl Lane {
                 .fetch_all(&mut *conn)
                 .await?;
             for row in &rows {
-                passed.granted.push(granted(row, false)?);
+                // The others stay, with another turn.
+                if row.try_get("goes")? {
+                    passed.granted.push(granted(row, false)?);
+                }
             }
         }
         if !paces.is_empty() {

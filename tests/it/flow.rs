@@ -69,7 +69,7 @@ async fn no_more_are_on_their_way_than_the_limit_and_who_waits_says_why() {
     assert_eq!(view["attention"]["limit"], held_at);
     let [limit] = &limits(&g).await[..] else { panic!("one limit") };
     let expected = json!({"kind": "concurrency", "function": "f", "endpoint": null, "key": null,
-        "value": null, "limit": 2, "per": "invocation", "period": null, "running": 2, "queued": 3,
+        "value": null, "limit": 2, "fair": null, "per": "invocation", "period": null, "running": 2, "queued": 3,
         "paused": null});
     assert_eq!(*limit, expected);
     assert_eq!(handler.count(), 2);

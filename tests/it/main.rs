@@ -29,6 +29,7 @@ mod erase;
 mod errors;
 mod events;
 mod expiry;
+mod fairness;
 mod families;
 mod faults;
 mod flow;

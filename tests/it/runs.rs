@@ -223,6 +223,15 @@ async fn lists_filter_by_everything_and_page_without_gaps() {
         (format!("started_after={}", g.moment(10)), vec![4, 3, 2, 1]),
         (format!("started_before={}", g.moment(10)), vec![0]),
         (format!("started_after={}&started_before={}", g.moment(10), g.moment(30)), vec![2, 1]),
+        ("sort=-started&limit=2".to_owned(), vec![4, 3, 2, 1, 0]),
+        ("sort=started&limit=2".to_owned(), vec![0, 1, 2, 3, 4]),
+        ("sort=started&status=completed&limit=1".to_owned(), vec![0, 3, 4]),
+        ("sort=-ended&limit=1".to_owned(), vec![4, 3, 2, 0]),
+        ("sort=ended&limit=3".to_owned(), vec![0, 2, 3, 4]),
+        ("sort=ended&status=waiting".to_owned(), vec![]),
+        (format!("sort=ended&ended_after={}", g.moment(20)), vec![2, 3, 4]),
+        (format!("ended_after={}&ended_before={}", g.moment(20), g.moment(40)), vec![3, 2]),
+        (format!("ended_before={}", g.moment(10)), vec![0]),
         ("q=key-1".to_owned(), vec![1]),
         ("q=BETA".to_owned(), vec![3, 2]),
         ("q=half:0".to_owned(), vec![1, 0]),
@@ -232,7 +241,20 @@ async fn lists_filter_by_everything_and_page_without_gaps() {
         let expected: Vec<String> = expected.into_iter().map(|i: usize| runs[i].clone()).collect();
         assert_eq!(ids(&g, &query).await, expected, "{query}");
     }
-    for bad in ["status=done", "tag=x", "limit=0", "limit=201", "cursor=x", "tags=a:b"] {
+    let page = g.get("/v1/runs?limit=1&sort=-ended").await;
+    let cursor = page["next_cursor"].as_str().expect("there are more");
+    let path = format!("/v1/runs?limit=1&cursor={cursor}");
+    let (status, code, problem) = g.refused("GET", &path, None).await;
+    assert_eq!((status, &*code), (400, "invalid-query"), "{problem}");
+    assert!(problem.to_string().contains("is of a list with `sort=-ended`"), "{problem}");
+    let counted = g.get("/v1/runs?sort=ended&count=estimate&limit=1").await;
+    assert_eq!(counted["count"]["count"], 4, "{counted}");
+    let filter = json!({"ended_after": g.moment(20), "ended_before": g.moment(40)});
+    let act = json!({"filter": filter, "action": "delete", "dry_run": true});
+    let dry = g.post("/v1/bulk", act).await;
+    assert_eq!(dry["expected"], json!({"count": 2, "exact": true}), "{dry}");
+    let bad = ["status=done", "tag=x", "limit=0", "limit=201", "cursor=x", "tags=a:b", "sort=end"];
+    for bad in bad {
         let (status, code, _) = g.refused("GET", &format!("/v1/runs?{bad}"), None).await;
         assert_eq!((status, &*code), (400, "invalid-query"), "{bad}");
     }
@@ -268,6 +290,29 @@ async fn pages_neither_skip_nor_repeat_while_runs_start_and_end() {
     let unique: BTreeSet<String> = seen.iter().cloned().collect();
     assert_eq!(unique.len(), seen.len(), "no run twice");
     assert!(before.is_subset(&unique), "no run left out");
+    // In the order of ends, where what ends meanwhile comes before the first page or after the last.
+    for run in &unique {
+        g.status(run, "completed").await;
+    }
+    for sort in ["-ended", "ended"] {
+        let (mut seen, mut cursor, mut more) = (Vec::new(), String::new(), 5);
+        loop {
+            let page = g.get(&format!("/v1/runs?limit=4&sort={sort}{cursor}")).await;
+            let ids = page["data"].as_array().expect("a list").iter();
+            seen.extend(ids.map(|r| r["id"].as_str().expect("an id").to_owned()));
+            g.advance(Duration::from_millis(1));
+            if more > 0 {
+                let run = g.run("f", json!({})).await;
+                g.status(&run, "completed").await;
+                more -= 1;
+            }
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        let once: BTreeSet<String> = seen.iter().cloned().collect();
+        assert_eq!(once.len(), seen.len(), "{sort}: no run twice");
+        assert!(unique.is_subset(&once), "{sort}: no run left out");
+    }
     g.close().await;
 }
 

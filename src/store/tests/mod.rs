@@ -2,7 +2,9 @@
 
 mod bulks;
 mod cluster;
+mod fairness;
 mod generations;
+mod ordered;
 mod reading;
 mod recording;
 mod retention;

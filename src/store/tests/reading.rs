@@ -26,7 +26,7 @@ async fn pages_go_down_over_live_and_ended_runs_without_gaps() {
     let (mut seen, mut cursor) = (Vec::new(), None);
     loop {
         let page = list(&b, RunFilter { cursor, limit: 7, ..filter() }).await;
-        cursor = page.last().copied();
+        cursor = page.last().map(|run| RunSort::Newest.place(*run, None));
         seen.extend(page);
         if cursor.is_none() {
             break;
@@ -65,7 +65,8 @@ async fn what_has_no_index_is_looked_for_so_far_at_a_time() {
         looks.push(found.runs.len());
         seen.extend(found.runs.iter().map(|r| r.run));
         let full = found.runs.len() == 2;
-        cursor = if full { seen.last().copied() } else { found.looked_to };
+        let last = seen.last().map(|run| RunSort::Newest.place(*run, None));
+        cursor = if full { last } else { found.looked_to };
         if cursor.is_none() {
             break;
         }

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 269] = [
+const ALL: [(&str, &str); 275] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -82,9 +82,9 @@ const ALL: [(&str, &str); 269] = [
     ("limit keys", permits::KEYS),
     ("limit lock", permits::LOCK),
     ("release permits", permits::RELEASE_PERMITS),
-    ("ask", permits::ASK),
-    ("grant", permits::GRANT),
-    ("pace", permits::PACE),
+    ("ask", turns::ASK),
+    ("grant", turns::GRANT),
+    ("pace", turns::PACE),
     ("paced", permits::PACED),
     ("who waits", permits::WAITING),
     ("unseen grants", permits::UNSEEN),
@@ -95,7 +95,7 @@ const ALL: [(&str, &str); 269] = [
     ("forget limit keys", limits::FORGET_KEYS),
     ("limits", limits::LIMITS),
     ("limit", limits::LIMIT),
-    ("place in line", limits::PLACE),
+    ("place in line", turns::PLACE),
     ("pause limit", limits::PAUSE_KEY),
     ("resume limit", limits::RESUME_KEY),
     ("take rate", limits::TAKE_RATE),
@@ -126,9 +126,15 @@ const ALL: [(&str, &str); 269] = [
     ("history", journal::HISTORY),
     ("logs", journal::LOGS),
     ("list", lists::LIST),
+    ("list, oldest first", lists::LIST_OLDEST),
+    ("list, last ended first", lists::LIST_LAST_ENDED),
+    ("list, first ended first", lists::LIST_FIRST_ENDED),
     ("count", lists::COUNT),
-    ("below", lists::BELOW),
-    ("named", lists::NAMED),
+    ("beyond", lists::BEYOND),
+    ("beyond, oldest first", lists::BEYOND_OLDEST),
+    ("beyond, last ended first", lists::BEYOND_LAST_ENDED),
+    ("beyond, first ended first", lists::BEYOND_FIRST_ENDED),
+    ("named", run_filters::NAMED),
     ("get", lists::GET),
     ("live of", lists::LIVE_OF),
     ("run of key", lists::RUN_OF_KEY),
@@ -341,6 +347,15 @@ async fn the_hot_statements_use_only_indexes() {
         assert!(!plan.contains("Seq Scan"), "{name}:\n{plan}");
         assert!(!plan.contains("Hash Join"), "{name}:\n{plan}");
         assert!(!plan.contains("Merge Join"), "{name}:\n{plan}");
+    }
+    // However many wait, whose turn it is costs the same.
+    let lines = ["ask", "grant", "pace", "place in line"];
+    for (name, sql) in ALL.iter().filter(|(name, _)| lines.contains(name)) {
+        let plan = plan(&mut lane, sql).await;
+        assert!(!plan.contains("Seq Scan"), "{name}:\n{plan}");
+        assert!(plan.contains("permits_queue") || *name == "place in line", "{name}:\n{plan}");
+        let turns = if *name == "grant" { "permits_ages" } else { "permits_turns" };
+        assert!(plan.contains(turns) || *name == "pace", "{name}:\n{plan}");
     }
     let control = plan(&mut lane, "select * from run_active where fn = $1").await;
     assert!(control.contains("Seq Scan"), "the test would see one:\n{control}");

@@ -5,11 +5,11 @@ import type { Raw } from "../json/text.ts";
 /** The filters of the list of runs. All of them must hold; of several values of one, any. */
 export type Many = {
   status?: string[]; function?: string[]; key?: string[]; tag?: string[]; deployment?: string[]; fingerprint?: string[]; run?: string[];
-  parent?: string; schedule?: string; q?: string; started_after?: string; started_before?: string;
+  parent?: string; schedule?: string; q?: string; started_after?: string; started_before?: string; ended_after?: string; ended_before?: string;
 };
 
 const SEVERAL = ["status", "function", "key", "tag", "deployment", "fingerprint", "run"] as const;
-const ONE = ["parent", "schedule", "q", "started_after", "started_before"] as const;
+const ONE = ["parent", "schedule", "q", "started_after", "started_before", "ended_after", "ended_before"] as const;
 
 /** As the API takes it; every run has to be said. */
 export function filterOf(many: Many): Raw {

@@ -1056,7 +1056,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List runs, new to old.
+         * List runs, new to old unless `sort` says otherwise.
          * @description A filter given twice means or, different filters mean and. What has no index (`q`, `deployment`, two
          *     values of one tag) is looked for in 210,000 runs at a time: such a page may have few runs or none,
          *     and a `next_cursor` with which the search goes on.
@@ -2299,6 +2299,13 @@ export interface components {
             started_after?: string | null;
             /** Format: date-time */
             started_before?: string | null;
+            /**
+             * Format: date-time
+             * @description A live run has not ended.
+             */
+            ended_after?: string | null;
+            /** Format: date-time */
+            ended_before?: string | null;
             parent?: string | null;
             schedule?: string | null;
             /** @description These very runs. */
@@ -2459,6 +2466,11 @@ export interface components {
              * @example input.tenant
              */
             key?: string | null;
+            /**
+             * @description Among runs that wait, values at this path of the input take turns. Another than `key`.
+             * @example input.user
+             */
+            fair?: string | null;
             /**
              * @description What a slot covers: `invocation` (an open exchange, task or call, the default) or `run` (all
              *     of the run from its first invocation).
@@ -3032,6 +3044,8 @@ export interface components {
              * @description How many it lets through; null: the function has this limit no more.
              */
             limit?: number | null;
+            /** @description The path whose values take turns among runs that wait; null: the older run goes first. */
+            fair?: string | null;
             /** @description What a slot covers: `invocation` (an open exchange, task or call) or `run`. */
             per?: string | null;
             /** @description Of a throttle and a rate limit: in which time. */
@@ -3662,6 +3676,8 @@ export interface components {
                  * @description How many it lets through; null: the function has this limit no more.
                  */
                 limit?: number | null;
+                /** @description The path whose values take turns among runs that wait; null: the older run goes first. */
+                fair?: string | null;
                 /** @description What a slot covers: `invocation` (an open exchange, task or call) or `run`. */
                 per?: string | null;
                 /** @description Of a throttle and a rate limit: in which time. */
@@ -4972,6 +4988,11 @@ export interface components {
             burst?: number | null;
             /** @description For each value at this path of the input. */
             key?: string | null;
+            /**
+             * @description Among runs that wait, values at this path of the input take turns. Another than `key`.
+             * @example input.user
+             */
+            fair?: string | null;
         };
         /** @description How long things may take. */
         Timeouts: {
@@ -13211,6 +13232,10 @@ export interface operations {
                 started_after?: string;
                 /** @description Created before this moment, RFC 3339 */
                 started_before?: string;
+                /** @description Ended at this moment or later, RFC 3339; a live run has not */
+                ended_after?: string;
+                /** @description Ended before this moment, RFC 3339; a live run has not */
+                ended_before?: string;
                 /** @description The run that started them */
                 parent?: string;
                 /** @description The schedule that started them */
@@ -13221,11 +13246,13 @@ export interface operations {
                 fingerprint?: string[];
                 /** @description A part of key, function or tag; or the whole id of a run */
                 q?: string;
+                /** @description `-started` (new to old, the default), `started`, `-ended` or `ended`; in the order of their ends there are ended runs alone */
+                sort?: string;
                 /** @description `estimate`: `count` of the answer says how many runs there are, counted to 10,000 */
                 count?: string;
                 /** @description By default 50 */
                 limit?: number;
-                /** @description `next_cursor` of the page before */
+                /** @description `next_cursor` of the page before, of a list with the same `sort` */
                 cursor?: string;
             };
             header?: never;

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { kindOf, nameOf, rule, searchOf, standing, taken, waiting } from "./limits.ts";
 
-const limit = { kind: "concurrency", function: "f", endpoint: null, key: null, value: null, limit: 2, per: "invocation", period: null, running: 1, queued: 0, paused: null } as const;
+const limit = { kind: "concurrency", function: "f", endpoint: null, key: null, value: null, limit: 2, fair: null, per: "invocation", period: null, running: 1, queued: 0, paused: null } as const;
 
 test("a limit says in words what it lets through", () => {
   expect(rule(limit)).toBe("2 runs at once");

@@ -1,9 +1,10 @@
 // The rows of a list that grows at its head while somebody reads it.
 import type { ListedRun } from "../api/types.ts";
+import { comesAfter } from "./order.ts";
 
 export type Rows = {
   shown: ListedRun[];
-  /** New ones, held back because the reader is busy with what is shown. Newest first. */
+  /** New ones, held back because the reader is busy with what is shown. In the order of the list. */
   held: ListedRun[];
   /** Where what is held goes on, if there are rows between it and what is shown that nobody has read. */
   gap: string | null;
@@ -13,8 +14,8 @@ export type Rows = {
 };
 
 export type Change =
-  /** The newest page. `still`: nobody reads or points at a row, so rows may move. */
-  | { type: "head"; rows: ListedRun[]; next: string | null; still: boolean }
+  /** The first page, in this order. `still`: nobody reads or points at a row, so rows may move. */
+  | { type: "head"; rows: ListedRun[]; next: string | null; still: boolean; order?: string }
   /** The page below. */
   | { type: "more"; rows: ListedRun[]; next: string | null }
   /** What some rows are now. */
@@ -26,9 +27,6 @@ export const none: Rows = { shown: [], held: [], gap: null, next: null, read: fa
 
 /** More are not held back: who comes back after an hour reads on from the newest page. */
 const MOST = 500;
-
-/** Newest first, as the API orders them: by their ids, whatever the moments within a millisecond say. */
-const older = (a: ListedRun, b: ListedRun) => a.id < b.id;
 
 const same = (a: ListedRun, b: ListedRun) =>
   a.status === b.status && a.ended_at === b.ended_at && a.attention?.detail === b.attention?.detail && a.attention?.next_attempt_at === b.attention?.next_attempt_at;
@@ -49,25 +47,26 @@ function updated(rows: ListedRun[], fresh: ListedRun[]): ListedRun[] {
 export function change(rows: Rows, what: Change): Rows {
   switch (what.type) {
     case "head": {
+      const after = comesAfter(what.order);
       const last = what.rows.at(-1);
       // A search that has found nothing new so far says nothing of what is shown.
       if (rows.read && !last && what.next !== null) return rows;
       const begun = { shown: what.rows, held: [], gap: null, next: what.next, read: true };
       if (!rows.read || !rows.shown.length) return begun;
       /** Whether the page ends before it comes to this row: then there are others in between. */
-      const apart = (row: ListedRun) => last !== undefined && what.next !== null && older(row, last);
+      const apart = (row: ListedRun) => last !== undefined && what.next !== null && after(row, last);
       const known = new Set(rows.shown.map((row) => row.id));
       const top = rows.shown[0]!;
       if (what.still && apart(top)) return begun;
       if (what.still) {
         // Below the page they stay; in its range the page says which there are.
-        const below = last && what.next !== null ? rows.shown.filter((row) => older(row, last)) : [];
+        const below = last && what.next !== null ? rows.shown.filter((row) => after(row, last)) : [];
         const shown = [...updated(rows.shown.filter((r) => what.rows.some((n) => n.id === r.id)), what.rows)];
         const kept = new Map(shown.map((row) => [row.id, row]));
         return { ...rows, shown: [...what.rows.map((row) => kept.get(row.id) ?? row), ...below], held: [], gap: null, next: below.length ? rows.next : what.next };
       }
       const shown = updated(rows.shown, what.rows);
-      const fresh = what.rows.filter((row) => !known.has(row.id) && older(top, row));
+      const fresh = what.rows.filter((row) => !known.has(row.id) && after(top, row));
       const ids = new Set(fresh.map((row) => row.id));
       const held = [...fresh, ...updated(rows.held, what.rows).filter((row) => !ids.has(row.id))];
       // A page of nothing but new ones goes on where it says, not with what is known.

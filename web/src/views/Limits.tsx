@@ -87,7 +87,7 @@ function Line({ of: l, onAct }: { of: Limit; onAct: (act: Act) => void }) {
         {l.kind !== "concurrency" && <span className="text-dim"> {kindOf(l.kind)}</span>}
         {l.key && <div className="breaks text-[13px]"><code className="text-dim">{visible(l.key)}</code> {value ? <code className="rounded bg-hover px-1">{visible(value)}</code> : <span className="text-dim">nothing there</span>}</div>}
       </td>
-      <td className={`${CELL} whitespace-nowrap text-dim`}>{rule(l)}</td>
+      <td className={`${CELL} whitespace-nowrap text-dim`}>{rule(l)}{l.fair && <div className="text-[13px]">turns by <code>{visible(l.fair)}</code></div>}</td>
       <td className={CELL}><OnTheWay of={l} /></td>
       <td className={`${CELL} tnum text-right`}>{!l.queued ? <span className="text-dim">0</span> : l.function ? <Link to="/runs" search={{ function: l.function, status: "queued" } as never} className="font-semibold" aria-label={`${waiting(l.queued)} runs wait: show the queued runs of ${l.function}`}>{waiting(l.queued)}</Link> : <span className="font-semibold">{waiting(l.queued)}</span>}</td>
       <td className={`${CELL} max-w-72`}>

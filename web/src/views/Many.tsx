@@ -5,12 +5,13 @@ import { createPortal } from "react-dom";
 import type { Act } from "../acts/act.ts";
 import { ActDialog } from "../acts/ActDialog.tsx";
 import { bulkActs, fitting, type Many } from "../acts/bulk.ts";
+import { isByEnd } from "../run/order.ts";
 import { momentAgo } from "../run/since.ts";
 import { Menu } from "../ui/Menu.tsx";
 import type { Filters } from "./RunList.tsx";
 
-/** The filters of the list, as an act on many takes them. */
-const manyOf = ({ since, ...rest }: Filters): Many => ({ ...rest, ...(since ? { started_after: momentAgo(since) } : {}) });
+/** The filters of the list, as an act on many takes them. A list in the order of ends has no run that lives. */
+const manyOf = ({ since, sort, ...rest }: Filters): Many => ({ ...rest, ...(since ? { started_after: momentAgo(since) } : {}), ...(isByEnd(sort) ? { ended_after: new Date(0).toISOString() } : {}) });
 
 /** Acts on every run that the filters find, also where the list does not show it yet. */
 export function AllOfThem({ filters }: { filters: Filters }) {

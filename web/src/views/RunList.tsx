@@ -6,6 +6,7 @@ import { ArrowUp } from "lucide-react";
 import { lazy, memo, Suspense, useCallback, useEffect, useReducer, useRef, useState } from "react";
 import { data, read } from "../api/client.ts";
 import type { ListedRun, Page } from "../api/types.ts";
+import { isByEnd } from "../run/order.ts";
 import { change, none } from "../run/rows.ts";
 import { momentAgo } from "../run/since.ts";
 import { isEnded } from "../run/status.ts";
@@ -16,7 +17,7 @@ import { usePrefs } from "../ui/prefs.ts";
 import { Status } from "../ui/Status.tsx";
 import { Ago, useNow } from "../ui/Time.tsx";
 
-export type Filters = { status?: string[]; function?: string[]; tag?: string[]; key?: string[]; fingerprint?: string[]; parent?: string; schedule?: string; q?: string; since?: number };
+export type Filters = { status?: string[]; function?: string[]; tag?: string[]; key?: string[]; fingerprint?: string[]; parent?: string; schedule?: string; q?: string; since?: number; sort?: string };
 
 const Chosen = lazy(async () => ({ default: (await import("./Many.tsx")).Chosen }));
 /** So many runs at most are acted on by their ids. */
@@ -70,7 +71,7 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
     if (!head.data) return;
     const box = scroll.current;
     const still = !box || (box.scrollTop < 4 && !busy.current && !picked.size && !box.contains(document.activeElement) && getSelection()?.isCollapsed !== false);
-    dispatch({ type: "head", rows: head.data.data, next: head.data.next_cursor ?? null, still });
+    dispatch({ type: "head", rows: head.data.data, next: head.data.next_cursor ?? null, still, order: filters.sort });
   }, [head.data]);
 
   const virtual = useVirtualizer({ count: rows.shown.length, getScrollElement: () => scroll.current, estimateSize: () => ROW, overscan: 12, getItemKey: (i) => rows.shown[i]!.id });
@@ -131,7 +132,7 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
         <ul aria-label="Runs" className="relative" style={{ height: virtual.getTotalSize() }}>
           {items.map((item) => {
             const run = rows.shown[item.index]!;
-            return <li key={run.id} className="absolute inset-x-0" style={{ height: ROW, transform: `translateY(${item.start}px)` }}><Pickable run={run} on={picked.has(run.id)} pick={pick} /></li>;
+            return <li key={run.id} className="absolute inset-x-0" style={{ height: ROW, transform: `translateY(${item.start}px)` }}><Pickable run={run} on={picked.has(run.id)} pick={pick} byEnd={isByEnd(filters.sort)} /></li>;
           })}
         </ul>
         {more.error ? <div className="p-4"><Failed error={more.error} again={load} /></div>
@@ -143,17 +144,18 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
   );
 }
 
-const Pickable = memo(function Pickable({ run, on, pick }: { run: ListedRun; on: boolean; pick: (id: string, on: boolean, through?: boolean) => void }) {
+const Pickable = memo(function Pickable({ run, on, pick, byEnd }: { run: ListedRun; on: boolean; pick: (id: string, on: boolean, through?: boolean) => void; byEnd: boolean }) {
   const through = useRef(false);
   return (
     <div className={`flex h-full ${on ? "bg-accent-bg" : ""}`}>
       <label className="flex w-10 shrink-0 cursor-pointer items-center justify-center border-b pl-2"><input type="checkbox" checked={on} aria-label={`Choose ${run.key ?? run.id}`} onClick={(e) => { through.current = e.shiftKey; }} onChange={(e) => pick(run.id, e.target.checked, through.current)} /></label>
-      <div className="min-w-0 flex-1 [&>a]:pl-2"><Row run={run} /></div>
+      <div className="min-w-0 flex-1 [&>a]:pl-2"><Row run={run} byEnd={byEnd} /></div>
     </div>
   );
 });
 
-export const Row = memo(function Row({ run }: { run: ListedRun }) {
+/** `byEnd`: it says when the run ended, in place of when it was started. */
+export const Row = memo(function Row({ run, byEnd }: { run: ListedRun; byEnd?: boolean }) {
   return (
     <Link to="/runs/$id" params={{ id: run.id }} id={`row-${run.id}`}
       className="grid h-full grid-cols-[112px_minmax(0,1fr)_64px] items-center gap-3 border-b px-4 text-fg no-underline hover:bg-hover focus-visible:bg-hover focus-visible:-outline-offset-2 lg:grid-cols-[112px_minmax(0,140px)_minmax(0,190px)_minmax(0,1fr)_72px_84px]">
@@ -166,7 +168,7 @@ export const Row = memo(function Row({ run }: { run: ListedRun }) {
         {run.parent && <span className="ml-1">child run</span>}
       </span>
       <span className="tnum text-right text-[13px] text-dim max-lg:hidden"><Took run={run} /></span>
-      <span className="text-right text-[13px] text-dim"><Ago at={run.created_at} /></span>
+      <span className="text-right text-[13px] text-dim"><Ago at={(byEnd && run.ended_at) || run.created_at} /></span>
     </Link>
   );
 });

@@ -6,6 +6,7 @@ import { lazy, Suspense, useEffect, useRef, useState } from "react";
 import { data, read } from "../api/client.ts";
 import type { Fn, Page } from "../api/types.ts";
 import { list, one, type Search } from "../router.tsx";
+import { ORDERS } from "../run/order.ts";
 import { SINCE } from "../run/since.ts";
 import { STATUSES, word } from "../run/status.ts";
 import { useShortcuts } from "../shell/shortcuts.ts";
@@ -40,7 +41,7 @@ export function Runs() {
   const functions = useQuery({ queryKey: ["functions", "names"], queryFn: () => data<Page<Fn>>(read("/v1/functions", { params: { query: { limit: 200 } } })), staleTime: 30_000 });
   const names = new Set([...(functions.data?.data ?? []).map((f) => f.name), ...list(search.function)]);
   const since = SINCE.find(([name]) => name === one(search.since));
-  const filters: Filters = { status: statuses, function: list(search.function), tag: list(search.tag), key: list(search.key), fingerprint: list(search.fingerprint), parent: one(search.parent), schedule: one(search.schedule), q: one(search.q), since: since?.[2] };
+  const filters: Filters = { status: statuses, function: list(search.function), tag: list(search.tag), key: list(search.key), fingerprint: list(search.fingerprint), parent: one(search.parent), schedule: one(search.schedule), q: one(search.q), since: since?.[2], sort: ORDERS.find(([order]) => order && order === one(search.sort))?.[0] };
   const active = preset(statuses);
   const filtered = statuses.length || filters.function!.length || filters.tag!.length || filters.key!.length || filters.fingerprint!.length || filters.parent || filters.schedule || filters.q || filters.since;
   return (
@@ -68,6 +69,9 @@ export function Runs() {
         </select>
         <select aria-label="Started" className="field" value={one(search.since) ?? ""} onChange={(e) => set({ since: e.target.value || undefined })}>
           {SINCE.map(([name, label]) => <option key={name} value={name}>{label}</option>)}
+        </select>
+        <select aria-label="Order" className="field" value={filters.sort ?? ""} onChange={(e) => set({ sort: e.target.value || undefined })}>
+          {ORDERS.map(([order, label]) => <option key={order} value={order}>{label}</option>)}
         </select>
         {[...list(search.tag).map((t) => ["tag", t] as const), ...list(search.key).map((k) => ["key", k] as const), ...list(search.fingerprint).map((f) => ["fingerprint", f] as const), ...(["parent", "schedule"] as const).flatMap((name) => (filters[name] ? [[name, filters[name]] as const] : []))].map(([name, value]) => (
           <button key={name + value} type="button" className="btn max-w-60" onClick={() => set({ [name]: list(search[name]).filter((v) => v !== value) })} aria-label={`Remove the filter ${name} ${value}`}>
