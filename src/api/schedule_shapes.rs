@@ -140,7 +140,7 @@ struct CameBody {
     outcome: &'static str,
     /// Why it was skipped: `overlap`, `buffer-full`, `replaced`, `already` (its moment has had a
     /// run), `key-held` (a live run has the `key`), `function-not-found`, `endpoint-draining`,
-    /// `deployment-not-found`, `start-refused` (the function has become an object).
+    /// `deployment-not-found`, `start-refused` (the function has become an object), `quota-exceeded`.
     reason: Option<String>,
     /// The run that was started.
     #[schema(value_type = Option<String>)]

@@ -315,7 +315,7 @@ impl Engine {
                 delivery.waiting(&event, &hashes, queued.reached.as_ref(), limit).await?
             };
             let runs: Vec<RunId> = waits.iter().map(|(run, _)| *run).collect();
-            delivery.lock(&runs).await?;
+            delivery.lock(&news, &runs).await?;
             let taken = delivery.take_waits(&waits).await?;
             let created = delivery.create(&news).await?;
             for (new, outcome) in news.iter().zip(&created) {
@@ -431,6 +431,10 @@ impl Engine {
         let input = input.unwrap_or_else(|_| RawValue::NULL.to_owned());
         let mut all = Vec::new();
         for function in functions {
+            if let Ok(Some(over)) = self.beyond_quotas(&namespace).await {
+                tracing::warn!(event.id = %event.id, function, over, "not started by an event");
+                continue;
+            }
             let by = format!("event {}", event.id);
             let mut start = Start::new(namespace.clone(), function.to_owned(), input.clone(), by);
             let flow = self.flow_of(&start);

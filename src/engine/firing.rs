@@ -423,6 +423,9 @@ impl Engine {
         let key = held.key_of(firing);
         let shard = Shard::of_key(&namespace.name, &row.function, &key);
         let run = RunId::on_shard(self.clock().upper(), shard, crate::clock::chance());
+        if let Ok(Some(_)) = self.beyond_quotas(&namespace).await {
+            return Err("quota-exceeded");
+        }
         self.new_run_of(&start(namespace), None, Some((run, None))).map_err(|error| match error {
             Error::DeploymentNotFound(_) => "deployment-not-found",
             // It has become an object since.

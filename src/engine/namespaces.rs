@@ -22,6 +22,8 @@ const MOST: usize = 1_000;
 const COUNTED: Duration = Duration::from_secs(1);
 /// … and while there is none.
 const COUNTED_FULL: Duration = Duration::from_millis(250);
+/// How many times its quota of live runs a namespace may have by what it has in hand.
+const IN_HAND: u64 = 2;
 /// When to try again where ends of runs have to make room.
 const ROOM_SOON: Duration = Duration::from_secs(1);
 
@@ -203,8 +205,8 @@ impl Engine {
             metrics::counter!("stepwell_quota_refusals_total", "quota" => quota).increment(1);
             Error::QuotaExceeded { namespace: ns.name.clone(), quota, of, retry_after }
         };
-        if let Some(most) = settings.live_runs
-            && !self.has_room(ns.id, u64::from(most)).await?
+        if let Some(most) = settings.live_runs.map(u64::from)
+            && !self.has_room(ns.id, most, most).await?
         {
             return Err(over("live_runs", most.to_string(), ROOM_SOON));
         }
@@ -219,12 +221,29 @@ impl Engine {
         Ok(())
     }
 
-    async fn has_room(&self, ns: i32, most: u64) -> Result<bool, Error> {
+    /// The same for what a namespace has in hand already: children of its runs, firings of its schedules,
+    /// what its events start. That goes on beyond the quota, but not without an end: a run that starts
+    /// itself twice would otherwise have all of the cluster. None: there is room; else what there is not.
+    pub(super) async fn beyond_quotas(&self, ns: &Namespace) -> Result<Option<String>, Error> {
+        let most = self.catalog().settings(ns.id).and_then(|s| s.live_runs).map(u64::from);
+        let Some(most) = most else { return Ok(None) };
+        if self.has_room(ns.id, most * IN_HAND, most).await? {
+            return Ok(None);
+        }
+        metrics::counter!("stepwell_quota_refusals_total", "quota" => "in_hand").increment(1);
+        Ok(Some(format!(
+            "the namespace `{}` has {IN_HAND} times its quota of {most} live runs",
+            ns.name
+        )))
+    }
+
+    /// Whether one more live run is within `most`, where the quota is `quota`.
+    async fn has_room(&self, ns: i32, most: u64, quota: u64) -> Result<bool, Error> {
         let now = self.clock().mono();
         if let Some(known) = self.quotas().with(ns, |used| used.admit(most, now)) {
             return Ok(known);
         }
-        let up_to = i64::try_from(most).unwrap_or(i64::MAX);
+        let up_to = i64::try_from(quota * IN_HAND).unwrap_or(i64::MAX);
         let count = self.store().living_in(ns, up_to).await?;
         let now = self.clock().mono();
         Ok(self.quotas().with(ns, |used| {

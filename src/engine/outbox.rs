@@ -343,7 +343,17 @@ impl Engine {
                 let detail = "runs of an object wait for their turn: `if_running` has no meaning";
                 Plan::Refuse(StepError::of_gateway("start-refused", detail))
             }
-            Ok(new) => Plan::Start { new: Box::new(new), detach, if_running },
+            Ok(new) => match self.beyond_quotas(&start.namespace).await {
+                Ok(None) => Plan::Start { new: Box::new(new), detach, if_running },
+                Ok(Some(over)) => {
+                    self.owner().lent.remove(&new.run);
+                    Plan::Refuse(StepError::of_gateway("quota-exceeded", over))
+                }
+                Err(_) => {
+                    self.owner().lent.remove(&new.run);
+                    Plan::Later
+                }
+            },
             Err(Error::Invalid(_, detail)) => {
                 Plan::Refuse(StepError::of_gateway("start-refused", detail))
             }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::postgres::{PgBindIterExt as _, PgConnection};
 use sqlx::{Connection as _, Row as _};
 
-use super::create::create_on;
+use super::create::{create_on, hold_objects};
 use super::error::{Error, Result};
 use super::{CreateOutcome, IfClosed, Lane, NewRun, SILENCE, heard, wire};
 use crate::machine::RunId;
@@ -76,6 +76,7 @@ fn held_against(new: &NewRun, first: &NewRun, outcome: CreateOutcome) -> Option<
 pub(super) async fn all(conn: &mut PgConnection, batch: &[NewRun]) -> Result<Vec<CreateOutcome>> {
     let mut outcomes: Vec<Option<CreateOutcome>> = vec![None; batch.len()];
     let mut first = true;
+    hold_objects(conn, batch.iter()).await?;
     loop {
         let mut keys = HashSet::new();
         let open = (0..batch.len()).filter(|i| outcomes[*i].is_none());

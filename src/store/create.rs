@@ -354,10 +354,7 @@ pub(super) async fn create_on(
     batch: &[NewRun],
 ) -> Result<Vec<CreateOutcome>> {
     let mut outcomes: Vec<Option<CreateOutcome>> = vec![None; batch.len()];
-    let held: Vec<ObjectPlace> = batch.iter().flat_map(objects_of).collect();
-    if !held.is_empty() {
-        objects::hold(conn, &held).await?;
-    }
+    hold_objects(conn, batch.iter()).await?;
     let locking: Vec<Taker<'_>> =
         batch.iter().filter(|new| !new.locks.is_empty()).map(Taker::of).collect();
     if !locking.is_empty() {
@@ -428,8 +425,21 @@ pub(super) async fn create_on(
     Ok(outcomes)
 }
 
+/// Holds the objects of all these starts, in the order in which everybody does: before a transaction locks
+/// a run, and before it starts some of them after others.
+pub(super) async fn hold_objects(
+    conn: &mut PgConnection,
+    news: impl Iterator<Item = &NewRun>,
+) -> Result<()> {
+    let objects: Vec<ObjectPlace> = news.flat_map(objects_of).collect();
+    if !objects.is_empty() {
+        objects::hold(conn, &objects).await?;
+    }
+    Ok(())
+}
+
 /// The objects that a new run is to have.
-pub(super) fn objects_of(new: &NewRun) -> impl Iterator<Item = ObjectPlace> {
+fn objects_of(new: &NewRun) -> impl Iterator<Item = ObjectPlace> {
     let key = new.key.as_ref().filter(|_| new.object == Some(NewPart::Has));
     let own = key.map(|k| (new.run.shard().column(), new.ns, new.function_id, k.key.clone()));
     own.into_iter().chain(new.locks.iter().cloned())

@@ -11,6 +11,7 @@ use sqlx::postgres::{PgBindIterExt as _, PgConnection, PgRow};
 use sqlx::{Connection as _, Row as _};
 use uuid::Uuid;
 
+use super::create::{NewRun, hold_objects};
 use super::error::Result;
 use super::outbox::{Delivery, LOCK_RUNS};
 use super::wire::{self, Raw, Ts};
@@ -434,8 +435,10 @@ impl Delivery<'_> {
         rows.iter().map(|row| Ok((wire::run_id(row)?, row.try_get("step")?))).collect()
     }
 
-    /// Locks the runs that may hear of it, in the order in which everybody does.
-    pub async fn lock(&mut self, runs: &[RunId]) -> Result<()> {
+    /// Locks the objects of what it starts, and the runs that may hear of it, in the order in which everybody
+    /// does.
+    pub async fn lock(&mut self, news: &[NewRun], runs: &[RunId]) -> Result<()> {
+        hold_objects(self.conn(), news.iter()).await?;
         let query = sqlx::query(LOCK_RUNS)
             .bind(runs.iter().map(|r| r.shard().column()).bind_iter())
             .bind(runs.iter().map(|r| r.uuid()).bind_iter());

@@ -9,11 +9,11 @@ use sqlx::{Connection as _, Postgres, Row as _, Transaction};
 use uuid::Uuid;
 
 use super::accept::{Accept, Accepted, accept_on};
-use super::create::{CreateOutcome, NewRun, create_on, objects_of};
+use super::create::{CreateOutcome, NewRun, create_on, hold_objects};
 use super::error::{Error, Result};
 use super::journal::TELL;
 use super::wire::{self, Raw, Ts};
-use super::{Lane, SILENCE, Store, heard, objects};
+use super::{Lane, SILENCE, Store, heard};
 use crate::machine::{HistoryEntry, OutgoingKind, RunId};
 
 /// The identity of an outbox row: the run, its row, and which one of that row.
@@ -121,11 +121,7 @@ impl Lane {
         let mut tx = heard(SILENCE, self.conn.begin()).await?;
         let rows = heard(SILENCE, of_slots(HOLD, slots).fetch_all(&mut *tx)).await?;
         let held = rows.iter().map(slot).collect::<Result<HashSet<Slot>>>()?;
-        let objects: Vec<_> = news.iter().flat_map(|new| objects_of(new)).collect();
-        if !objects.is_empty() {
-            // Objects before runs, as everywhere.
-            objects::hold(&mut tx, &objects).await?;
-        }
+        hold_objects(&mut tx, news.iter().copied()).await?;
         let lock = sqlx::query(LOCK_RUNS)
             .bind(runs.iter().map(|r| r.shard().column()).bind_iter())
             .bind(runs.iter().map(|r| r.uuid()).bind_iter());

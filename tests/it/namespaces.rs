@@ -296,6 +296,49 @@ async fn no_call_of_the_reference_reaches_another_namespace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_namespace_has_in_hand_goes_beyond_its_quota_but_not_without_end() {
+    let g = Gateway::closed().await;
+    let root = operator(&g).await;
+    root.done("POST", "/v1/namespaces", json!({"name": "shop", "limits": {"live_runs": 3}})).await;
+    let shop = tenant(&root, "shop").await;
+    let handler = Handler::serve(|it| {
+        if it["function"] == "f" {
+            return waits(it);
+        }
+        let child =
+            |n: usize| json!({"op": "invoke", "id": format!("c{n}"), "function": "f", "input": n});
+        let asked: Vec<Value> = (0..10).map(child).collect();
+        json!({"ops": asked, "await": "c0"})
+    })
+    .await;
+    let mut body = endpoint(&handler);
+    let woken = json!({"name": "f", "triggers": [{"event": "go"}]});
+    body["functions"] = json!([woken, {"name": "parent"}]);
+    shop.done("POST", "/v1/endpoints", body).await;
+    let parent = shop.done("POST", "/v1/functions/parent/runs", json!({})).await;
+    let parent = parent["id"].as_str().expect("an id").to_owned();
+    let refused = async || {
+        let journal = shop.call("GET", &format!("/v1/runs/{parent}/journal"), json!(null)).await.1;
+        let entries = journal["data"].as_array().cloned().unwrap_or_default();
+        entries.iter().filter(|e| e["error"]["type"] == "quota-exceeded").count()
+    };
+    g.eventually("five of ten are too many", async |_| refused().await == 5).await;
+    let live = shop
+        .call("GET", "/v1/runs?status=waiting&status=queued&status=running", json!(null))
+        .await
+        .1;
+    assert_eq!(live["data"].as_array().map(Vec::len), Some(6), "twice the quota: {live}");
+    let event = shop.done("POST", "/v1/events", json!({"name": "go", "data": {}})).await;
+    g.eventually("it is routed, and starts nothing", async |_| {
+        let path = format!("/v1/events/{}", event["id"].as_str().unwrap_or_default());
+        shop.call("GET", &path, json!(null)).await.1["routed"] == true
+    })
+    .await;
+    assert_eq!(refused().await, 5);
+    g.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_stays_within_its_quotas_and_others_do_not_feel_it() {
     let g = Gateway::closed().await;
     let root = operator(&g).await;
