@@ -80,7 +80,7 @@ pub use run::RunCommand;
 pub use schedule::ScheduleCommand;
 pub use secret::Secret;
 pub use server::{
-    Database, DevArgs, DoctorArgs, Folder, LogFormat, MigrateAction, MigrateArgs, OpenapiArgs,
+    ArchiveUrl, Database, DevArgs, DoctorArgs, LogFormat, MigrateAction, MigrateArgs, OpenapiArgs,
     ServeArgs,
 };
 pub use signal::SignalCommand;

@@ -94,7 +94,7 @@ pub use crate::store::{
     WebhookSpec,
 };
 pub use access::{bootstrap_key, bootstrap_key_in};
-pub use archive::{Documents, check_archive};
+pub use archive::{ArchivePlace, Documents};
 pub use audits::ActAsked;
 pub use batch::MOST_STARTS;
 pub use bulk::{BulkPage, BulkSearch, BulkStarted, BulkView, Foreseen, NewBulk};
@@ -230,7 +230,7 @@ impl Engine {
             store,
             clock,
             client,
-            archive: archive::Archive::of(settings.archive.as_deref()),
+            archive: archive::Archive::at(settings.archive.clone()),
             settings,
             catalog: RwLock::new(Arc::new(catalog)),
             owner: Mutex::new(Owner::new()),

@@ -11,6 +11,7 @@ mod audit;
 mod auth;
 mod bad_input;
 mod batches;
+mod bucket;
 mod bulk;
 mod callbacks;
 mod calls;
