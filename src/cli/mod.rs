@@ -17,6 +17,7 @@ mod error;
 mod event;
 mod failure;
 mod function;
+mod import;
 mod input;
 mod json_text;
 mod jwt;

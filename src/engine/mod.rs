@@ -39,6 +39,7 @@ mod gateway;
 mod gathers;
 mod history;
 mod house;
+mod import;
 mod invocation;
 mod jwt;
 mod lanes;
@@ -90,8 +91,8 @@ use tokio_util::sync::CancellationToken;
 pub use crate::protocol::LEAST_RETENTION;
 pub use crate::store::{
     AuditFilter, AuditRow, BulkCounts, BulkStatus, DeliveryFilter, DeliveryRow, DeliveryStatus,
-    Dropped, Kept, ListedObject, NamespaceRow, NamespaceSettings, RunCount, SecretRow, Webhook,
-    WebhookSpec,
+    Dropped, ImportedItem, ImportedPart, Kept, ListedObject, NamespaceRow, NamespaceSettings,
+    RunCount, SecretRow, Webhook, WebhookSpec,
 };
 pub use access::{bootstrap_key, bootstrap_key_in};
 pub use archive::{ArchivePlace, Documents};
@@ -374,7 +375,9 @@ impl Engine {
     fn api_keys(&self) -> &access::Keys {
         &self.0.api_keys
     }
-    pub(super) fn limits(&self) -> &Limits {
+    /// Limits of runs.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
         &self.0.settings.limits
     }
     pub(super) fn public_url(&self) -> &str {

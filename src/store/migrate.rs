@@ -8,7 +8,7 @@ use super::{SCHEMA, Store, wire};
 use crate::machine::Timestamp;
 
 /// Version, what it is about, and the text of every migration.
-const MIGRATIONS: [(i64, &str, &str); 27] = [
+const MIGRATIONS: [(i64, &str, &str); 28] = [
     (1, "cluster", include_str!("../../migrations/0001_cluster.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "journal", include_str!("../../migrations/0003_journal.sql")),
@@ -36,6 +36,7 @@ const MIGRATIONS: [(i64, &str, &str); 27] = [
     (26, "namespaces", include_str!("../../migrations/0026_namespaces.sql")),
     (27, "errors", include_str!("../../migrations/0027_errors.sql")),
     (28, "gathers", include_str!("../../migrations/0028_gathers.sql")),
+    (30, "imports", include_str!("../../migrations/0030_imports.sql")),
 ];
 
 /// One migration and whether the database has it.

@@ -283,6 +283,6 @@ async fn a_node_with_a_bucket_serves() {
     let mut environment = store.environment();
     environment.push(("STEPWELL_ARCHIVE".to_owned(), "s3://runs".to_owned()));
     let variables: Vec<_> = environment.iter().map(|(k, v)| (&**k, &**v)).collect();
-    let cluster = crate::cluster::Cluster::start_with(1, &variables).await;
+    let _cluster = crate::cluster::Cluster::start_with(1, &variables).await;
     assert!(store.objects().contains_key(".probe"));
 }

@@ -37,6 +37,7 @@ mod gateway;
 mod gathers;
 mod generations;
 mod idempotency;
+mod imports;
 mod jwt;
 mod lines;
 mod load;

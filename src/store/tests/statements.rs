@@ -5,7 +5,16 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 263] = [
+const ALL: [(&str, &str); 276] = [
+    ("import: alone", imports::ALONE),
+    ("import: whose", imports::WHOSE),
+    ("import: function", imports::FUNCTION),
+    ("import: number", imports::NUMBER),
+    ("import: rows", imports::ROWS),
+    ("import: done", imports::DONE),
+    ("import: told", imports::TOLD),
+    ("imported", imports::ITEMS),
+    ("erase: told of imported", erase::TOLD_IMPORTED),
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -137,7 +146,8 @@ const ALL: [(&str, &str); 263] = [
     ("expired: generations", expiry::ROWS[2]),
     ("expired: history", expiry::ROWS[3]),
     ("expired: logs", expiry::ROWS[4]),
-    ("expired: runs", expiry::ROWS[5]),
+    ("expired: imported", expiry::ROWS[5]),
+    ("expired: runs", expiry::ROWS[6]),
     ("namespaces", namespaces::ALL),
     ("namespace created", namespaces::CREATE),
     ("namespace changed", namespaces::UPDATE),
@@ -227,7 +237,8 @@ const ALL: [(&str, &str); 263] = [
     ("purge: past generations", purge::ROWS[2]),
     ("purge: history", purge::ROWS[3]),
     ("purge: logs", purge::ROWS[4]),
-    ("purge: run", purge::ROWS[5]),
+    ("purge: imported", purge::ROWS[5]),
+    ("purge: run", purge::ROWS[6]),
     ("erase: ended", erase::ENDED),
     ("erase: read", erase::JOURNALS[0].0),
     ("erase: write", erase::JOURNALS[0].1),
@@ -237,6 +248,8 @@ const ALL: [(&str, &str); 263] = [
     ("erase: logs", erase::REST[1]),
     ("erase: run", erase::REST[2]),
     ("erase: error", erase::REST[3]),
+    ("erase: imported", erase::REST[4]),
+    ("erase: imported lines", erase::REST[5]),
     ("erase: told", erase::TOLD),
     ("webhooks", webhooks::ALL),
     ("create webhook", webhooks::CREATE),

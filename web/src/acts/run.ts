@@ -37,7 +37,8 @@ export function actsOn(run: Run, steps: StepLine[]): Act[] {
       sentence: "The run ends at once. Its handler is not called again and cannot undo what it has done.",
     }), repin(run));
   } else acts.push(rerun(run, steps));
-  if (["failed", "timed_out", "terminated"].includes(run.status)) acts.push(simple(run, "rewind", {
+  // What was imported may have gone on where it came from.
+  if (["failed", "timed_out", "terminated"].includes(run.status) && !run.imported_at) acts.push(simple(run, "rewind", {
     label: "Rewind", doIt: "Rewind the run", done: "It goes on.",
     sentence: "The run goes on under the same id: steps that failed run again, successful ones keep their values.",
   }));
