@@ -55,7 +55,7 @@ pub(super) async fn import_run(
     sent: Sent,
 ) -> Result<Response, Problem> {
     params.finish()?;
-    let (now, limits) = (state.engine.now(), state.engine.limits().clone());
+    let (now, limits) = (state.engine.now(), *state.engine.limits());
     let (by, ns) = (caller.by.clone(), caller.namespace.name.clone());
     let read = move || {
         let mut document = None;
@@ -269,7 +269,7 @@ fn run(
     {
         created.parent = Some(Parent { run, step: "?".to_owned(), detached: true });
     }
-    created = Created { key, tags, schedule, rerun_of, erased_at, ..created };
+    created = Created { key, tags, rerun_of, schedule, erased_at, ..created };
     let end = Kind::from_code(status?.code())?;
     let body = if end == Kind::Completed {
         output.or_else(|| Some(Bytes::from_static(b"null")))
@@ -450,20 +450,17 @@ fn journal(
         let error = some(f, "error", limits);
         let made = f.value::<u32>("attempts").unwrap_or(0);
         let known = tried.remove(&id).unwrap_or_default();
-        let settled = match f.value::<i32>("seq") {
-            Some(n) => {
-                seq += 1;
-                if n != seq || open {
-                    f.fault("seq", "must count settled steps from 1, before those that are not");
-                }
-                let at = f.need("settled_at", at)?;
-                let body = owned(error.or(value).unwrap_or(RawValue::NULL));
-                Some(ImportedOutcome { at, ok: error.is_none(), body, ms })
+        let settled = if let Some(n) = f.value::<i32>("seq") {
+            seq += 1;
+            if n != seq || open {
+                f.fault("seq", "must count settled steps from 1, before those that are not");
             }
-            None => {
-                open = true;
-                None
-            }
+            let at = f.need("settled_at", at)?;
+            let body = owned(error.or(value).unwrap_or(RawValue::NULL));
+            Some(ImportedOutcome { at, ok: error.is_none(), body, ms })
+        } else {
+            open = true;
+            None
         };
         // Of one that settled, the last attempt is its outcome.
         let failed = if settled.is_some() { made.saturating_sub(1) } else { made };

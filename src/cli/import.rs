@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 
 use clap::Args;
 use serde_json::value::RawValue;
@@ -70,7 +71,7 @@ async fn from(
 ) -> Result<(), Failure> {
     let unreadable = |e: std::io::Error| Failure::Usage(format!("cannot read {file}: {e}"));
     let (mut text, mut n) = (String::new(), 0_usize);
-    let mut by_line = file.ends_with(".jsonl");
+    let mut by_line = Path::new(file).extension().is_some_and(|e| e == "jsonl");
     loop {
         let begun = text.len();
         let more = reader.read_line(&mut text).map_err(unreadable)? > 0;

@@ -87,7 +87,7 @@ pub struct ImportedOutcome {
 
 /// Rows that are being written.
 struct Rows {
-    rows: Vec<Row>,
+    put: Vec<Row>,
     seq: i32,
     dep: i32,
 }
@@ -95,8 +95,8 @@ struct Rows {
 impl Rows {
     fn put(&mut self, kind: Kind, op: OpKind, at: Timestamp, step: &str, body: Bytes) -> &mut Row {
         self.seq += i32::from(kind.settles());
-        let n = i32::try_from(self.rows.len()).unwrap_or(i32::MAX);
-        self.rows.push(Row {
+        let n = i32::try_from(self.put.len()).unwrap_or(i32::MAX);
+        self.put.push(Row {
             n,
             kind,
             flags: Flags::of(op),
@@ -113,8 +113,8 @@ impl Rows {
             body: Some(body),
             pos: 0,
         });
-        let last = self.rows.len() - 1;
-        &mut self.rows[last]
+        let last = self.put.len() - 1;
+        &mut self.put[last]
     }
 }
 
@@ -123,7 +123,7 @@ impl Import {
     /// that had it, 0 if that is not known here.
     pub fn rows(&self, ns: i32, dep: i32, now: Timestamp) -> Result<Vec<Row>, Unreadable> {
         let none = OpKind::default();
-        let mut rows = Rows { rows: Vec::new(), seq: 0, dep };
+        let mut rows = Rows { put: Vec::new(), seq: 0, dep };
         let head = to_bytes(&self.carried());
         rows.put(Kind::Continued, none, self.created_at, "", head);
         if !self.hashes.is_empty() {
@@ -136,8 +136,8 @@ impl Import {
         let end = rows.put(self.end, none, now, "", Bytes::new());
         end.body.clone_from(&self.body);
         end.due = Some(self.ended_at);
-        Run::recover(self.id, ns, &rows.rows, false, true)?;
-        Ok(rows.rows)
+        Run::recover(self.id, ns, &rows.put, false, true)?;
+        Ok(rows.put)
     }
 
     fn put_step(&self, rows: &mut Rows, step: &ImportedStep) {

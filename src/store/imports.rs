@@ -227,9 +227,7 @@ impl Store {
     }
 
     /// What is read of an imported run's log.
-    pub(crate) fn imported_parts<'a>(
-        which: LogPart<'a>,
-    ) -> (&'static [ImportedPart], Option<&'a str>) {
+    pub(crate) fn imported_parts(which: LogPart<'_>) -> (&'static [ImportedPart], Option<&str>) {
         match which {
             LogPart::Lines => (&[ImportedPart::Log], None),
             LogPart::Stream(name) => (&[ImportedPart::Outputs], Some(name)),

@@ -63,16 +63,13 @@ async fn exported(g: &Gateway, end: &str) -> (String, String) {
     for name in ["other", "go"] {
         g.signal(&run, name, json!({"from": 1.0})).await;
     }
-    match end {
-        "wait" => {
-            let view = async |g: &Gateway| g.get(&format!("/v1/runs/{run}")).await;
-            g.eventually("it has taken it", async |g| {
-                view(g).await["waiting_for"][0]["step"] == "never"
-            })
-            .await;
-            g.post(&format!("/v1/runs/{run}/terminate"), json!({})).await;
-        }
-        _ => {}
+    if end == "wait" {
+        let view = async |g: &Gateway| g.get(&format!("/v1/runs/{run}")).await;
+        g.eventually("it has taken it", async |g| {
+            view(g).await["waiting_for"][0]["step"] == "never"
+        })
+        .await;
+        g.post(&format!("/v1/runs/{run}/terminate"), json!({})).await;
     }
     g.eventually("it has ended", async |g| {
         !g.get(&format!("/v1/runs/{run}")).await["ended_at"].is_null()
