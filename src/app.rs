@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Demo, RateLimits};
 use crate::cli::{
-    Algorithm, Database, DevArgs, DoctorArgs, Folder, JwtArgs, KeyCreate, MigrateAction, ServeArgs,
+    Algorithm, ArchiveUrl, Database, DevArgs, DoctorArgs, JwtArgs, KeyCreate, MigrateAction,
+    ServeArgs,
 };
 use crate::clock::Clock;
 use crate::dev::{self, Banner, DataDir, DemoHandler, Handler, PrivatePostgres, asked_to_end};
 use crate::engine::{
-    Caller, Engine, Faults, JwtKeys, JwtSettings, Namespace, RegisterOutcome, Registration, Scope,
-    Scopes, Settings, bootstrap_key_in, check_archive,
+    ArchivePlace, Caller, Engine, Faults, JwtKeys, JwtSettings, Namespace, RegisterOutcome,
+    Registration, Scope, Scopes, Settings, bootstrap_key_in,
 };
 use crate::machine::Limits;
 use crate::outbound::{Client, Guard};
@@ -288,9 +288,10 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let public_url = args.public_url.as_ref().map_or_else(|| address.clone(), trimmed);
     let guard = if args.allow_private_endpoints { open_guard() } else { Guard::default() };
     let (sign_publicly, retention) = (args.sign_publicly, args.retention);
-    let archive = args.archive.as_ref().map(|folder| folder.0.clone());
-    if let Some(folder) = &archive {
-        check_archive(folder).await.with_context(|| unwritable(folder))?;
+    let archive = args.archive.as_ref().map(archive_place).transpose();
+    let archive = archive.map_err(anyhow::Error::msg)?;
+    if let Some(place) = &archive {
+        place.check().await.map_err(anyhow::Error::msg)?;
     }
     let jwt = jwt_settings(&args.jwt)?;
     let settings =
@@ -364,11 +365,13 @@ pub async fn doctor(args: DoctorArgs) -> anyhow::Result<()> {
         }
     };
     check(true, "the database can be reached")?;
-    if let Some(Folder(folder)) = &args.archive {
-        match check_archive(folder).await {
-            Ok(()) => check(true, &format!("the archive {} can be written", folder.display()))?,
-            Err(error) => check(false, &format!("{}: {error}", unwritable(folder)))?,
-        }
+    match args.archive.as_ref().map(archive_place) {
+        None => {}
+        Some(Err(why)) => check(false, &why)?,
+        Some(Ok(place)) => match place.check().await {
+            Ok(()) => check(true, &format!("the archive {} can be written", place.name()))?,
+            Err(why) => check(false, &why)?,
+        },
     }
     let clock = Clock::system();
     let ours = clock.upper();
@@ -420,11 +423,17 @@ pub async fn doctor(args: DoctorArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn unwritable(folder: &Path) -> String {
-    format!(
-        "the archive {} cannot be written; make the folder, and let this user write in it",
-        folder.display()
-    )
+/// Where ended runs are written to; who asks a store of objects, and where it is, is in the environment.
+fn archive_place(url: &ArchiveUrl) -> Result<ArchivePlace, String> {
+    match url {
+        ArchiveUrl::Folder(path) => Ok(ArchivePlace::folder(path.clone())),
+        ArchiveUrl::Bucket { name, prefix } => {
+            let environment = std::env::vars_os();
+            let text =
+                environment.filter_map(|(k, v)| k.into_string().ok().zip(v.into_string().ok()));
+            ArchivePlace::bucket(name, prefix, text)
+        }
+    }
 }
 
 fn settings(public_url: String, address: String) -> Settings {

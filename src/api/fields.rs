@@ -332,6 +332,9 @@ impl<'a> Fields<'a> {
         let mut out = Vec::with_capacity(items.len());
         for (i, raw) in items.into_iter().enumerate() {
             out.extend(self.nested(raw, format!("{at}/{i}"), &mut read));
+            if self.faults.len() >= MOST_FAULTS {
+                break;
+            }
         }
         Some(out)
     }

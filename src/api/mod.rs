@@ -20,6 +20,7 @@ mod fields;
 mod forward;
 mod functions;
 mod gateway;
+mod import;
 mod journal;
 mod keys;
 mod limits;
@@ -151,6 +152,7 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
     let calls = OpenApiRouter::default()
         .routes(routes!(start::start_run))
         .routes(routes!(batch::start_runs))
+        .routes(routes!(import::import_run))
         .routes(routes!(runs::list_runs))
         .routes(routes!(runs::get_run, runs::delete_run))
         .routes(routes!(runs::get_result))

@@ -42,6 +42,8 @@ pub(super) fn body_limit(path: &str) -> usize {
         || is_answer(path)
     {
         (16 << 20) + BESIDE
+    } else if path == "/v1/runs/import" {
+        (64 << 20) + BESIDE
     } else {
         MAX_INPUT + BESIDE
     }
@@ -59,6 +61,7 @@ pub(super) fn too_large(path: &str) -> Problem {
         _ if path.starts_with("/v1/callbacks/") => "a callback's value",
         "/v1/events" => "a list of events",
         "/v1/runs/batch" => "a batch",
+        "/v1/runs/import" => "the document of a run",
         _ if path.contains("/steps/") => "a step's outcome",
         _ if path.ends_with("/rerun") => "input and edits together",
         _ if path.ends_with("/checkpoint") => "a checkpoint",

@@ -246,6 +246,8 @@ pub(super) struct ExportBody {
     stepwell_export: u32,
     /// Its handler's deterministic source of chance.
     seed: String,
+    /// What it was to its function: `function`, `plain`, `object`, or `reader` of an object.
+    kind: &'static str,
     /// The run that started it, and the step that did; null: nobody's child.
     parent: Option<ParentBody>,
     /// By step, where its function is strict.
@@ -281,6 +283,8 @@ fn export(
         let run = view.id;
         yield text("{\"stepwell_export\":1,\"seed\":");
         yield json(&origin.seed)?;
+        yield text(",\"kind\":");
+        yield json(&origin.kind)?;
         yield text(",\"parent\":");
         yield json(&origin.parent.map(|(run, step)| ParentBody { run, step }))?;
         yield text(",\"input_hashes\":");
@@ -410,6 +414,7 @@ mod tests {
             parent: None,
             schedule: None,
             erased_at: None,
+            imported_at: None,
         }
     }
 

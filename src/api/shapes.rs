@@ -172,6 +172,9 @@ pub(super) struct RunBody {
     /// When its payloads were erased; null: they were not.
     #[schema(value_type = Option<String>, format = DateTime)]
     erased_at: Option<Timestamp>,
+    /// When it was imported; null: it ended here. How long it is kept counts from then.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    imported_at: Option<Timestamp>,
     /// What it was started with, byte for byte.
     #[schema(value_type = Value)]
     input: Payload,
@@ -217,6 +220,7 @@ impl From<RunView> for RunBody {
             started_at: run.started_at,
             ended_at: run.ended_at,
             erased_at: run.erased_at,
+            imported_at: run.imported_at,
             input: Payload(run.input),
             output: Payload(run.output),
             error: Payload(run.error),

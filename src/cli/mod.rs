@@ -17,6 +17,7 @@ mod error;
 mod event;
 mod failure;
 mod function;
+mod import;
 mod input;
 mod json_text;
 mod jwt;
@@ -80,7 +81,7 @@ pub use run::RunCommand;
 pub use schedule::ScheduleCommand;
 pub use secret::Secret;
 pub use server::{
-    Database, DevArgs, DoctorArgs, Folder, LogFormat, MigrateAction, MigrateArgs, OpenapiArgs,
+    ArchiveUrl, Database, DevArgs, DoctorArgs, LogFormat, MigrateAction, MigrateArgs, OpenapiArgs,
     ServeArgs,
 };
 pub use signal::SignalCommand;

@@ -11,6 +11,7 @@ use super::ask::{self, RunQuery, RunUpdate};
 use super::batch;
 use super::client::{Answer, Client, Request, document};
 use super::failure::Failure;
+use super::import::{self, RunImport};
 use super::input;
 use super::model::{Entry, Page, Run, cell, error_line};
 use super::output::{Format, Output, plain};
@@ -110,6 +111,8 @@ pub enum RunCommand {
         /// The run.
         run: String,
     },
+    /// Import runs that ended elsewhere from the documents of their exports, or from an archive.
+    Import(RunImport),
     /// Hold new code against a recorded run; exit code 1 if it does something else.
     Replay(RunReplay),
 }
@@ -282,6 +285,7 @@ pub(super) async fn execute(
             let answer = client.send(Request::get(&["runs", &id, "export"])).await?;
             out.bytes(&answer.body)
         }
+        RunCommand::Import(import) => import::execute(import, client, out).await,
         RunCommand::Replay(_) => {
             Err(Failure::Unexpected("a replay is no request to the gateway".to_owned()))
         }

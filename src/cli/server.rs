@@ -70,9 +70,9 @@ pub struct ServeArgs {
     /// How long ended runs are kept, at least a day; they go by whole weeks.
     #[arg(long, env = "STEPWELL_RETENTION", value_name = "DURATION", default_value = "30d", value_parser = parse_retention)]
     pub retention: Duration,
-    /// Folder that ended runs are written to as JSON Lines before they are deleted: `file:///var/lib/…`.
-    #[arg(long, env = "STEPWELL_ARCHIVE", value_name = "URL", value_parser = parse_folder)]
-    pub archive: Option<Folder>,
+    /// Where ended runs are written to as JSON Lines before they are deleted: `file:///var/lib/…`, `s3://bucket/prefix`.
+    #[arg(long, env = "STEPWELL_ARCHIVE", value_name = "URL", value_parser = parse_archive)]
+    pub archive: Option<ArchiveUrl>,
     /// Let endpoints resolve to private, loopback and link-local addresses.
     #[arg(
         long = "dangerous-allow-private-endpoints",
@@ -149,9 +149,9 @@ pub struct DoctorArgs {
     /// The database.
     #[command(flatten)]
     pub database: Database,
-    /// The folder of ended runs, as `serve` has it.
-    #[arg(long, env = "STEPWELL_ARCHIVE", value_name = "URL", value_parser = parse_folder)]
-    pub archive: Option<Folder>,
+    /// Where ended runs are written to, as `serve` has it.
+    #[arg(long, env = "STEPWELL_ARCHIVE", value_name = "URL", value_parser = parse_archive)]
+    pub archive: Option<ArchiveUrl>,
 }
 
 /// `stepwell openapi`.
@@ -170,16 +170,58 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
     if text == "off" { Ok(Rate(None)) } else { text.parse().map(|a| Rate(Some(a))) }
 }
 
-/// A folder of this machine.
+/// Where ended runs are written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folder(pub PathBuf);
+pub enum ArchiveUrl {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// A bucket of a store that speaks S3.
+    Bucket {
+        /// Its name.
+        name: String,
+        /// What objects are named after, without slashes around it; may be empty.
+        prefix: String,
+    },
+}
 
-fn parse_folder(text: &str) -> Result<Folder, String> {
-    let url = text.parse::<Url>().ok().filter(|url| url.scheme() == "file");
-    let folder = url.and_then(|url| url.to_file_path().ok());
-    folder
-        .map(Folder)
-        .ok_or_else(|| "must be a folder, such as `file:///var/lib/stepwell/archive`".to_owned())
+fn parse_archive(text: &str) -> Result<ArchiveUrl, String> {
+    let wrong = || {
+        "must be a folder, such as `file:///var/lib/stepwell/archive`, or a bucket, such as \
+         `s3://bucket/prefix`"
+            .to_owned()
+    };
+    let url: Url = text.parse().map_err(|_| wrong())?;
+    match url.scheme() {
+        "file" => url.to_file_path().map(ArchiveUrl::Folder).map_err(|()| wrong()),
+        "s3" => {
+            let more = url.port().is_some() || url.query().is_some() || url.fragment().is_some();
+            if more || !url.username().is_empty() || url.password().is_some() {
+                return Err(
+                    "has more than a bucket and a prefix; where the store is and who asks \
+                            it is in AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …"
+                        .to_owned(),
+                );
+            }
+            let name = url.host_str().unwrap_or_default().to_owned();
+            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+            if !(3..=63).contains(&name.len()) || !name.chars().all(fits) {
+                return Err(
+                    "names no bucket: its name has 3 to 63 letters, digits, `-`, `.`, `_`, \
+                            as in `s3://bucket/prefix`"
+                        .to_owned(),
+                );
+            }
+            let prefix = url.path().trim_matches('/').to_owned();
+            let fits = |c: char| fits(c) || matches!(c, '/' | '=');
+            if !prefix.chars().all(fits) || prefix.contains("//") {
+                return Err("has a prefix with other characters than letters, digits, `-`, `.`, \
+                            `_`, `=` and single slashes"
+                    .to_owned());
+            }
+            Ok(ArchiveUrl::Bucket { name, prefix })
+        }
+        _ => Err(wrong()),
+    }
 }
 
 /// How long ended runs are kept.
@@ -189,4 +231,32 @@ fn parse_retention(text: &str) -> Result<Duration, String> {
         return Err("must be at least a day, such as `7d`".to_owned());
     }
     Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_a_folder_or_a_bucket() {
+        let bucket = |name: &str, prefix: &str| {
+            Ok(ArchiveUrl::Bucket { name: name.to_owned(), prefix: prefix.to_owned() })
+        };
+        assert_eq!(parse_archive("file:///a/b"), Ok(ArchiveUrl::Folder("/a/b".into())));
+        assert_eq!(parse_archive("s3://Runs_1"), bucket("Runs_1", ""));
+        assert_eq!(parse_archive("s3://runs/a/b=c/"), bucket("runs", "a/b=c"));
+        for (text, says) in [
+            ("/a/b", "must be a folder"),
+            ("http://a/b", "must be a folder"),
+            ("s3:///a", "names no bucket"),
+            ("s3://ab", "names no bucket"),
+            ("s3://key:secret@runs/a", "AWS_ACCESS_KEY_ID"),
+            ("s3://runs/a?region=x", "more than a bucket"),
+            ("s3://runs/a//b", "single slashes"),
+            ("s3://runs/a%20b", "single slashes"),
+        ] {
+            let wrong = parse_archive(text).expect_err(text);
+            assert!(wrong.contains(says), "{text}: {wrong}");
+        }
+    }
 }

@@ -1,20 +1,22 @@
-//! Ended runs as JSON Lines in a folder, written before their rows go.
+//! Ended runs as JSON Lines, written before their rows go: to a folder, or to a bucket.
 //!
-//! A line is the document of an export. It is on disk before its run is deleted, so a crash in
+//! A line is the document of an export. It is in the archive before its run is deleted, so a crash in
 //! between writes it twice rather than never: `run.id` says which lines are one.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+mod bucket;
+mod folder;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::{Engine, Error, Namespace, lock};
-use crate::machine::{RunId, Timestamp};
+use crate::machine::{NodeId, RunId, Timestamp};
 use crate::store::EndedRun;
 
 /// Writes the document of a run, piece by piece.
@@ -22,13 +24,90 @@ pub type Documents = fn(Engine, Namespace, RunId) -> BoxStream<'static, Result<B
 
 /// How long a round may be at weeks that are to go; what is left waits for the next.
 const AT_WEEKS: Duration = Duration::from_mins(4);
-/// Bytes that are written at once.
-const AT_ONCE: usize = 1 << 20;
+
+/// What may not be: why not, in words for who looks after the gateway.
+type Written<'a, T = ()> = BoxFuture<'a, Result<T, String>>;
+
+/// A kind of place that runs are written to.
+trait Place: Send + Sync {
+    /// How it is called, as a URL or a path.
+    fn name(&self) -> &str;
+    /// Writes something there, to see whether it can be done.
+    fn check(&self) -> Written<'_>;
+    /// Begins a sheet of a day (`2026-11-26`) by a node.
+    fn begin<'a>(&'a self, day: &'a str, node: NodeId) -> Written<'a, Box<dyn Sheet>>;
+}
+
+/// Lines that are being written. What holds when it is closed is what had whole lines.
+trait Sheet: Send {
+    /// Adds to the line at hand.
+    fn write<'a>(&'a mut self, part: &'a [u8]) -> Written<'a>;
+    /// The line at hand is whole.
+    fn line_ends(&mut self);
+    /// Takes back what is there of the line at hand.
+    fn take_back(&mut self) -> Written<'_>;
+    /// Returns when all lines are durable.
+    fn close(self: Box<Self>) -> Written<'static>;
+    /// Takes back the line at hand, for the document broke off. Lines that are whole may stay.
+    fn give_up(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// Where ended runs are written to.
+#[derive(Clone)]
+pub struct ArchivePlace(Arc<dyn Place>);
+
+impl std::fmt::Debug for ArchivePlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not what it is made of: credentials are in that.
+        f.debug_tuple("ArchivePlace").field(&self.0.name()).finish()
+    }
+}
+
+impl ArchivePlace {
+    /// A folder of this machine.
+    #[must_use]
+    pub fn folder(folder: PathBuf) -> Self {
+        Self(Arc::new(folder::Folder::new(folder)))
+    }
+
+    /// A bucket of a store that speaks S3; objects are named `PREFIX/DAY/…`. Where the store is and
+    /// who asks it is in variables of the environment that begin with `AWS_`; others are passed over.
+    ///
+    /// # Errors
+    ///
+    /// In words, if these variables do not go together.
+    pub fn bucket(
+        bucket: &str,
+        prefix: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, String> {
+        Ok(Self(Arc::new(bucket::Bucket::new(bucket, prefix, environment)?)))
+    }
+
+    /// Writes something there, to see whether it can be done.
+    ///
+    /// # Errors
+    ///
+    /// In words that say what is wrong and name the place.
+    pub async fn check(&self) -> Result<(), String> {
+        self.0.check().await.map_err(|why| unwritable(self, &why))
+    }
+
+    /// How it is called, as a URL or a path.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+}
+
+fn unwritable(place: &ArchivePlace, why: &str) -> String {
+    format!("the archive {} cannot be written: {why}", place.name())
+}
 
 /// Where ended runs are written to, if anywhere.
 #[derive(Default)]
 pub(super) struct Archive {
-    folder: Option<PathBuf>,
+    place: Option<ArchivePlace>,
     documents: OnceLock<Documents>,
     weeks: Mutex<Weeks>,
 }
@@ -45,104 +124,42 @@ struct Weeks {
 }
 
 impl Archive {
-    pub(super) fn of(folder: Option<&Path>) -> Self {
-        Self { folder: folder.map(Path::to_owned), ..Self::default() }
+    pub(super) fn at(place: Option<ArchivePlace>) -> Self {
+        Self { place, ..Self::default() }
     }
 }
 
-/// Whether a folder can be written to.
-pub async fn check_archive(folder: &Path) -> std::io::Result<()> {
-    let probe = folder.join(format!(".probe-{}", std::process::id()));
-    let mut file = File::create(&probe).await?;
-    file.write_all(b"\n").await?;
-    file.sync_all().await?;
-    drop(file);
-    tokio::fs::remove_file(&probe).await
+/// Why a line was not added.
+enum Broken {
+    /// The archive's own fault.
+    Archive(String),
+    /// The document's.
+    Document(Error),
 }
 
-/// Lines are added to a file of the day and the node.
-struct Lines {
-    file: File,
-    folder: PathBuf,
-    /// Where the last whole line ends.
-    whole: u64,
-}
-
-impl Lines {
-    async fn open(folder: &Path, name: &str) -> std::io::Result<Self> {
-        let mut options = tokio::fs::OpenOptions::new();
-        options.create(true).append(true).read(true);
-        #[cfg(unix)]
-        options.mode(0o600);
-        let mut file = options.open(folder.join(name)).await?;
-        let mut whole = file.metadata().await?.len();
-        if whole > 0 {
-            let mut last = [0];
-            file.seek(std::io::SeekFrom::Start(whole - 1)).await?;
-            file.read_exact(&mut last).await?;
-            if last != *b"\n" {
-                // Somebody died while writing: that line is nobody's.
-                file.write_all(b"\n").await?;
-                whole += 1;
+/// Adds a document. Returns whether there is such a run; of one that goes meanwhile nothing is left.
+async fn add(
+    sheet: &mut dyn Sheet,
+    mut document: BoxStream<'static, Result<Bytes, Error>>,
+) -> Result<bool, Broken> {
+    let mut line = Vec::new();
+    while let Some(part) = document.next().await {
+        let part = match part {
+            Ok(part) => part,
+            Err(Error::RunNotFound(_)) => {
+                sheet.take_back().await.map_err(Broken::Archive)?;
+                return Ok(false);
             }
-        }
-        Ok(Self { file, folder: folder.to_owned(), whole })
+            Err(error) => return Err(Broken::Document(error)),
+        };
+        // A line's end in JSON is white space, for in strings it is escaped.
+        line.extend(part.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }));
+        sheet.write(&line).await.map_err(Broken::Archive)?;
+        line.clear();
     }
-
-    /// Adds a document; what is begun of one that breaks off is taken back. Returns whether there is
-    /// such a run.
-    async fn add(
-        &mut self,
-        mut document: BoxStream<'static, Result<Bytes, Error>>,
-    ) -> Result<bool, Error> {
-        let (mut held, mut length) = (Vec::new(), 0);
-        while let Some(part) = document.next().await {
-            let part = match part {
-                Ok(part) => part,
-                Err(error) => {
-                    self.file
-                        .set_len(self.whole)
-                        .await
-                        .map_err(|e| unwritable(&self.folder, &e))?;
-                    return match error {
-                        Error::RunNotFound(_) => Ok(false),
-                        error => Err(error),
-                    };
-                }
-            };
-            // A line's end in JSON is white space, for in strings it is escaped.
-            held.extend(part.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }));
-            if held.len() >= AT_ONCE {
-                length += self.write(&mut held).await?;
-            }
-        }
-        held.push(b'\n');
-        length += self.write(&mut held).await?;
-        self.whole += length;
-        Ok(true)
-    }
-
-    async fn write(&mut self, held: &mut Vec<u8>) -> Result<u64, Error> {
-        let written = self.file.write_all(held).await;
-        written.map_err(|e| unwritable(&self.folder, &e))?;
-        let length = held.len() as u64;
-        held.clear();
-        Ok(length)
-    }
-
-    /// On disk, with its name.
-    async fn close(mut self) -> std::io::Result<()> {
-        self.file.flush().await?;
-        self.file.sync_all().await?;
-        File::open(&self.folder).await?.sync_all().await
-    }
-}
-
-fn unwritable(folder: &Path, error: &std::io::Error) -> Error {
-    Error::Unavailable {
-        detail: format!("the archive {} cannot be written: {error}", folder.display()),
-        retry_after: Duration::from_mins(10),
-    }
+    sheet.write(b"\n").await.map_err(Broken::Archive)?;
+    sheet.line_ends();
+    Ok(true)
 }
 
 impl Engine {
@@ -152,41 +169,55 @@ impl Engine {
         let _known = self.0.archive.documents.set(documents);
     }
 
-    /// Writes runs to the archive, if there is one. Returns when they are on disk.
+    /// Writes runs to the archive, if there is one. Returns when they are durable.
     pub(super) async fn archive(&self, runs: &[(Namespace, RunId)]) -> Result<(), Error> {
-        let Some(folder) = self.0.archive.folder.as_deref() else { return Ok(()) };
+        let Some(place) = self.0.archive.place.as_ref() else { return Ok(()) };
         if runs.is_empty() {
             return Ok(());
         }
-        let written = self.archive_to(folder, runs).await;
+        let written = self.archive_to(place, runs).await;
         if written.is_err() {
             metrics::counter!("stepwell_archive_failures_total").increment(1);
         }
-        metrics::counter!("stepwell_runs_archived_total").increment(written?);
+        let written = written.map_err(|broken| match broken {
+            Broken::Document(error) => error,
+            Broken::Archive(why) => Error::Unavailable {
+                detail: unwritable(place, &why),
+                retry_after: Duration::from_mins(10),
+            },
+        })?;
+        metrics::counter!("stepwell_runs_archived_total").increment(written);
         Ok(())
     }
 
-    async fn archive_to(&self, folder: &Path, runs: &[(Namespace, RunId)]) -> Result<u64, Error> {
+    async fn archive_to(
+        &self,
+        place: &ArchivePlace,
+        runs: &[(Namespace, RunId)],
+    ) -> Result<u64, Broken> {
         let Some(documents) = self.0.archive.documents.get() else {
-            return Err(Error::busy("this node cannot write documents yet"));
+            return Err(Broken::Document(Error::busy("this node cannot write documents yet")));
         };
         let day: String = self.clock().lower().to_string().chars().take(10).collect();
-        let name = format!("runs-{day}-{}.jsonl", self.node());
-        let failed = |e: std::io::Error| unwritable(folder, &e);
-        let mut lines = Lines::open(folder, &name).await.map_err(failed)?;
+        let mut sheet = place.0.begin(&day, self.node()).await.map_err(Broken::Archive)?;
         let mut written = 0;
         for (ns, run) in runs {
-            let document = documents(self.clone(), ns.clone(), *run);
-            written += u64::from(lines.add(document).await?);
+            match add(&mut *sheet, documents(self.clone(), ns.clone(), *run)).await {
+                Ok(there) => written += u64::from(there),
+                Err(broken) => {
+                    sheet.give_up().await;
+                    return Err(broken);
+                }
+            }
         }
-        lines.close().await.map_err(failed)?;
+        sheet.close().await.map_err(Broken::Archive)?;
         Ok(written)
     }
 
     /// Writes what ended before the week of a moment, as far as a round comes. Returns whether all of
     /// it is in the archive, so that those weeks may go; without an archive, nothing is to be in it.
     pub(super) async fn archive_weeks(&self, older_than: Timestamp) -> Result<bool, Error> {
-        if self.0.archive.folder.is_none() {
+        if self.0.archive.place.is_none() {
             return Ok(true);
         }
         let before = older_than.monday();

@@ -39,6 +39,9 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<HistoryItem>, Error> {
         let place = self.place(ns, run).await?;
+        if place.imported {
+            return self.imported_history(run, after_n, limit).await;
+        }
         let mut items: Vec<HistoryItem> = Vec::new();
         let mut after = after_n;
         while items.len() < limit {

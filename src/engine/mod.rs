@@ -39,6 +39,7 @@ mod gateway;
 mod gathers;
 mod history;
 mod house;
+mod import;
 mod invocation;
 mod jwt;
 mod lanes;
@@ -90,11 +91,11 @@ use tokio_util::sync::CancellationToken;
 pub use crate::protocol::LEAST_RETENTION;
 pub use crate::store::{
     AuditFilter, AuditRow, BulkCounts, BulkStatus, DeliveryFilter, DeliveryRow, DeliveryStatus,
-    Dropped, Kept, ListedObject, NamespaceRow, NamespaceSettings, RunCount, SecretRow, Webhook,
-    WebhookSpec,
+    Dropped, ImportedItem, ImportedPart, Kept, ListedObject, NamespaceRow, NamespaceSettings,
+    RunCount, SecretRow, Webhook, WebhookSpec,
 };
 pub use access::{bootstrap_key, bootstrap_key_in};
-pub use archive::{Documents, check_archive};
+pub use archive::{ArchivePlace, Documents};
 pub use audits::ActAsked;
 pub use batch::MOST_STARTS;
 pub use bulk::{BulkPage, BulkSearch, BulkStarted, BulkView, Foreseen, NewBulk};
@@ -230,7 +231,7 @@ impl Engine {
             store,
             clock,
             client,
-            archive: archive::Archive::of(settings.archive.as_deref()),
+            archive: archive::Archive::at(settings.archive.clone()),
             settings,
             catalog: RwLock::new(Arc::new(catalog)),
             owner: Mutex::new(Owner::new()),
@@ -374,7 +375,9 @@ impl Engine {
     fn api_keys(&self) -> &access::Keys {
         &self.0.api_keys
     }
-    pub(super) fn limits(&self) -> &Limits {
+    /// Limits of runs.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
         &self.0.settings.limits
     }
     pub(super) fn public_url(&self) -> &str {

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::erase::still_known;
+use super::import::ended_here;
 use super::start::{DoneAgain, Mail};
 use super::{Engine, Error, Idempotency, Namespace, RunView, Start, Started, Status};
 use crate::machine::{
@@ -158,6 +159,7 @@ impl Engine {
         let mut it = Run::recover(run, loaded.ns, &loaded.rows, parked, false)
             .map_err(|e| Error::corrupt(&e.to_string()))?;
         still_known(&it)?;
+        ended_here(&it)?;
         it.home = loaded.home;
         let policy = Policy::default();
         let env = self.env(&policy);

@@ -78,6 +78,9 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<LogItem>, Error> {
         let place = self.place(ns, run).await?;
+        if place.imported {
+            return self.imported_logs(run, which, after_n, limit).await;
+        }
         let begun = place.created_at.as_micros();
         let after = (after_n >= 0).then(|| {
             let at = begun.saturating_add(after_n >> LINE_BITS);
@@ -97,6 +100,9 @@ impl Engine {
     /// The run's signals in the order of their acceptance.
     pub async fn signals(&self, ns: &Namespace, run: RunId) -> Result<Vec<SignalItem>, Error> {
         let place = self.place(ns, run).await?;
+        if place.imported {
+            return self.imported_signals(run).await;
+        }
         let rows = self.store().signals(run, &place).await?;
         // Looked at after the signals: what is untaken in an ended run stays so.
         let listed = self.store().get_run(ns.id, run).await?;

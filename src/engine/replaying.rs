@@ -49,6 +49,8 @@ pub struct Replayed {
 pub struct Origin {
     /// A handler's deterministic source of chance.
     pub seed: String,
+    /// What it was to its function.
+    pub kind: RunKind,
     /// The run that started it, and the step that did.
     pub parent: Option<(RunId, String)>,
     /// The input hashes of the steps of a strict function.
@@ -112,6 +114,7 @@ impl Engine {
     pub async fn origin(&self, ns: &Namespace, run: RunId) -> Result<Origin, Error> {
         self.with_run(ns, run, |run| Origin {
             seed: run.created.seed.clone(),
+            kind: run.created.kind,
             parent: run.created.parent.as_ref().map(|p| (p.run, p.step.clone())),
             hashes: run.input_hashes().clone(),
         })
@@ -138,7 +141,7 @@ impl Engine {
                 detail: detail.to_owned(),
             });
         }
-        let Origin { seed, parent, hashes } = self.origin(ns, run).await?;
+        let Origin { seed, parent, hashes, .. } = self.origin(ns, run).await?;
         let mut steps = Vec::new();
         let mut after = 0;
         loop {

@@ -1,9 +1,8 @@
 //! How a node is set up, as far as it is not in the database.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Faults, JwtSettings};
+use super::{ArchivePlace, Faults, JwtSettings};
 use crate::machine::Limits;
 
 /// How a node is set up.
@@ -19,8 +18,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How long ended runs are kept; whole weeks are dropped when all of them is older.
     pub retention: Duration,
-    /// The folder that ended runs are written to before they go.
-    pub archive: Option<PathBuf>,
+    /// Where ended runs are written to before they go.
+    pub archive: Option<ArchivePlace>,
     /// Whose JWTs are taken beside API keys; none: nobody's.
     pub jwt: Option<JwtSettings>,
     /// What a test has armed; nothing in operation.

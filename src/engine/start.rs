@@ -297,6 +297,7 @@ impl Engine {
             schedule: start.schedule.clone(),
             on_complete: start.on_complete.clone(),
             erased_at: None,
+            imported: None,
         };
         let hot = start_at.is_none_or(|at| at <= now + HORIZON);
         // Who starts later leaves memory until then, and must not seem to have been invoked.

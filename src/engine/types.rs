@@ -316,6 +316,8 @@ pub struct RunView {
     pub schedule: Option<Box<Fired>>,
     /// When its payloads were erased.
     pub erased_at: Option<Timestamp>,
+    /// When it was imported; none: it ended here.
+    pub imported_at: Option<Timestamp>,
 }
 
 /// How a callback is settled.

@@ -140,6 +140,7 @@ impl Engine {
             parent: run.created.parent.as_ref().map(|p| p.run),
             schedule: run.created.schedule.clone(),
             erased_at: run.created.erased_at,
+            imported_at: run.created.imported.as_ref().map(|i| i.at),
         }
     }
 
@@ -224,6 +225,7 @@ impl RunView {
             parent: None,
             schedule: None,
             erased_at: None,
+            imported_at: None,
         }
     }
 }

@@ -125,6 +125,18 @@ pub struct Created {
     /// When what was said to the run and by it was erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased_at: Option<Timestamp>,
+    /// It ended elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
+}
+
+/// Who brought a run that had ended elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// When.
+    pub at: Timestamp,
+    /// The name of the API key, or `local`.
+    pub by: String,
 }
 
 /// The firing of a schedule that a run comes of, as its handler and people are shown it.

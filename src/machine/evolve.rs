@@ -218,7 +218,9 @@ impl Run {
             | Kind::Cancelled
             | Kind::TimedOut
             | Kind::Terminated => {
-                self.turn = Turn::Ended { kind: row.kind, body: row.body.clone(), at: row.at };
+                // `due` has no other use here: it tells when a run ended that was imported.
+                let at = row.due.unwrap_or(row.at);
+                self.turn = Turn::Ended { kind: row.kind, body: row.body.clone(), at };
             }
             Kind::Beat => self.works.beat(row, body()),
             Kind::Late | Kind::Moved => {}

@@ -336,6 +336,20 @@ impl RunId {
         Self::on_shard(at, shard.unwrap_or(any), chance)
     }
 
+    /// The id of a run that was imported into a namespace where it cannot have its own: of the same
+    /// moment, and the same each time.
+    #[must_use]
+    pub fn in_namespace(self, namespace: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"import");
+        hash.update(self.0.as_bytes());
+        hash.update(namespace);
+        let chance = u128::from_be_bytes(first_half(&hash.finalize()));
+        let millis = i64::try_from(self.0.as_u128() >> 80).unwrap_or(i64::MAX);
+        let at = Timestamp::from_micros(millis.saturating_mul(1_000));
+        Self::on_shard(at, Shard(((chance >> 100) & 0xfff) as u16), chance)
+    }
+
     /// The earliest id of a moment: the lower bound of what was created from then on.
     #[must_use]
     pub fn floor(at: Timestamp) -> Self {

@@ -15,6 +15,7 @@ mod faults;
 mod fingerprint;
 mod gate;
 pub mod id;
+mod imports;
 mod listening;
 mod locks;
 mod mail;
@@ -55,6 +56,7 @@ pub use id::{
     AuditId, BadId, BulkId, DeploymentId, EndpointId, EventId, InvocationId, KeyId, MessageId,
     NodeId, RunId, ScheduleId, Shard, UpdateId, WebhookId,
 };
+pub use imports::{Import, ImportedAttempt, ImportedOutcome, ImportedStep};
 pub use listening::{cancelling, is_cancelling};
 pub use locks::field_of_lock;
 pub use matching::{Matched, Matching, Path, is_of_event};

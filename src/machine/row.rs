@@ -59,7 +59,7 @@ pub enum Kind {
     Moved = 20,
     /// An ended run goes on.
     Reopened = 21,
-    /// The end: completed. Body: the output.
+    /// The end: completed. Body: the output. Of any end, `due`: when it was, if the run was imported.
     Completed = 100,
     /// The end: the run's code failed. Body: the error.
     EndFailed = 101,

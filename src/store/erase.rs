@@ -39,17 +39,25 @@ pub(super) const JOURNALS: [(&str, &str); 2] =
     [(read!("journal"), write!("journal")), (read!("journal_long"), write!("journal_long"))];
 
 /// What is beside the journal.
-pub(super) const REST: [&str; 4] = [
+pub(super) const REST: [&str; 6] = [
     // The kind of error that it ended by may have its words as the example.
     "update errors e set example = e.message from run_done d
  where d.shard = $1 and d.run_id = $2 and e.ns = d.ns and e.fingerprint = d.fingerprint",
     "update history set data = '\\x007b7d'::bytea where shard = $1 and run_id = $2",
     "delete from logs where shard = $1 and run_id = $2",
+    "update imported set body = '\\x007b7d'::bytea where shard = $1 and run_id = $2 and part = 0",
+    "delete from imported where shard = $1 and run_id = $2 and part in (1, 2)",
     "update run_done set custom_status = null where shard = $1 and run_id = $2",
 ];
 pub(super) const TOLD: &str =
     "insert into history (shard, run_id, ns, at, k, epoch, what, by, data)
 values ($1, $2, $3, $4, 0, 0, 'run.erased', $5, $6) on conflict do nothing";
+
+/// The same where the history of an imported run is.
+pub(super) const TOLD_IMPORTED: &str =
+    "insert into imported (shard, run_id, part, n, at, number, name, text, body)
+select $1, $2, 0, max(n) + 1, $3, 0, 'run.erased', $4, $5 from imported
+ where shard = $1 and run_id = $2 and part = 0 having count(*) > 0";
 
 impl Store {
     /// Takes the payloads of an ended run away; what is left of each row is for the caller to say.
@@ -90,6 +98,8 @@ impl Store {
             sqlx::query(sql).bind(shard).bind(id).execute(&mut *tx).await?;
         }
         let told = sqlx::query(TOLD).bind(shard).bind(id).bind(ns).bind(Ts(at)).bind(by);
+        told.bind(Raw(why)).execute(&mut *tx).await?;
+        let told = sqlx::query(TOLD_IMPORTED).bind(shard).bind(id).bind(Ts(at)).bind(by);
         told.bind(Raw(why)).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(Purged::Done)

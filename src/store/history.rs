@@ -47,11 +47,13 @@ pub struct Place {
     pub gen_n: i32,
     /// When it was started.
     pub created_at: Timestamp,
+    /// It ended elsewhere: what is told about it is in a table of its own.
+    pub imported: bool,
 }
 
-pub(super) const PLACE: &str = "select ns, home, generation, gen_n, created_at from run_active
+pub(super) const PLACE: &str = "select ns, home, generation, gen_n, created_at, false as imported from run_active
  where shard = $1 and run_id = $2
-union all select ns, home, generation, gen_n, created_at from run_done where shard = $1 and run_id = $2";
+union all select ns, home, generation, gen_n, created_at, was_ended_at is not null from run_done where shard = $1 and run_id = $2";
 
 macro_rules! settled {
     ($journal:literal) => {
@@ -161,6 +163,7 @@ impl Store {
                 generation: row.try_get("generation")?,
                 gen_n: row.try_get("gen_n")?,
                 created_at: wire::at(&row, "created_at")?,
+                imported: row.try_get("imported")?,
             })
         };
         row.map(place).transpose()

@@ -88,8 +88,8 @@ macro_rules! by_start {
             $order,
             " limit $14)
   union all
-  (select run_id, fn, dep, key, generation, status, created_at, ended_at,
-          null, custom_status, tags, parent, schedule, fingerprint
+  (select run_id, fn, dep, key, generation, status, created_at,
+          coalesce(was_ended_at, ended_at), null, custom_status, tags, parent, schedule, fingerprint
      from run_done where ",
             ended!(),
             " and run_id ",
@@ -205,8 +205,8 @@ pub(super) const GET: &str = "select x.*, x.tags::text as tags_text, f.name as f
          attention, custom_status, tags, parent, schedule, fingerprint
     from run_active where shard = $1 and run_id = $2
   union all
-  select run_id, ns, fn, dep, key, generation, status, created_at, ended_at,
-         null, custom_status, tags, parent, schedule, fingerprint
+  select run_id, ns, fn, dep, key, generation, status, created_at,
+         coalesce(was_ended_at, ended_at), null, custom_status, tags, parent, schedule, fingerprint
     from run_done where shard = $1 and run_id = $2) x
   join functions f on f.id = x.fn where x.ns = $3";
 

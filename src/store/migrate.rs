@@ -8,7 +8,7 @@ use super::{SCHEMA, Store, wire};
 use crate::machine::Timestamp;
 
 /// Version, what it is about, and the text of every migration.
-const MIGRATIONS: [(i64, &str, &str); 29] = [
+const MIGRATIONS: [(i64, &str, &str); 30] = [
     (1, "cluster", include_str!("../../migrations/0001_cluster.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "journal", include_str!("../../migrations/0003_journal.sql")),
@@ -37,6 +37,7 @@ const MIGRATIONS: [(i64, &str, &str); 29] = [
     (27, "errors", include_str!("../../migrations/0027_errors.sql")),
     (28, "gathers", include_str!("../../migrations/0028_gathers.sql")),
     (29, "locks", include_str!("../../migrations/0029_locks.sql")),
+    (30, "imports", include_str!("../../migrations/0030_imports.sql")),
     (31, "turns and ends", include_str!("../../migrations/0031_turns_and_ends.sql")),
 ];
 

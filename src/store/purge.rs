@@ -33,6 +33,7 @@ macro_rules! rows_of_a_run {
             $statement!("past_generations"),
             $statement!("history"),
             $statement!("logs"),
+            $statement!("imported"),
             $statement!("run_done"),
         ]
     };
@@ -44,7 +45,7 @@ macro_rules! of_one {
         concat!("delete from ", $table, " where shard = $1 and run_id = $2")
     };
 }
-pub(super) const ROWS: [&str; 6] = rows_of_a_run!(of_one);
+pub(super) const ROWS: [&str; 7] = rows_of_a_run!(of_one);
 
 impl Store {
     /// Deletes an ended run. Its idempotency key is remembered until it expires: the same start

@@ -87,7 +87,9 @@ pub(super) const TRIM_LONG: &str = "with d as materialized (
   select shard, run_id, ended_at from run_done
    where ended_at >= $1 and ended_at < $2 and home = 1 limit $3 for update),
 j as (
-  delete from journal_long j using d where j.shard = d.shard and j.run_id = d.run_id)
+  delete from journal_long j using d where j.shard = d.shard and j.run_id = d.run_id),
+i as (
+  delete from imported i using d where i.shard = d.shard and i.run_id = d.run_id)
 delete from run_done r using d
  where r.shard = d.shard and r.run_id = d.run_id and r.ended_at = d.ended_at";
 

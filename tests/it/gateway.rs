@@ -14,7 +14,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use stepwell::api::{self, ApiState, RateLimits};
 use stepwell::clock::Clock;
-use stepwell::engine::{Caller, Engine, Faults, JwtSettings, Namespace, Scopes, Settings, Wrong};
+use stepwell::engine::{
+    ArchivePlace, Caller, Engine, Faults, JwtSettings, Namespace, Scopes, Settings, Wrong,
+};
 use stepwell::machine::{Limits, Timestamp};
 use stepwell::outbound::{Client, Guard};
 use stepwell::store::testing::TestDb;
@@ -72,11 +74,11 @@ impl Gateway {
         Self::set_up_with(db, clock, false, settings).await
     }
 
-    /// A gateway that writes ended runs to this folder before they go.
-    pub async fn archiving(folder: &std::path::Path) -> Self {
+    /// A gateway that writes ended runs there before they go.
+    pub async fn archiving(place: ArchivePlace) -> Self {
         let db = TestDb::new().await;
         let clock = standing(&db).await;
-        let settings = Settings { archive: Some(folder.to_owned()), ..settings() };
+        let settings = Settings { archive: Some(place), ..settings() };
         Self::set_up_with(db, clock, true, settings).await
     }
 

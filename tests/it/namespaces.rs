@@ -9,7 +9,7 @@ use stepwell::engine::{Scope, bootstrap_key};
 use crate::gateway::{Gateway, Handler};
 
 /// Calls with one key.
-struct As<'a> {
+pub struct As<'a> {
     g: &'a Gateway,
     bearer: String,
 }
@@ -29,27 +29,27 @@ impl As<'_> {
     }
 
     /// What is done.
-    async fn done(&self, method: &str, path: &str, body: Value) -> Value {
+    pub async fn done(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.call(method, path, body).await;
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         answer
     }
 
     /// The status and the code of what is refused.
-    async fn refused(&self, method: &str, path: &str, body: Value) -> (u16, String) {
+    pub async fn refused(&self, method: &str, path: &str, body: Value) -> (u16, String) {
         let (status, answer) = self.call(method, path, body).await;
         (status, answer["code"].as_str().unwrap_or_else(|| panic!("{status} {answer}")).to_owned())
     }
 }
 
-async fn operator(g: &Gateway) -> As<'_> {
+pub async fn operator(g: &Gateway) -> As<'_> {
     let scopes = [Scope::Admin].into_iter().collect();
     let key = bootstrap_key(&g.db.store, "operator", scopes).await.expect("a key").1;
     As { g, bearer: format!("Bearer {key}") }
 }
 
 /// A key with all scopes of a namespace.
-async fn tenant<'a>(operator: &As<'a>, namespace: &str) -> As<'a> {
+pub async fn tenant<'a>(operator: &As<'a>, namespace: &str) -> As<'a> {
     let body = json!({"name": "tenant", "scopes": ["admin"], "namespace": namespace});
     let key = operator.done("POST", "/v1/keys", body).await;
     assert_eq!(key["namespace"], namespace);

@@ -80,6 +80,7 @@ impl Population {
             schedule: None,
             on_complete: Vec::new(),
             erased_at: None,
+            imported: None,
         };
         let body = Some(to_bytes(&created));
         NewRun {

@@ -94,6 +94,7 @@ def stock(gateway, handler, dead):
         "ended": [id for status in ("completed", "failed", "cancelled", "terminated", "timed_out") for id in runs[status]],
         "run": [id for ids in zip(*runs.values()) for id in ids],
         "completed": runs["completed"],
+        "document": call("GET", f"/v1/runs/{runs['completed'][0]}/export"),
         "key": ["order/42 ü", "w"] + [f"w-{n}" for n in range(1, MANY)],
         "step": {"completed": ["first", "scope/second"], "waiting": ["go", "paid", "nap"]},
         "waiting": runs["waiting"],

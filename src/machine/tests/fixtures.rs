@@ -243,6 +243,7 @@ impl World {
             schedule: None,
             on_complete: Vec::new(),
             erased_at: None,
+            imported: None,
         };
         let lends = start_at.is_none() && !with.elsewhere;
         let row = Row {

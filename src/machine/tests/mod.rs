@@ -3,6 +3,7 @@
 mod edges;
 mod fixtures;
 mod handwriting;
+mod imported;
 mod laws;
 mod programs;
 mod properties;

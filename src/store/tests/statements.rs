@@ -5,7 +5,16 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 275] = [
+const ALL: [(&str, &str); 288] = [
+    ("import: alone", imports::ALONE),
+    ("import: whose", imports::WHOSE),
+    ("import: function", imports::FUNCTION),
+    ("import: number", imports::NUMBER),
+    ("import: rows", imports::ROWS),
+    ("import: done", imports::DONE),
+    ("import: told", imports::TOLD),
+    ("imported", imports::ITEMS),
+    ("erase: told of imported", erase::TOLD_IMPORTED),
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -149,7 +158,8 @@ const ALL: [(&str, &str); 275] = [
     ("expired: generations", expiry::ROWS[2]),
     ("expired: history", expiry::ROWS[3]),
     ("expired: logs", expiry::ROWS[4]),
-    ("expired: runs", expiry::ROWS[5]),
+    ("expired: imported", expiry::ROWS[5]),
+    ("expired: runs", expiry::ROWS[6]),
     ("namespaces", namespaces::ALL),
     ("namespace created", namespaces::CREATE),
     ("namespace changed", namespaces::UPDATE),
@@ -239,7 +249,8 @@ const ALL: [(&str, &str); 275] = [
     ("purge: past generations", purge::ROWS[2]),
     ("purge: history", purge::ROWS[3]),
     ("purge: logs", purge::ROWS[4]),
-    ("purge: run", purge::ROWS[5]),
+    ("purge: imported", purge::ROWS[5]),
+    ("purge: run", purge::ROWS[6]),
     ("erase: ended", erase::ENDED),
     ("erase: read", erase::JOURNALS[0].0),
     ("erase: write", erase::JOURNALS[0].1),
@@ -249,6 +260,8 @@ const ALL: [(&str, &str); 275] = [
     ("erase: logs", erase::REST[1]),
     ("erase: run", erase::REST[2]),
     ("erase: error", erase::REST[3]),
+    ("erase: imported", erase::REST[4]),
+    ("erase: imported lines", erase::REST[5]),
     ("erase: told", erase::TOLD),
     ("webhooks", webhooks::ALL),
     ("create webhook", webhooks::CREATE),

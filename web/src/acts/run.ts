@@ -41,7 +41,8 @@ export function actsOn(run: Run, steps: StepLine[]): Act[] {
   // What was erased cannot be gone on with.
   if (run.erased_at) return acts;
   acts.push(rerun(run, steps));
-  if (["failed", "timed_out", "terminated"].includes(run.status)) acts.push(simple(run, "rewind", {
+  // What was imported may have gone on where it came from.
+  if (["failed", "timed_out", "terminated"].includes(run.status) && !run.imported_at) acts.push(simple(run, "rewind", {
     label: "Rewind", doIt: "Rewind the run", done: "It goes on.",
     sentence: "The run goes on under the same id: steps that failed run again, successful ones keep their values.",
   }));

@@ -122,7 +122,8 @@ export function Details({ run, log }: { run: Run; log: RunLog }) {
         <Facts facts={[
           ["Id", <Id id={run.id} />], ["Key", run.key && <Id id={run.key} />], ["Function", <Link to="/functions/$name" params={{ name: run.function }}>{run.function}</Link>],
           ["Namespace", run.namespace], ["Deployment", run.deployment && <Id id={run.deployment} />], ["Started by", <Starter run={run} log={log} />],
-          ["Accepted", <Moment at={run.created_at} />], ["Started", run.started_at && <Moment at={run.started_at} />], ["Ended", run.ended_at && <Moment at={run.ended_at} />], ["Payloads erased", run.erased_at && <Moment at={run.erased_at} />],
+          ["Accepted", <Moment at={run.created_at} />], ["Started", run.started_at && <Moment at={run.started_at} />], ["Ended", run.ended_at && <Moment at={run.ended_at} />],
+          ["Payloads erased", run.erased_at && <Moment at={run.erased_at} />], ["Imported", run.imported_at && <Moment at={run.imported_at} />],
           ["Invocations", run.invocations.toLocaleString("en")], ["Steps", `${run.steps.settled.toLocaleString("en")} settled, ${run.steps.pending.toLocaleString("en")} pending`],
           ["Tags", tags.length > 0 && tags.map(([k, v]) => <Link key={k} to="/runs" search={{ tag: `${k}:${v}` } as never} className="mr-2"><code>{k}={v}</code></Link>)],
         ]} />
