@@ -115,8 +115,7 @@ proptest! {
         prop_assert_eq!((run.generation, run.invocations), (generation, invocations));
         prop_assert_eq!(run.turn, Turn::Ended { kind: end, body: import.body.clone(), at: ended_at });
         let said = run.custom_status.map(|s| String::from_utf8(s.to_vec()).expect("text"));
-        // A status of null is none.
-        prop_assert_eq!(said.as_deref(), status.filter(|json| *json != "null"));
+        prop_assert_eq!(said.as_deref(), status.filter(|s| *s != "null"));
         prop_assert_eq!(&run.tags, &tags);
         let settled = import.steps.iter().filter(|s| s.settled.is_some()).count();
         prop_assert_eq!(usize::try_from(run.seq).expect("few"), settled);
