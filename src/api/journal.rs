@@ -94,11 +94,13 @@ async fn journal_after(
     // Watched before it is read: what is committed in between wakes us.
     let mut changes = state.engine.changes(run);
     loop {
+        // The run first: if it has ended, what is read after it is complete.
+        let ended = state.engine.view(ns, run).await?.status.ended();
         let page = state.engine.journal(ns, run, after, limit).await?;
         // `upto` may be more, and nothing to show for it: what was taken back, or what has settled
         // since, which wakes us.
         let settled = page.entries.iter().any(|e| e.seq.is_some());
-        if settled || state.engine.view(ns, run).await?.status.ended() {
+        if settled || ended {
             return Ok(page);
         }
         tokio::select! {
