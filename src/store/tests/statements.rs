@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 275] = [
+const ALL: [(&str, &str); 276] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -143,6 +143,7 @@ const ALL: [(&str, &str); 275] = [
     ("ended runs", expiry::ENDED),
     ("ended runs of weeks", expiry::ENDED_BEFORE),
     ("expired: hold", expiry::HOLD),
+    ("expired: left", expiry::LEFT),
     ("expired: by keys", expiry::BY_KEYS),
     ("expired: journal", expiry::ROWS[0]),
     ("expired: long journal", expiry::ROWS[1]),
