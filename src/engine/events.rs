@@ -24,7 +24,7 @@ use crate::protocol::{CancelOn, Flow};
 use crate::store::{
     self, Accept, Accepted, CreateOutcome, Debounced, NewEvent, NewGathered, NewRun, Wait,
 };
-pub use crate::store::{EventFilter, EventMatch, EventRow, Published};
+pub use crate::store::{EventFilter, EventMatch, EventRow, MatchCount, Published};
 
 /// How long who has accepted an event has to route it before others do, in milliseconds.
 pub(super) const PATIENCE: i32 = 3_000;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use stepwell::engine::{CRASH_AT, Point};
 
 use crate::cluster::Cluster;
@@ -88,6 +89,29 @@ async fn an_event_settles_the_steps_that_it_matches() {
     assert_eq!(page["data"][0]["id"], sent["id"]);
     let read = g.get(&format!("/v1/events/{}", sent["id"].as_str().expect("an id"))).await;
     assert_eq!((&read["data"], &read["matches"]), (&event["data"], &sent["matches"]));
+    let counted = json!({"count": 1, "started": 0, "exact": true});
+    assert_eq!((&read["matched"], &page["data"][0]["matched"]), (&counted, &counted), "{page}");
+    // They are counted to a hundred, of each event alone.
+    let mine = sent["id"].as_str().expect("an id");
+    let mut conn = sqlx::PgConnection::connect(&g.db.url).await.expect("Postgres");
+    for (more, exact) in [(99, true), (1, false)] {
+        let sql = "insert into stepwell.event_matches (shard, event_id, run_id, step, at)
+            select shard, id, gen_random_uuid(), '', now()
+              from stepwell.events cross join generate_series(1, $1) where source_id = 'o-1'";
+        sqlx::query(sql).bind(more).execute(&mut conn).await.expect("more matches");
+        let read = g.get(&format!("/v1/events/{mine}")).await;
+        assert_eq!(
+            (&read["matched"]["count"], &read["matched"]["exact"]),
+            (&json!(100), &json!(exact))
+        );
+        let page = g.get("/v1/events?name=order.paid").await;
+        let listed = page["data"].as_array().expect("a list");
+        let of_mine = listed.iter().find(|e| e["id"] == sent["id"]).expect("it is listed");
+        assert_eq!(of_mine["matched"], read["matched"], "{page}");
+        let others = listed.iter().filter(|e| e["id"] != sent["id"]);
+        let counts: Vec<_> = others.map(|e| e["matched"]["count"].clone()).collect();
+        assert_eq!(counts, [1, 0, 0], "{page}");
+    }
     let none = "/v1/events/evt_00000000000000000000000000";
     let (status, code, _) = g.refused("GET", none, None).await;
     assert_eq!((status, code.as_str()), (404, "event-not-found"));
@@ -252,6 +276,7 @@ async fn an_event_starts_functions_and_runs_publish_events() {
     assert_eq!((&event["source"], &event["routed"]), (&json!(run), &json!(true)), "{event}");
     let matches = event["matches"].as_array().expect("a list");
     assert_eq!((matches.len(), &matches[0]["step"]), (1, &Value::Null), "{event}");
+    assert_eq!(event["matched"], json!({"count": 1, "started": 1, "exact": true}));
     let bill = g.status(matches[0]["run"].as_str().expect("an id"), "completed").await;
     assert_eq!(bill["function"], "bills");
     assert_eq!((&bill["output"]["id"], &bill["output"]["data"]), (&id, &json!({"n": 7})));

@@ -2711,6 +2711,18 @@ export interface components {
              */
             at: string;
         };
+        /** @description How many runs an event started or reached, counted to 100. Until it is `routed` there may be more to come. */
+        EventMatchCount: {
+            /** Format: int64 */
+            count: number;
+            /**
+             * Format: int64
+             * @description How many of them it started; the others had a step that took it, or were cancelled by it.
+             */
+            started: number;
+            /** @description Whether there are no more. */
+            exact: boolean;
+        };
         /** @description An event to publish. */
         EventRequest: {
             /** @description What subscribers ask for, such as `order.paid`. */
@@ -3112,6 +3124,8 @@ export interface components {
             published_at: string;
             /** @description Everybody has it who is to have it. */
             routed: boolean;
+            /** @description How many runs it started or reached. */
+            matched: components["schemas"]["EventMatchCount"];
         };
         /** @description An object in a list. */
         ListedObject: {
@@ -3719,6 +3733,8 @@ export interface components {
                 published_at: string;
                 /** @description Everybody has it who is to have it. */
                 routed: boolean;
+                /** @description How many runs it started or reached. */
+                matched: components["schemas"]["EventMatchCount"];
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;
