@@ -473,15 +473,20 @@ impl Engine {
     }
 }
 
-/// The waits of a run that events cancel, from its start on.
-pub(super) fn cancels(all: &[CancelOn], start: &Start, run: RunId, since: Timestamp) -> Vec<Wait> {
+/// The waits of a run of a namespace that events cancel, from a moment on, as its input has it.
+pub(super) fn cancels(
+    all: &[CancelOn],
+    (run, ns): (RunId, i32),
+    input: &RawValue,
+    since: Timestamp,
+) -> Vec<Wait> {
     let wait = |(index, on): (usize, &CancelOn)| {
         Some(Wait {
             run,
             step: cancelling(index),
-            ns: start.namespace.id,
+            ns,
             event: on.event().to_owned(),
-            matching: on.of(&start.input)?,
+            matching: on.of(input)?,
             since,
             taken: Vec::new(),
         })

@@ -120,6 +120,65 @@ async fn an_event_settles_the_steps_that_it_matches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rewound_run_and_one_that_was_debounced_are_cancelled_by_events() {
+    let g = Gateway::start().await;
+    let handler = Handler::serve(|it| {
+        if it["cancel"].is_null() {
+            json!({"ops": [{"op": "signal", "id": "s", "name": "go"}], "await": "s"})
+        } else {
+            json!({"result": it["cancel"]["reason"]})
+        }
+    })
+    .await;
+    let on = json!([{"event": "order.cancelled", "same": {"data.order": "input.order"}}]);
+    let debounce = json!({"key": "input.order", "period": "1m"});
+    let functions = json!([{"name": "f", "cancel_on": on},
+        {"name": "late", "cancel_on": on, "debounce": debounce}]);
+    g.register(&handler, functions).await;
+    let cancelled = async |order: &str| {
+        let event = json!({"name": "order.cancelled", "data": {"order": order}});
+        publish(&g, event).await["matches"].clone()
+    };
+
+    // Terminated and rewound at once, whether what it waited for is given up by then or not; then
+    // after it was.
+    let run = g.run("f", json!({"input": {"order": "a"}})).await;
+    g.status(&run, "waiting").await;
+    for settles in [false, true, false] {
+        g.post(&format!("/v1/runs/{run}/terminate"), json!({})).await;
+        g.status(&run, "terminated").await;
+        if settles {
+            g.eventually("nobody waits", async |g| {
+                g.db.number("select count(*) from event_waits").await == 0
+            })
+            .await;
+            assert_eq!(cancelled("a").await, json!([]), "it has ended");
+        }
+        g.post(&format!("/v1/runs/{run}/rewind"), json!({})).await;
+        g.status(&run, "waiting").await;
+    }
+    g.eventually("all is said", async |g| g.db.number("select count(*) from outbox").await == 0)
+        .await;
+    assert_eq!(cancelled("b").await, json!([]));
+    let matches = cancelled("a").await;
+    assert_eq!((&matches[0]["run"], &matches[0]["did"]), (&json!(run), &json!("cancelled")));
+    g.status(&run, "cancelled").await;
+
+    // A start that is put off is no run yet; from its begin on it is cancelled.
+    let late = g.run("late", json!({"input": {"order": "c"}})).await;
+    assert_eq!(cancelled("c").await, json!([]));
+    g.advance(Duration::from_secs(61));
+    g.status(&late, "waiting").await;
+    assert_eq!(cancelled("c").await[0]["run"], json!(late));
+    g.status(&late, "cancelled").await;
+    g.eventually("nobody waits", async |g| {
+        g.db.number("select count(*) from event_waits").await == 0
+    })
+    .await;
+    g.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_cancels_the_runs_that_it_is_about() {
     let g = Gateway::start().await;
     let handler = Handler::serve(|it| {

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 276] = [
+const ALL: [(&str, &str); 277] = [
     ("accept", accept::ACCEPT),
     ("discard", accept::DISCARD),
     ("has message", accept::HAS_MESSAGE),
@@ -18,6 +18,7 @@ const ALL: [(&str, &str); 276] = [
     ("reopen: live", reopen::LIVE),
     ("reopen: gone", reopen::GONE),
     ("reopen: told", reopen::TOLD),
+    ("reopen: listens", reopen::LISTENS),
     ("append single", append::SINGLE),
     ("append single long", append::SINGLE_LONG),
     ("append lean", append::LEAN),
