@@ -21,7 +21,9 @@ use super::page::{self, Page};
 use super::problem::{Fault, Problem};
 use super::request::{At, Headers, Params, Sent, check_input, idempotency_key};
 use super::start::REPLAYED;
-use crate::engine::{Error, Event, EventFilter, EventMatch, EventRow, Namespace, Published};
+use crate::engine::{
+    Error, Event, EventFilter, EventMatch, EventRow, MatchCount, Namespace, Published,
+};
 use crate::machine::{EventId, RunId, Timestamp, is_cancelling};
 
 /// Events in one request.
@@ -115,6 +117,25 @@ pub(super) struct ListedEventBody {
     published_at: Timestamp,
     /// Everybody has it who is to have it.
     routed: bool,
+    /// How many runs it started or reached.
+    matched: MatchCountBody,
+}
+
+/// How many runs an event started or reached, counted to 100. Until it is `routed` there may be more to come.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventMatchCount)]
+pub(super) struct MatchCountBody {
+    count: i64,
+    /// How many of them it started; the others had a step that took it, or were cancelled by it.
+    started: i64,
+    /// Whether there are no more.
+    exact: bool,
+}
+
+impl From<MatchCount> for MatchCountBody {
+    fn from(m: MatchCount) -> Self {
+        Self { count: m.count, started: m.started, exact: m.exact }
+    }
 }
 
 /// An event.
@@ -145,7 +166,8 @@ impl From<EventRow> for ListedEventBody {
     fn from(e: EventRow) -> Self {
         let time = e.happened_at.unwrap_or(e.published_at);
         let (id, name, source, source_id) = (e.id, e.name, e.source, e.source_id);
-        Self { id, name, source, source_id, time, published_at: e.published_at, routed: e.routed }
+        let (published_at, routed, matched) = (e.published_at, e.routed, e.matched.into());
+        Self { id, name, source, source_id, time, published_at, routed, matched }
     }
 }
 

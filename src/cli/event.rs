@@ -67,7 +67,15 @@ struct Event {
     #[serde(default)]
     replayed: bool,
     #[serde(default)]
+    matched: Option<Count>,
+    #[serde(default)]
     matches: Vec<Match>,
+}
+
+#[derive(Deserialize)]
+struct Count {
+    count: u64,
+    exact: bool,
 }
 
 #[derive(Deserialize)]
@@ -104,7 +112,12 @@ pub(super) async fn execute(
         EventCommand::List { name, limit } => {
             let query: Vec<(&str, String)> = name.into_iter().map(|n| ("name", n)).collect();
             let page = client.list(&["events"], &query, limit).await?;
-            print_list(&page.data, out, &["ID", "NAME", "SOURCE", "PUBLISHED", "ROUTED"], row)
+            print_list(
+                &page.data,
+                out,
+                &["ID", "NAME", "SOURCE", "PUBLISHED", "ROUTED", "RUNS"],
+                row,
+            )
         }
         EventCommand::Show { id } => {
             let answer = client.send(Request::get(&["events", &id])).await?;
@@ -130,5 +143,8 @@ pub(super) async fn execute(
 fn row(item: &str) -> Result<Vec<String>, Failure> {
     let event: Event = document(item)?;
     let routed = if event.routed { "yes" } else { "no" };
-    Ok(vec![event.id, event.name, event.source, event.published_at, routed.to_owned()])
+    let runs = event.matched.map_or_else(String::new, |runs| {
+        format!("{}{}", runs.count, if runs.exact { "" } else { "+" })
+    });
+    Ok(vec![event.id, event.name, event.source, event.published_at, routed.to_owned(), runs])
 }

@@ -24,7 +24,7 @@ use crate::protocol::{CancelOn, Flow};
 use crate::store::{
     self, Accept, Accepted, CreateOutcome, Debounced, NewEvent, NewGathered, NewRun, Wait,
 };
-pub use crate::store::{EventFilter, EventMatch, EventRow, Published};
+pub use crate::store::{EventFilter, EventMatch, EventRow, MatchCount, Published};
 
 /// How long who has accepted an event has to route it before others do, in milliseconds.
 pub(super) const PATIENCE: i32 = 3_000;
@@ -477,15 +477,20 @@ impl Engine {
     }
 }
 
-/// The waits of a run that events cancel, from its start on.
-pub(super) fn cancels(all: &[CancelOn], start: &Start, run: RunId, since: Timestamp) -> Vec<Wait> {
+/// The waits of a run of a namespace that events cancel, from a moment on, as its input has it.
+pub(super) fn cancels(
+    all: &[CancelOn],
+    (run, ns): (RunId, i32),
+    input: &RawValue,
+    since: Timestamp,
+) -> Vec<Wait> {
     let wait = |(index, on): (usize, &CancelOn)| {
         Some(Wait {
             run,
             step: cancelling(index),
-            ns: start.namespace.id,
+            ns,
             event: on.event().to_owned(),
-            matching: on.of(&start.input)?,
+            matching: on.of(input)?,
             since,
             taken: Vec::new(),
         })

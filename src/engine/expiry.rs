@@ -1,10 +1,10 @@
 //! How long ended runs are kept where a namespace or a function says less than the gateway does.
 //!
 //! Who is kept equally long is one group of a namespace. Each group has its walk along the ended runs
-//! in the order in which they were created. A round goes on where the last one came to, an hour of
-//! overlap for runs that took a while; once a day a walk begins anew, for runs that took longer.
+//! in the order of their ends, up to those whose time is not up yet: what it has passed it does not
+//! see again, whether it went or is kept for longer. It begins anew when what it looks for changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,10 +14,12 @@ use crate::store::{ENDED_PAGE, EndedRun};
 
 /// Pages of one group in a round; what is left waits for the next.
 const PAGES: u32 = 1_000;
-/// Runs that took no longer than this are found in the round after their time is up …
-const OVERLAP: Duration = Duration::from_hours(1);
-/// … and all others when the walk begins anew.
-const AGAIN: Duration = Duration::from_hours(24);
+/// An end has its moment before it is recorded, and may be recorded late, as after an outage. Nobody
+/// keeps runs for less than an hour, so a walk is at least that far behind; a moment is walked over
+/// in two rounds and this much longer nevertheless.
+const OVERLAP: Duration = Duration::from_mins(10);
+/// Runs of a group that could not go. With more of them the walk stays where it is.
+const LEFT: usize = 10_000;
 
 /// The runs of a function (none: of any) that ended in one of these ways.
 type Which = (Option<i32>, Vec<i16>);
@@ -33,25 +35,39 @@ pub(super) struct Walks(Mutex<BTreeMap<(i32, Duration), Walk>>);
 struct Walk {
     /// What it looks for.
     which: Vec<Which>,
-    /// Since when.
-    begun: Timestamp,
-    /// The last run that was looked at.
-    after: RunId,
-    /// It has been at the end of the list.
-    ended: bool,
+    /// The last end that was looked at.
+    after: (Timestamp, RunId),
+    /// All ends before this moment had been looked at when a round came to its end last.
+    whole: Option<Timestamp>,
+    /// Whose time is up, in the archive if there is one, but they could not go: they have others to
+    /// tell yet, or somebody held them.
+    left: BTreeSet<EndedRun>,
+}
+
+/// Before all that ended at a moment.
+fn beginning(at: Timestamp) -> (Timestamp, RunId) {
+    (at, RunId::floor(Timestamp::from_micros(0)))
 }
 
 impl Walk {
-    fn new(which: &[Which], now: Timestamp) -> Self {
-        let after = RunId::floor(Timestamp::from_micros(0));
-        Self { which: which.to_vec(), begun: now, after, ended: false }
+    fn new(which: &[Which]) -> Self {
+        let after = beginning(Timestamp::from_micros(0));
+        Self { which: which.to_vec(), after, whole: None, left: BTreeSet::new() }
     }
 
-    fn goes(&self, ended: &EndedRun, before: Timestamp) -> bool {
+    /// Whether a run is one that it looks for, and has not found yet.
+    fn wants(&self, ended: &EndedRun) -> bool {
         let of = |(function, statuses): &Which| {
             function.is_none_or(|f| f == ended.function_id) && statuses.contains(&ended.status)
         };
-        ended.ended_at < before && self.which.iter().any(of)
+        self.which.iter().any(of) && !self.left.contains(ended)
+    }
+
+    /// All that ended before a moment has been looked at. The next round begins a little before the
+    /// moment of the round before this one.
+    fn rests(&mut self, before: Timestamp) {
+        let last = self.whole.replace(before).unwrap_or(before);
+        self.after = beginning(last.min(before) - OVERLAP);
     }
 }
 
@@ -70,32 +86,32 @@ impl Engine {
 
     async fn walk(&self, group: (i32, Duration), which: &[Which]) -> Result<u64, Error> {
         let (ns, kept) = group;
-        let now = self.clock().lower();
-        let before = now - kept;
+        let before = self.clock().lower() - kept;
         let known = lock(&self.0.walks.0).get(&group).cloned();
-        let goes_on = |w: &Walk| w.which == which && !(w.ended && w.begun + AGAIN <= now);
-        let mut walk = known.filter(goes_on).unwrap_or_else(|| Walk::new(which, now));
-        let mut gone = 0;
+        let mut walk = known.filter(|w| w.which == which).unwrap_or_else(|| Walk::new(which));
+        let left: Vec<EndedRun> = std::mem::take(&mut walk.left).into_iter().collect();
+        let mut gone = self.expire(ns, &left, &mut walk).await?;
+        lock(&self.0.walks.0).insert(group, walk.clone());
         for _ in 0..PAGES {
+            if walk.left.len() >= LEFT {
+                tracing::warn!(ns, ?kept, "too many ended runs have others to tell yet");
+                break;
+            }
             let page = self.store().ended_runs(ns, walk.after, before).await?;
-            let up: Vec<EndedRun> =
-                page.iter().filter(|run| walk.goes(run, before)).copied().collect();
+            let up: Vec<EndedRun> = page.iter().filter(|run| walk.wants(run)).copied().collect();
             if !up.is_empty() {
                 let ns =
                     self.catalog().namespace(ns).ok_or_else(|| Error::busy("it was removed"))?;
                 let up: Vec<_> = up.iter().map(|up| (ns.clone(), up.run)).collect();
                 self.archive(&up).await?;
             }
-            let went = self.store().expire_runs(ns, &up).await?;
-            metrics::counter!("stepwell_runs_expired_total").increment(went);
-            gone += went;
+            gone += self.expire(ns, &up, &mut walk).await?;
             if let Some(last) = page.last() {
-                walk.after = last.run;
+                walk.after = (last.ended_at, last.run);
             }
             let at_the_end = page.len() < ENDED_PAGE;
             if at_the_end {
-                walk.after = RunId::floor(before - OVERLAP);
-                walk.ended = true;
+                walk.rests(before);
             }
             lock(&self.0.walks.0).insert(group, walk.clone());
             if at_the_end {
@@ -103,6 +119,14 @@ impl Engine {
             }
         }
         Ok(gone)
+    }
+
+    /// Deletes runs whose time is up. Those that cannot go are tried again in the next round.
+    async fn expire(&self, ns: i32, up: &[EndedRun], walk: &mut Walk) -> Result<u64, Error> {
+        let expired = self.store().expire_runs(ns, up).await?;
+        metrics::counter!("stepwell_runs_expired_total").increment(expired.gone);
+        walk.left.extend(expired.left);
+        Ok(expired.gone)
     }
 
     /// Whose runs are kept for a shorter time than the gateway keeps all.

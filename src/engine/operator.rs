@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::erase::still_known;
+use super::events::cancels;
 use super::import::ended_here;
 use super::start::{DoneAgain, Mail};
 use super::{Engine, Error, Idempotency, Namespace, RunView, Start, Started, Status};
@@ -172,7 +173,17 @@ impl Engine {
         let taken = it.taken();
         let message = self.message(MessageKind::New, "", Bytes::new());
         let (object, locks) = self.part_again(&it)?;
-        match self.store().reopen(&sealed, taken, &message, object, &locks).await? {
+        // As it was registered when the run was started.
+        let first = loaded.rows.first().map(|row| row.dep);
+        let deployment = first.and_then(|dep| self.catalog().deployment(dep));
+        let waits = match deployment.filter(|_| it.created.cancel_on) {
+            Some(deployment) => {
+                let on = deployment.cancel_on(&it.created.function);
+                cancels(on, (run, loaded.ns), &it.created.input, self.clock().lower())
+            }
+            None => Vec::new(),
+        };
+        match self.store().reopen(&sealed, taken, &message, object, &locks, &waits).await? {
             Reopened::Done => {}
             Reopened::Lost => {
                 let status = self.view(ns, run).await?.status;

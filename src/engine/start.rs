@@ -269,7 +269,8 @@ impl Engine {
         let start_at = start.start_at.filter(|at| *at > now);
         let run_timeout = start.run_timeout.or_else(|| deployment.run_timeout(&start.function));
         let since = self.clock().lower();
-        let waits = cancels(deployment.cancel_on(&start.function), start, run, since);
+        let on = deployment.cancel_on(&start.function);
+        let waits = cancels(on, (run, ns.id), &start.input, since);
         // Who starts it in another way starts it alone.
         let gathers = !start.gathered && again.is_none() && deployment.gathers(&start.function);
         let created = Created {

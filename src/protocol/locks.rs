@@ -121,7 +121,7 @@ mod tests {
             (r#"{"from": "a", "to": [[1]]}"#, "input.to"),
             (r#"{"from": "a", "to": 1.5}"#, "whole number"),
             (r#"{"from": "", "to": "a"}"#, "input.from"),
-            (r#"[1]"#, "input.from"),
+            ("[1]", "input.from"),
         ] {
             let why = named(input).expect_err(input);
             assert!(why.contains(said), "{input}: {why}");

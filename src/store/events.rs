@@ -81,7 +81,23 @@ pub struct EventRow {
     pub data: Bytes,
     /// Everybody has it who is to have it.
     pub routed: bool,
+    /// How many runs it started or reached; where one reads about events, not where they are routed.
+    pub matched: MatchCount,
 }
+
+/// How many runs an event started or reached, counted to 100.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MatchCount {
+    /// How many.
+    pub count: i64,
+    /// How many of them it started.
+    pub started: i64,
+    /// Whether there are no more.
+    pub exact: bool,
+}
+
+/// Matches of an event that are counted.
+const MATCHES_COUNTED: i64 = 100;
 
 /// What an event came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,16 +231,34 @@ pub(super) const SINCE: &str = "select id, ns, name, source, source_id, happened
    and not (id = any($6))
  order by published_at, id limit $7";
 
-pub(super) const ONE: &str = "select e.id, e.ns, e.name, e.source, e.source_id, e.happened_at,
-       e.published_at, e.data, q.event_id is null as routed
-  from events e left join event_queue q on q.shard = e.shard and q.event_id = e.id
- where e.shard = $1 and e.id = $2 and e.ns = $3";
+/// What an event came to, for one more match than are counted: that tells whether there are more.
+macro_rules! counted {
+    ($counted:literal) => {
+        concat!(
+            " cross join lateral (
+   select count(*) as matched, count(*) filter (where step = '') as started
+     from (select step from event_matches m where m.shard = e.shard and m.event_id = e.id
+            order by run_id, step limit ",
+            $counted,
+            " + 1) x) m"
+        )
+    };
+}
+
+pub(super) const ONE: &str = concat!(
+    "select e.id, e.ns, e.name, e.source, e.source_id, e.happened_at,
+       e.published_at, e.data, q.event_id is null as routed, m.matched, m.started
+  from events e left join event_queue q on q.shard = e.shard and q.event_id = e.id",
+    counted!("$4"),
+    " where e.shard = $1 and e.id = $2 and e.ns = $3"
+);
 
 pub(super) const MATCHES: &str = "select run_id, step, at from event_matches
  where shard = $1 and event_id = $2 and (run_id, step) > ($3, $4) order by run_id, step limit $5";
 
-pub(super) const EVENTS: &str = "select e.id, e.ns, e.name, e.source, e.source_id, e.happened_at,
-       e.published_at, e.data, q.event_id is null as routed
+pub(super) const EVENTS: &str = concat!(
+    "select e.id, e.ns, e.name, e.source, e.source_id, e.happened_at,
+       e.published_at, e.data, q.event_id is null as routed, m.matched, m.started
   from (select id, shard, ns, name, source, source_id, happened_at, published_at,
                '\\x00'::bytea as data
           from events
@@ -233,8 +267,10 @@ pub(super) const EVENTS: &str = "select e.id, e.ns, e.name, e.source, e.source_i
            and published_at < coalesce($4::timestamptz, 'infinity')
            and (published_at, id) < ($5, $6)
          order by published_at desc, id desc limit $7) e
-  left join event_queue q on q.shard = e.shard and q.event_id = e.id
- order by e.published_at desc, e.id desc";
+  left join event_queue q on q.shard = e.shard and q.event_id = e.id",
+    counted!("$8"),
+    " order by e.published_at desc, e.id desc"
+);
 
 /// What retention takes: matches with their event; what is still queued stays.
 pub(super) const TRIM_EVENTS: &str = "with old as materialized (
@@ -255,7 +291,19 @@ fn event(row: &PgRow) -> Result<EventRow> {
         published_at: wire::at(row, "published_at")?,
         data: wire::body(row, "data")?.unwrap_or_default(),
         routed: row.try_get("routed")?,
+        matched: MatchCount::default(),
     })
+}
+
+/// An event with what it came to.
+fn counted(row: &PgRow) -> Result<EventRow> {
+    let (count, started): (i64, i64) = (row.try_get("matched")?, row.try_get("started")?);
+    let matched = MatchCount {
+        count: count.min(MATCHES_COUNTED),
+        started: started.min(MATCHES_COUNTED),
+        exact: count <= MATCHES_COUNTED,
+    };
+    Ok(EventRow { matched, ..event(row)? })
 }
 
 /// Accepts events on a connection; outcomes in the order of the batch. For `patience` milliseconds
@@ -337,7 +385,8 @@ impl Store {
     /// An event.
     pub async fn event(&self, ns: i32, id: EventId) -> Result<Option<EventRow>> {
         let query = sqlx::query(ONE).bind(id.shard().column()).bind(id.uuid()).bind(ns);
-        query.fetch_optional(&self.pool).await?.as_ref().map(event).transpose()
+        let row = query.bind(MATCHES_COUNTED).fetch_optional(&self.pool).await?;
+        row.as_ref().map(counted).transpose()
     }
 
     /// What an event came to, in the order of runs and steps.
@@ -369,8 +418,9 @@ impl Store {
             .bind(filter.before.map(Ts))
             .bind(Ts(at))
             .bind(id)
-            .bind(filter.limit);
-        query.fetch_all(&self.pool).await?.iter().map(event).collect()
+            .bind(filter.limit)
+            .bind(MATCHES_COUNTED);
+        query.fetch_all(&self.pool).await?.iter().map(counted).collect()
     }
 
     /// Writes down that these steps wait. Only then may who wrote it look for events.

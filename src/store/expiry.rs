@@ -1,8 +1,8 @@
-//! Ended runs that go before their week does: found in the order of their ids, deleted with
+//! Ended runs that go before their week does: found in the order of their ends, deleted with
 //! everything that is kept of them, a page in a transaction.
 
-use sqlx::postgres::PgRow;
-use sqlx::{Executor as _, Row as _};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Executor as _, Postgres, Row as _};
 use uuid::Uuid;
 
 use super::Store;
@@ -12,7 +12,7 @@ use super::wire::{self, Ts};
 use crate::machine::{RunId, Timestamp};
 
 /// An ended run, as far as it matters for how long it is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EndedRun {
     /// Which.
     pub run: RunId,
@@ -24,12 +24,20 @@ pub struct EndedRun {
     pub ended_at: Timestamp,
 }
 
-/// Walks the list of a namespace up, oldest first. No run ends before it is created, so whoever
-/// ended before a moment is before it in the list too, and in no week after that of the moment.
+/// What came of runs that were to be deleted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// How many are gone.
+    pub gone: u64,
+    /// Those that are still there, as they were found.
+    pub left: Vec<EndedRun>,
+}
+
+/// Walks the ends of a namespace up, first ended first, week by week. That an end is not before where
+/// the walk is, is said once more for the weeks before it: a pair does not leave them out.
 pub(super) const ENDED: &str = "select run_id, fn, status, ended_at from run_done
- where ns = $1 and run_id > $2 and run_id < run_floor($3)
-   and ended_at < week_of($3) + interval '7 days'
- order by run_id limit $4";
+ where ns = $1 and ended_at >= $2 and (ended_at, run_id) > ($2, $3) and ended_at < $4
+ order by ended_at, run_id limit $5";
 
 /// All that ended before the week of a moment, of any namespace, in the order of the primary key.
 pub(super) const ENDED_BEFORE: &str = "select ns, run_id, fn, status, ended_at from run_done
@@ -44,6 +52,12 @@ pub(super) const HOLD: &str = "select d.shard, d.run_id from run_done d
  where d.ns = $4
    and not exists (select from outbox o where o.shard = d.shard and o.run_id = d.run_id)
    for update of d skip locked";
+
+/// Those of them that are still as they were found.
+pub(super) const LEFT: &str = "select d.run_id, d.fn, d.status, d.ended_at from run_done d
+  join unnest($1::int2[], $2::uuid[], $3::timestamptz[]) u(shard, run_id, ended_at)
+ using (shard, run_id, ended_at)
+ where d.ns = $4";
 
 /// A handful of runs among very many rows: by their keys, whatever the planner knows of the tables.
 pub(super) const BY_KEYS: &str = "select set_config('enable_hashjoin', 'off', true),
@@ -77,18 +91,30 @@ fn ended(row: &PgRow) -> Result<EndedRun> {
     })
 }
 
+/// A statement about runs as they were found.
+fn as_found(
+    sql: &'static str,
+    ns: i32,
+    runs: &[EndedRun],
+) -> sqlx::query::Query<'static, Postgres, PgArguments> {
+    let shards: Vec<i16> = runs.iter().map(|r| r.run.shard().column()).collect();
+    let ids: Vec<Uuid> = runs.iter().map(|r| r.run.uuid()).collect();
+    let ends: Vec<Ts> = runs.iter().map(|r| Ts(r.ended_at)).collect();
+    sqlx::query(sql).bind(shards).bind(ids).bind(ends).bind(ns)
+}
+
 impl Store {
-    /// The next ended runs of a namespace that were created before a moment, [`ENDED_PAGE`] at most;
-    /// they may have ended after it.
+    /// The next runs of a namespace after an end (at one moment: in the order of their ids) that
+    /// ended before a moment, [`ENDED_PAGE`] at most.
     pub async fn ended_runs(
         &self,
         ns: i32,
-        after: RunId,
+        (at, after): (Timestamp, RunId),
         before: Timestamp,
     ) -> Result<Vec<EndedRun>> {
         let page = i64::try_from(ENDED_PAGE).unwrap_or(i64::MAX);
-        let query = sqlx::query(ENDED).bind(ns).bind(after.uuid()).bind(Ts(before)).bind(page);
-        let rows = query.fetch_all(&self.pool).await?;
+        let query = sqlx::query(ENDED).bind(ns).bind(Ts(at)).bind(after.uuid());
+        let rows = query.bind(Ts(before)).bind(page).fetch_all(&self.pool).await?;
         rows.iter().map(ended).collect()
     }
 
@@ -107,14 +133,19 @@ impl Store {
         rows.iter().map(|row| Ok((row.try_get("ns")?, ended(row)?))).collect()
     }
 
-    /// Deletes ended runs of a namespace. Returns how many; one that was rewound since it was found,
-    /// that somebody holds, or that has others to tell yet stays.
-    pub async fn expire_runs(&self, ns: i32, runs: &[EndedRun]) -> Result<u64> {
-        let mut gone = 0;
+    /// Deletes ended runs of a namespace, but for one that was rewound since it was found, that
+    /// somebody holds, or that has others to tell yet.
+    pub async fn expire_runs(&self, ns: i32, runs: &[EndedRun]) -> Result<Expired> {
+        let mut expired = Expired::default();
         let mut parts: Vec<&[EndedRun]> = runs.chunks(TOGETHER).rev().collect();
         while let Some(part) = parts.pop() {
             match self.expire_together(ns, part).await {
-                Ok(runs) => gone += runs,
+                Ok(gone) => {
+                    expired.gone += gone;
+                    if gone < part.len() as u64 {
+                        expired.left.extend(self.left(ns, part).await?);
+                    }
+                }
                 // Too much for one statement, or somebody else is at it: fewer at once.
                 Err(Error::Busy(_)) if part.len() > 1 => {
                     let (these, those) = part.split_at(part.len() / 2);
@@ -122,21 +153,23 @@ impl Store {
                 }
                 Err(Error::Busy(why)) => {
                     tracing::warn!(run.id = %part[0].run, why, "an ended run is not deleted yet");
+                    expired.left.push(part[0]);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(gone)
+        Ok(expired)
+    }
+
+    async fn left(&self, ns: i32, runs: &[EndedRun]) -> Result<Vec<EndedRun>> {
+        let rows = as_found(LEFT, ns, runs).fetch_all(&self.pool).await?;
+        rows.iter().map(ended).collect()
     }
 
     async fn expire_together(&self, ns: i32, runs: &[EndedRun]) -> Result<u64> {
         let mut tx = self.begin("begin").await?;
         tx.execute(BY_KEYS).await?;
-        let shards: Vec<i16> = runs.iter().map(|r| r.run.shard().column()).collect();
-        let ids: Vec<Uuid> = runs.iter().map(|r| r.run.uuid()).collect();
-        let ends: Vec<Ts> = runs.iter().map(|r| Ts(r.ended_at)).collect();
-        let query = sqlx::query(HOLD).bind(shards).bind(ids).bind(ends).bind(ns);
-        let held = query.fetch_all(&mut *tx).await?;
+        let held = as_found(HOLD, ns, runs).fetch_all(&mut *tx).await?;
         if held.is_empty() {
             return Ok(0);
         }

@@ -75,8 +75,10 @@ pub use deliveries::{
 pub use deployments::{Needing, Population, Resident};
 pub use error::{Error, Result};
 pub use errors::{ErrorFilter, ErrorRow, ErrorRuns, HOURS};
-pub use events::{EventFilter, EventMatch, EventRow, NewEvent, Published, Queued, Wait};
-pub use expiry::{ENDED_PAGE, EndedRun};
+pub use events::{
+    EventFilter, EventMatch, EventRow, MatchCount, NewEvent, Published, Queued, Wait,
+};
+pub use expiry::{ENDED_PAGE, EndedRun, Expired};
 pub use gathers::{Gather, GatherOutcome, NewGathered};
 pub use health::{Health, Ticket};
 pub use history::{Happened, Place, SignalRow};

@@ -5,10 +5,11 @@ use sqlx::Row as _;
 use super::Store;
 use super::create::NewPart;
 use super::error::Result;
+use super::events::{self, Wait};
 use super::locks::{self, Taker};
 use super::objects::{self, ObjectPlace, Role};
 use super::wire::{Raw, Ts};
-use crate::machine::{Message, RunId, Sealed};
+use crate::machine::{Message, OutgoingKind, RunId, Sealed};
 
 /// What became of a reopening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +71,16 @@ pub(super) const TOLD: &str =
     "insert into inbox (shard, run_id, ns, pos, msg_id, kind, name, body, at)
 values ($1, $2, $3, $4, $5, $6, '', $7, $8)";
 
+/// That it waits no more was said at its end: done here, for later it would take away what it waits
+/// for from now on.
+pub(super) const LISTENS: &str =
+    "delete from outbox where shard = $1 and run_id = $2 and kind = $3";
+
 impl Store {
     /// Makes an ended run live again: its rows are recorded behind its end, its key is its own, it
     /// is hot, and `message` is in its inbox so that its owner hears of it. `taken`: how many
     /// messages its journal has. One that has an `object`, or `locks`, gets them if nobody has them.
+    /// It waits for events as `waits` says.
     pub async fn reopen(
         &self,
         sealed: &Sealed,
@@ -81,6 +88,7 @@ impl Store {
         message: &Message,
         object: Option<NewPart>,
         locks: &[ObjectPlace],
+        waits: &[Wait],
     ) -> Result<Reopened> {
         let (run, ns) = (sealed.run, sealed.ns);
         let (shard, id) = (run.shard().column(), run.uuid());
@@ -174,6 +182,14 @@ impl Store {
             .bind(at)
             .execute(&mut *tx)
             .await?;
+        if !waits.is_empty() {
+            let unlisten = OutgoingKind::Unlisten as i16;
+            let query = sqlx::query(LISTENS).bind(shard).bind(id).bind(unlisten);
+            query.execute(&mut *tx).await?;
+            let take = sqlx::query(events::TAKE_ALL_WAITS).bind(shard).bind(id);
+            take.execute(&mut *tx).await?;
+            events::listen_on(&mut tx, waits).await?;
+        }
         tx.commit().await?;
         Ok(Reopened::Done)
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use stepwell::engine::ArchivePlace;
 use stepwell::store::testing::TestDb;
 use tokio::process::Command;
@@ -97,7 +98,22 @@ async fn a_run_goes_when_it_is_in_the_archive_and_not_before() {
     let (_, second) = run(&g, "f").await;
     g.advance(HOUR + Duration::from_secs(1));
     assert_eq!(g.engine.expire_runs().await.expect("a round"), 1);
-    assert_eq!(lines(&folder), [export, second]);
+    assert_eq!(lines(&folder), [&export, &second].map(Value::clone));
+    // One that somebody holds while its time is up goes when nobody does, and is written once.
+    let (three, third) = run(&g, "f").await;
+    let mut conn = sqlx::PgConnection::connect(&g.db.url).await.expect("Postgres");
+    let mut held = conn.begin().await.expect("a transaction");
+    let hold = "select from stepwell.run_done for update";
+    sqlx::query(hold).execute(&mut *held).await.expect("a lock");
+    for hours in [1, 5] {
+        g.advance(hours * HOUR + Duration::from_secs(1));
+        assert_eq!(g.engine.expire_runs().await.expect("a round"), 0);
+        assert!(is_there(&g, &three).await);
+    }
+    held.rollback().await.expect("nobody holds it");
+    assert_eq!(g.engine.expire_runs().await.expect("a round"), 1);
+    assert!(!is_there(&g, &three).await);
+    assert_eq!(lines(&folder), [export, second, third]);
     g.close().await;
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use stepwell::engine::{CRASH_AT, Point};
 
 use crate::cluster::Cluster;
@@ -88,10 +89,92 @@ async fn an_event_settles_the_steps_that_it_matches() {
     assert_eq!(page["data"][0]["id"], sent["id"]);
     let read = g.get(&format!("/v1/events/{}", sent["id"].as_str().expect("an id"))).await;
     assert_eq!((&read["data"], &read["matches"]), (&event["data"], &sent["matches"]));
+    let counted = json!({"count": 1, "started": 0, "exact": true});
+    assert_eq!((&read["matched"], &page["data"][0]["matched"]), (&counted, &counted), "{page}");
+    // They are counted to a hundred, of each event alone.
+    let mine = sent["id"].as_str().expect("an id");
+    let mut conn = sqlx::PgConnection::connect(&g.db.url).await.expect("Postgres");
+    for (more, exact) in [(99, true), (1, false)] {
+        let sql = "insert into stepwell.event_matches (shard, event_id, run_id, step, at)
+            select shard, id, gen_random_uuid(), '', now()
+              from stepwell.events cross join generate_series(1, $1) where source_id = 'o-1'";
+        sqlx::query(sql).bind(more).execute(&mut conn).await.expect("more matches");
+        let read = g.get(&format!("/v1/events/{mine}")).await;
+        assert_eq!(
+            (&read["matched"]["count"], &read["matched"]["exact"]),
+            (&json!(100), &json!(exact))
+        );
+        let page = g.get("/v1/events?name=order.paid").await;
+        let listed = page["data"].as_array().expect("a list");
+        let of_mine = listed.iter().find(|e| e["id"] == sent["id"]).expect("it is listed");
+        assert_eq!(of_mine["matched"], read["matched"], "{page}");
+        let others = listed.iter().filter(|e| e["id"] != sent["id"]);
+        let counts: Vec<_> = others.map(|e| e["matched"]["count"].clone()).collect();
+        assert_eq!(counts, [1, 0, 0], "{page}");
+    }
     let none = "/v1/events/evt_00000000000000000000000000";
     let (status, code, _) = g.refused("GET", none, None).await;
     assert_eq!((status, code.as_str()), (404, "event-not-found"));
     assert_eq!(g.db.number("select count(*) from event_waits").await, 0);
+    g.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewound_run_and_one_that_was_debounced_are_cancelled_by_events() {
+    let g = Gateway::start().await;
+    let handler = Handler::serve(|it| {
+        if it["cancel"].is_null() {
+            json!({"ops": [{"op": "signal", "id": "s", "name": "go"}], "await": "s"})
+        } else {
+            json!({"result": it["cancel"]["reason"]})
+        }
+    })
+    .await;
+    let on = json!([{"event": "order.cancelled", "same": {"data.order": "input.order"}}]);
+    let debounce = json!({"key": "input.order", "period": "1m"});
+    let functions = json!([{"name": "f", "cancel_on": on},
+        {"name": "late", "cancel_on": on, "debounce": debounce}]);
+    g.register(&handler, functions).await;
+    let cancelled = async |order: &str| {
+        let event = json!({"name": "order.cancelled", "data": {"order": order}});
+        publish(&g, event).await["matches"].clone()
+    };
+
+    // Terminated and rewound at once, whether what it waited for is given up by then or not; then
+    // after it was.
+    let run = g.run("f", json!({"input": {"order": "a"}})).await;
+    g.status(&run, "waiting").await;
+    for settles in [false, true, false] {
+        g.post(&format!("/v1/runs/{run}/terminate"), json!({})).await;
+        g.status(&run, "terminated").await;
+        if settles {
+            g.eventually("nobody waits", async |g| {
+                g.db.number("select count(*) from event_waits").await == 0
+            })
+            .await;
+            assert_eq!(cancelled("a").await, json!([]), "it has ended");
+        }
+        g.post(&format!("/v1/runs/{run}/rewind"), json!({})).await;
+        g.status(&run, "waiting").await;
+    }
+    g.eventually("all is said", async |g| g.db.number("select count(*) from outbox").await == 0)
+        .await;
+    assert_eq!(cancelled("b").await, json!([]));
+    let matches = cancelled("a").await;
+    assert_eq!((&matches[0]["run"], &matches[0]["did"]), (&json!(run), &json!("cancelled")));
+    g.status(&run, "cancelled").await;
+
+    // A start that is put off is no run yet; from its begin on it is cancelled.
+    let late = g.run("late", json!({"input": {"order": "c"}})).await;
+    assert_eq!(cancelled("c").await, json!([]));
+    g.advance(Duration::from_secs(61));
+    g.status(&late, "waiting").await;
+    assert_eq!(cancelled("c").await[0]["run"], json!(late));
+    g.status(&late, "cancelled").await;
+    g.eventually("nobody waits", async |g| {
+        g.db.number("select count(*) from event_waits").await == 0
+    })
+    .await;
     g.close().await;
 }
 
@@ -252,6 +335,7 @@ async fn an_event_starts_functions_and_runs_publish_events() {
     assert_eq!((&event["source"], &event["routed"]), (&json!(run), &json!(true)), "{event}");
     let matches = event["matches"].as_array().expect("a list");
     assert_eq!((matches.len(), &matches[0]["step"]), (1, &Value::Null), "{event}");
+    assert_eq!(event["matched"], json!({"count": 1, "started": 1, "exact": true}));
     let bill = g.status(matches[0]["run"].as_str().expect("an id"), "completed").await;
     assert_eq!(bill["function"], "bills");
     assert_eq!((&bill["output"]["id"], &bill["output"]["data"]), (&id, &json!({"n": 7})));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 use crate::gateway::{Gateway, Handler, settled};
 
@@ -126,8 +127,41 @@ async fn a_run_is_kept_from_its_last_end_on_whatever_it_took() {
         reaches(&g, run, "completed").await;
     }
     assert_eq!(g.engine.expire_runs().await.expect("a round"), 0);
-    g.advance(25 * HOUR);
+    // Two hours later they go in the next round, and not before.
+    g.advance(2 * HOUR - Duration::from_mins(1));
+    assert_eq!(g.engine.expire_runs().await.expect("a round"), 0);
+    g.advance(Duration::from_mins(1) + Duration::from_secs(1));
     assert_eq!(g.engine.expire_runs().await.expect("a round"), 2);
+    assert_eq!(left(&g, &runs).await, [0; 0]);
+    g.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_was_recorded_late_and_a_time_that_became_shorter_are_seen() {
+    let handler = handler().await;
+    let g = gateway(&handler).await;
+    let runs = vec![run(&g, "f", "ok").await, run(&g, "f", "fail").await];
+    // After an outage: its time was up before it was recorded, and others had gone meanwhile.
+    g.advance(2 * HOUR + Duration::from_secs(1));
+    assert_eq!(g.engine.expire_runs().await.expect("a round"), 1);
+    let late = run(&g, "f", "ok").await;
+    let mut conn = sqlx::PgConnection::connect(&g.db.url).await.expect("Postgres");
+    sqlx::query(
+        "update stepwell.run_done set ended_at = ended_at - interval '2 hours 5 minutes' where status = 100",
+    )
+    .execute(&mut conn)
+    .await
+    .expect("a run that ended earlier");
+    assert_eq!(left(&g, std::slice::from_ref(&late)).await, [0]);
+    g.advance(Duration::from_secs(1));
+    assert_eq!(g.engine.expire_runs().await.expect("a round"), 1);
+    assert_eq!(left(&g, &runs).await, [1]);
+    // Long passed by, and kept for an hour from now on.
+    g.advance(2 * HOUR);
+    assert_eq!(g.engine.expire_runs().await.expect("a round"), 0);
+    let kept = json!({"retention": {"completed": "2h", "failed": "2h"}});
+    done(&g, "PATCH", "/v1/namespaces/default", kept).await;
+    assert_eq!(g.engine.expire_runs().await.expect("a round"), 1);
     assert_eq!(left(&g, &runs).await, [0; 0]);
     g.close().await;
 }

@@ -117,7 +117,7 @@ async fn transfers_in_both_directions_end_and_keep_the_sum() {
     }
     let starts = (0..60).map(|n: usize| {
         let (from, to) = (names[n % 4], names[(n + 1 + n / 4 % 3) % 4]);
-        let (from, to) = if n % 2 == 0 { (from, to) } else { (to, from) };
+        let (from, to) = if n.is_multiple_of(2) { (from, to) } else { (to, from) };
         let g = &g;
         async move { g.run("transfer", transfer(from, to, 1 + i64::from(n as u8))).await }
     });

@@ -1,5 +1,7 @@
 //! Weeks come and go, what lives stays; and the audit sees what is planted.
 
+use sqlx::{AssertSqlSafe, Row as _};
+
 use super::*;
 
 const WEEK: Duration = Duration::from_hours(7 * 24);
@@ -172,19 +174,17 @@ async fn expired_runs_go_once_and_whole_and_those_that_changed_stay() {
     }
     let live = b.start(9).await;
     let later = b.now + Duration::from_secs(1);
-    let none = RunId::floor(Timestamp::from_micros(0));
+    let none = (Timestamp::from_micros(0), RunId::floor(Timestamp::from_micros(0)));
     let found = store.ended_runs(NS, none, later).await.unwrap();
     assert_eq!(found.iter().map(|r| r.run).collect::<Vec<_>>(), runs);
-    assert_eq!(store.ended_runs(NS, runs[247], later).await.unwrap(), found[248..]);
+    let page = store.ended_runs(NS, (found[247].ended_at, runs[247]), later).await;
+    assert_eq!(page.unwrap(), found[248..]);
+    let page = store.ended_runs(NS, none, found[4].ended_at).await;
+    assert!(page.unwrap().iter().all(|run| run.ended_at < found[4].ended_at));
     assert_eq!(store.ended_runs(NS + 1, none, later).await, Ok(vec![]));
-    let first = RunId::floor(found[0].ended_at - Duration::from_millis(1));
-    assert!(
-        first < runs[0]
-            && store.ended_runs(NS, none, found[0].ended_at - WEEK).await.unwrap().is_empty()
-    );
 
     // Of another namespace; rewound and ended again since it was found; telling of its end.
-    assert_eq!(store.expire_runs(NS + 1, &found).await, Ok(0));
+    assert_eq!(store.expire_runs(NS + 1, &found).await, Ok(Expired::default()));
     let mut page = found.clone();
     page[3].ended_at = page[3].ended_at - Duration::from_millis(1);
     sqlx::query(
@@ -197,11 +197,34 @@ async fn expired_runs_go_once_and_whole_and_those_that_changed_stay() {
     .unwrap();
     // Two nodes at once, each of which believes that it is to do it.
     let (one, two) = tokio::join!(store.expire_runs(NS, &page), store.expire_runs(NS, &page));
-    assert_eq!(one.unwrap() + two.unwrap(), 248);
-    assert_eq!(store.expire_runs(NS, &page).await, Ok(0));
+    assert_eq!(one.unwrap().gone + two.unwrap().gone, 248);
+    // Of those that stay, the one that has others to tell is as it was found.
+    let left = Expired { gone: 0, left: vec![found[7]] };
+    assert_eq!(store.expire_runs(NS, &page).await, Ok(left));
     let kept = store.ended_runs(NS, none, later).await.unwrap();
     assert_eq!(kept, [found[3], found[7]]);
     assert_eq!(number(&b, "select count(distinct run_id) from journal").await, 3);
     assert_eq!(b.load(live).await.rows.len(), 1);
     b.clean().await;
+}
+
+#[tokio::test]
+async fn a_page_of_ends_is_read_by_their_index_from_its_week_on() {
+    let b = Bench::new().await;
+    let mut conn = b.db.store.pool.acquire().await.unwrap();
+    let all = format!(
+        "set enable_seqscan = off; set plan_cache_mode = force_generic_plan; prepare p as {};
+         explain (analyze, costs off, timing off, summary off)
+         execute p(1, now(), '00000000-0000-0000-0000-000000000000', now() + interval '1 day', 500)",
+        expiry::ENDED
+    );
+    let lines = sqlx::raw_sql(AssertSqlSafe(all)).fetch_all(&mut *conn).await.unwrap();
+    sqlx::raw_sql("deallocate p; reset enable_seqscan; reset plan_cache_mode")
+        .execute(&mut *conn)
+        .await
+        .unwrap();
+    let plan = lines.iter().map(|l| l.get::<String, _>(0)).collect::<Vec<_>>().join("\n");
+    assert!(plan.contains("_ns_ended_at_run_id_idx") && plan.contains("Append"), "{plan}");
+    assert!(!plan.contains("Sort") && !plan.contains("Merge Append"), "{plan}");
+    assert!(plan.contains("Subplans Removed"), "the weeks before are left out: {plan}");
 }

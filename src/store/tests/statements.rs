@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 288] = [
+const ALL: [(&str, &str); 290] = [
     ("import: alone", imports::ALONE),
     ("import: whose", imports::WHOSE),
     ("import: function", imports::FUNCTION),
@@ -27,6 +27,7 @@ const ALL: [(&str, &str); 288] = [
     ("reopen: live", reopen::LIVE),
     ("reopen: gone", reopen::GONE),
     ("reopen: told", reopen::TOLD),
+    ("reopen: listens", reopen::LISTENS),
     ("append single", append::SINGLE),
     ("append single long", append::SINGLE_LONG),
     ("append lean", append::LEAN),
@@ -152,6 +153,7 @@ const ALL: [(&str, &str); 288] = [
     ("ended runs", expiry::ENDED),
     ("ended runs of weeks", expiry::ENDED_BEFORE),
     ("expired: hold", expiry::HOLD),
+    ("expired: left", expiry::LEFT),
     ("expired: by keys", expiry::BY_KEYS),
     ("expired: journal", expiry::ROWS[0]),
     ("expired: long journal", expiry::ROWS[1]),

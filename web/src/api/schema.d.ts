@@ -2733,6 +2733,18 @@ export interface components {
              */
             at: string;
         };
+        /** @description How many runs an event started or reached, counted to 100. Until it is `routed` there may be more to come. */
+        EventMatchCount: {
+            /** Format: int64 */
+            count: number;
+            /**
+             * Format: int64
+             * @description How many of them it started; the others had a step that took it, or were cancelled by it.
+             */
+            started: number;
+            /** @description Whether there are no more. */
+            exact: boolean;
+        };
         /** @description An event to publish. */
         EventRequest: {
             /** @description What subscribers ask for, such as `order.paid`. */
@@ -3136,6 +3148,8 @@ export interface components {
             published_at: string;
             /** @description Everybody has it who is to have it. */
             routed: boolean;
+            /** @description How many runs it started or reached. */
+            matched: components["schemas"]["EventMatchCount"];
         };
         /** @description An object in a list. */
         ListedObject: {
@@ -3743,6 +3757,8 @@ export interface components {
                 published_at: string;
                 /** @description Everybody has it who is to have it. */
                 routed: boolean;
+                /** @description How many runs it started or reached. */
+                matched: components["schemas"]["EventMatchCount"];
             }[];
             /** @description For `?cursor=` of the next page; null on the last. */
             next_cursor?: string | null;

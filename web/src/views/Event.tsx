@@ -32,7 +32,7 @@ export function Event() {
       <p className="text-[13px] text-dim"><Link to="/events">Events</Link></p>
       <div className="flex flex-wrap items-start gap-x-4 gap-y-2">
         <div className="min-w-0 flex-1"><h1 className="breaks">{visible(e.name)}</h1>
-          <p className="flex flex-wrap items-center gap-x-4 text-dim">{e.routed ? <Reached matches={e.matches} more={e.matches.length >= 100} /> : <span>on its way</span>}<span>published <Ago at={e.published_at} /></span><Id id={e.id} /></p></div>
+          <p className="flex flex-wrap items-center gap-x-4 text-dim">{e.routed ? <Reached matched={e.matched} /> : <span>on its way</span>}<span>published <Ago at={e.published_at} /></span><Id id={e.id} /></p></div>
         <Link to="/events" search={{ name: e.name } as never} className="btn">All of this name</Link>
         <button type="button" className="btn" onClick={() => setAct(publish(e))}><Send size={14} aria-hidden />Send one like it</button>
       </div>

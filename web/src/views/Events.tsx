@@ -1,12 +1,12 @@
 // The events: what was published, and whether anybody took it.
-import { useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { ArrowUp, CircleSlash2, Send, X } from "lucide-react";
 import { useEffect, useRef, useState } from "react";
 import { publish } from "../acts/event.ts";
 import { ActDialog } from "../acts/ActDialog.tsx";
 import { data, read } from "../api/client.ts";
-import type { EventMatch, ListedEvent, Page } from "../api/types.ts";
+import type { ListedEvent, Page } from "../api/types.ts";
 import { list, one, type Search } from "../router.tsx";
 import { visible } from "../json/text.ts";
 import { useShortcuts } from "../shell/shortcuts.ts";
@@ -105,37 +105,16 @@ function Row({ event }: { event: ListedEvent }) {
       className="grid h-full grid-cols-[minmax(0,1fr)_minmax(0,150px)_64px] items-center gap-3 border-b px-4 text-fg no-underline hover:bg-hover focus-visible:bg-hover focus-visible:-outline-offset-2 lg:grid-cols-[minmax(0,1fr)_minmax(0,200px)_minmax(0,260px)_84px]">
       <span className="truncate font-medium" title={event.name}>{visible(event.name)}</span>
       <span className="truncate text-dim max-lg:hidden" title={`From ${event.source}`}>{visible(event.source)}</span>
-      <Came event={event} />
+      <span className="flex min-w-0 text-[13px]">{event.routed ? <Reached matched={event.matched} /> : <span className="text-dim">on its way</span>}</span>
       <span className="text-right text-[13px] text-dim"><Ago at={event.published_at} /></span>
     </Link>
   );
 }
 
-/** What it came to. Once everybody has it, that hardly changes. */
-function Came({ event }: { event: ListedEvent }) {
-  const [seen, setSeen] = useState(false);
-  const at = useRef<HTMLSpanElement>(null);
-  useEffect(() => {
-    const watch = new IntersectionObserver(([entry]) => { if (entry?.isIntersecting) { setSeen(true); watch.disconnect(); } });
-    watch.observe(at.current!);
-    return () => watch.disconnect();
-  }, []);
-  const matches = useQuery({
-    queryKey: ["events", "matches", event.id, event.routed], enabled: seen && event.routed, staleTime: 60_000,
-    queryFn: ({ signal }) => data<Page<EventMatch>>(read("/v1/events/{id}/matches", { params: { path: { id: event.id }, query: { limit: 50 } }, signal })),
-  });
-  return (
-    <span ref={at} className="flex min-w-0 text-[13px]">
-      {!event.routed ? <span className="text-dim">on its way</span> : matches.data ? <Reached matches={matches.data.data} more={Boolean(matches.data.next_cursor)} /> : matches.isError ? <span className="text-dim">not known</span> : null}
-    </span>
-  );
-}
-
 /** How many runs it started and reached; in plain words where there are none. */
-export function Reached({ matches, more }: { matches: EventMatch[]; more: boolean }) {
-  if (!matches.length) return <span className="inline-flex items-center gap-1.5 font-medium text-warn"><CircleSlash2 size={14} aria-hidden className="shrink-0" /><span className="truncate">nobody took it</span></span>;
-  const started = matches.filter((m) => m.step === null || m.step === undefined).length;
-  const reached = matches.length - started;
-  const runs = (n: number) => `${n}${more ? "+" : ""} run${n === 1 && !more ? "" : "s"}`;
+export function Reached({ matched: { count, started, exact } }: { matched: ListedEvent["matched"] }) {
+  if (!count) return <span className="inline-flex min-w-0 items-center gap-1.5 font-medium text-warn"><CircleSlash2 size={14} aria-hidden className="shrink-0" /><span className="truncate">nobody took it</span></span>;
+  const reached = count - started;
+  const runs = (n: number) => `${n}${exact ? "" : "+"} run${n === 1 && exact ? "" : "s"}`;
   return <span className="text-good">{[started ? `started ${runs(started)}` : "", reached ? `reached ${runs(reached)}` : ""].filter(Boolean).join(", ")}</span>;
 }
