@@ -102,7 +102,14 @@ impl Run {
             })
             .collect();
         failed.sort_unstable_by_key(|(seq, ..)| *seq);
-        for (_, id, op) in failed {
+        // What went with the end, and would never settle: it is to be asked for anew.
+        let gone = self.pending.iter().filter_map(|(n, id)| {
+            let step = self.steps.get(id)?;
+            let event = step.op == OpKind::Event;
+            (event || self.cancellable_child(id).is_some()).then(|| (*n, id.clone(), step.op))
+        });
+        let gone: Vec<_> = gone.collect();
+        for (_, id, op) in failed.into_iter().chain(gone) {
             Draft::new(Kind::Retaken, 0).step(&id, op).body(body.clone()).put(self, env.now);
         }
         Ok(())

@@ -182,14 +182,10 @@ impl Store {
             .bind(at)
             .execute(&mut *tx)
             .await?;
-        if !waits.is_empty() {
-            let unlisten = OutgoingKind::Unlisten as i16;
-            let query = sqlx::query(LISTENS).bind(shard).bind(id).bind(unlisten);
-            query.execute(&mut *tx).await?;
-            let take = sqlx::query(events::TAKE_ALL_WAITS).bind(shard).bind(id);
-            take.execute(&mut *tx).await?;
-            events::listen_on(&mut tx, waits).await?;
-        }
+        let unlisten = OutgoingKind::Unlisten as i16;
+        sqlx::query(LISTENS).bind(shard).bind(id).bind(unlisten).execute(&mut *tx).await?;
+        sqlx::query(events::TAKE_ALL_WAITS).bind(shard).bind(id).execute(&mut *tx).await?;
+        events::listen_on(&mut tx, waits).await?;
         tx.commit().await?;
         Ok(Reopened::Done)
     }

@@ -251,6 +251,53 @@ async fn a_failed_run_is_rewound_and_goes_on_under_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rewound_run_asks_anew_for_what_went_with_its_end() {
+    let g = Gateway::start().await;
+    let handler = Handler::serve(|it| {
+        if it["function"] == "child" {
+            return match settled(it, "s") {
+                true => json!({"result": "done"}),
+                false => json!({"ops": [{"op": "signal", "id": "s", "name": "s"}], "await": "s"}),
+            };
+        }
+        if settled(it, "event") && settled(it, "child") {
+            return json!({"result": [it["steps"]["event"]["value"]["data"], it["steps"]["child"]["value"]]});
+        }
+        json!({"ops": [
+            {"op": "event", "id": "event", "event": "go", "match": {"data.n": 1}},
+            {"op": "invoke", "id": "child", "function": "child"},
+        ], "await": {"settled": ["event", "child"]}})
+    })
+    .await;
+    g.register(&handler, json!(["f", "child"])).await;
+    let run = g.run("f", json!({})).await;
+    let child_of = async || {
+        let list = g.get(&format!("/v1/runs?parent={run}&status=waiting")).await;
+        list["data"][0]["id"].as_str().map(str::to_owned)
+    };
+    let status_shown = async |g: &Gateway| {
+        g.advance(Duration::from_millis(300));
+        child_of().await.is_some()
+    };
+    g.eventually("the child waits", status_shown).await;
+    let first = child_of().await.expect("a child");
+    g.post(&format!("/v1/runs/{run}/terminate"), json!({})).await;
+    g.status(&run, "terminated").await;
+    g.post(&format!("/v1/runs/{run}/rewind"), json!({})).await;
+    g.eventually("another child waits", async |g| {
+        g.advance(Duration::from_millis(300));
+        child_of().await.is_some_and(|child| child != first)
+    })
+    .await;
+    let second = child_of().await.expect("a child");
+    g.status(&run, "waiting").await;
+    g.signal(&second, "s", json!(1)).await;
+    g.post("/v1/events", json!({"name": "go", "data": {"n": 1}})).await;
+    assert_eq!(g.status(&run, "completed").await["output"], json!([{"n": 1}, "done"]));
+    g.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rewind_survives_the_gateway_and_gives_way_to_a_new_holder_of_the_key() {
     let g = Gateway::start().await;
     let handler = Handler::serve(|it| in_order(it, &["a", "bad", "wait"], false)).await;
