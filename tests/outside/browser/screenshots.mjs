@@ -145,7 +145,7 @@ for (let i = 0; i < 16; i++) await gw.start("import-orders", { key: `2026-11-2${
 await eventually("they have failed", async () => (await gw.get("/v1/runs?function=import-orders&status=failed&limit=100")).data.length === 16);
 await shoot("errors", "/errors", (page) => page.getByRole("listitem").filter({ hasText: "InvalidRow" }).waitFor());
 const [kind] = (await gw.get("/v1/errors?function=import-orders")).data.filter((e) => e.code === "InvalidRow");
-await shoot("error", `/errors/${kind.fingerprint}`, (page) => page.getByRole("list", { name: "Runs" }).getByText("2026-11-21/15").waitFor());
+await shoot("error", `/errors/${kind.fingerprint}`, (page) => page.getByRole("list", { name: "Runs" }).getByText("2026-11-21/15", { exact: true }).waitFor());
 await shoot("error-rewind", `/errors/${kind.fingerprint}`, async (page) => {
   await begin(page, "Rewind…");
   await page.getByText(/It would touch/).waitFor();
