@@ -206,7 +206,7 @@ impl Engine {
             Error::QuotaExceeded { namespace: ns.name.clone(), quota, of, retry_after }
         };
         if let Some(most) = settings.live_runs.map(u64::from)
-            && !self.has_room(ns.id, most, most).await?
+            && !self.has_room(ns.id, most, 1).await?
         {
             return Err(over("live_runs", most.to_string(), ROOM_SOON));
         }
@@ -227,7 +227,7 @@ impl Engine {
     pub(super) async fn beyond_quotas(&self, ns: &Namespace) -> Result<Option<String>, Error> {
         let most = self.catalog().settings(ns.id).and_then(|s| s.live_runs).map(u64::from);
         let Some(most) = most else { return Ok(None) };
-        if self.has_room(ns.id, most * IN_HAND, most).await? {
+        if self.has_room(ns.id, most, IN_HAND).await? {
             return Ok(None);
         }
         metrics::counter!("stepwell_quota_refusals_total", "quota" => "in_hand").increment(1);
@@ -237,8 +237,9 @@ impl Engine {
         )))
     }
 
-    /// Whether one more live run is within `most`, where the quota is `quota`.
-    async fn has_room(&self, ns: i32, most: u64, quota: u64) -> Result<bool, Error> {
+    /// Whether one more live run is within so many times a quota.
+    async fn has_room(&self, ns: i32, quota: u64, times: u64) -> Result<bool, Error> {
+        let most = quota * times;
         let now = self.clock().mono();
         if let Some(known) = self.quotas().with(ns, |used| used.admit(most, now)) {
             return Ok(known);

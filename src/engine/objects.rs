@@ -111,31 +111,22 @@ impl Engine {
         }
         let named = protocol::LockSpec::objects(specs, &start.input);
         let named = named.map_err(|detail| Error::Invalid("/input".to_owned(), detail))?;
-        placed(catalog, &start.namespace, named)
+        let ns = &start.namespace;
+        placed(catalog, (ns.id, &ns.name), named)
     }
 
     /// What an ended run is to its objects when it is rewound.
-    pub(super) fn part_again(
-        &self,
-        run: &Run,
-    ) -> Result<(Option<NewPart>, Vec<ObjectPlace>), Error> {
+    pub(super) fn part_again(&self, run: &Run) -> Result<Parts, Error> {
+        if !run.staged.is_empty() {
+            let detail = "what it had changed of its objects was dropped when it ended, and its \
+                          steps will not change it again; start it anew";
+            let status = Status::Failed;
+            return Err(Error::InvalidState { run: run.id, status, detail: detail.to_owned() });
+        }
         let catalog = self.catalog();
-        match run.created.kind {
-            RunKind::Function | RunKind::Object if run.changes_objects() => {
-                if run.staged.is_empty() {
-                    let own = run.created.kind == RunKind::Object;
-                    let ns = catalog.namespace(run.ns);
-                    let ns = ns.ok_or_else(|| Error::corrupt("a run of no namespace"))?;
-                    let locks = placed(&catalog, &ns, run.created.locks.clone())?;
-                    let places = locks.into_iter().map(|(_, place)| place).collect();
-                    return Ok((own.then_some(NewPart::Has), places));
-                }
-                let detail = "what it had changed of its objects was dropped when it ended, and its \
-                              steps will not change it again; start it anew";
-                let status = Status::Failed;
-                Err(Error::InvalidState { run: run.id, status, detail: detail.to_owned() })
-            }
-            RunKind::Function | RunKind::Plain | RunKind::Object => Ok((None, Vec::new())),
+        let object = match run.created.kind {
+            RunKind::Function | RunKind::Plain => None,
+            RunKind::Object => Some(NewPart::Has),
             RunKind::Reader => {
                 let deployment = catalog.deployment_for(run).map(|(_, d)| d);
                 let name = &run.created.function;
@@ -143,9 +134,11 @@ impl Engine {
                 let function = known(&catalog, run.ns, object);
                 let function =
                     function.ok_or_else(|| Error::FunctionNotFound(object.to_owned()))?;
-                Ok((Some(NewPart::Reads(function)), Vec::new()))
+                Some(NewPart::Reads(function))
             }
-        }
+        };
+        let (ns, named) = (run.ns, run.created.locks.clone());
+        Ok(Parts { object, locks: placed(&catalog, (ns, &run.created.namespace), named)? })
     }
 
     /// It is the turn of these runs: they come into memory with the state of their object.
@@ -177,14 +170,7 @@ impl Engine {
 
     async fn object_function(&self, ns: &Namespace, name: &str) -> Result<i32, Error> {
         let catalog = self.fresh_catalog().await?;
-        let id = known(&catalog, ns.id, name);
-        let id = id.ok_or_else(|| Error::FunctionNotFound(name.to_owned()))?;
-        let hosted = catalog.function(ns.id, name).and_then(|f| catalog.deployment(f.dep));
-        // Objects outlive the endpoints that host their function.
-        match hosted.and_then(|d| d.kind_of(name)) {
-            None | Some(RunKind::Object) => Ok(id),
-            Some(_) => Err(Error::NotAnObject(name.to_owned())),
-        }
+        with_objects(&catalog, ns.id, name)
     }
 
     /// An object as it stands.
@@ -264,23 +250,28 @@ impl Engine {
     }
 }
 
-/// Where objects are. Refused is one of a function that is known to have none.
+/// The number of a function that has objects.
+fn with_objects(catalog: &Catalog, ns: i32, name: &str) -> Result<i32, Error> {
+    let id = known(catalog, ns, name);
+    let id = id.ok_or_else(|| Error::FunctionNotFound(name.to_owned()))?;
+    let hosted = catalog.function(ns, name).and_then(|f| catalog.deployment(f.dep));
+    // Objects outlive the endpoints that host their function.
+    match hosted.and_then(|d| d.kind_of(name)) {
+        None | Some(RunKind::Object) => Ok(id),
+        Some(_) => Err(Error::NotAnObject(name.to_owned())),
+    }
+}
+
+/// Where objects of a namespace are, by its number and its name.
 fn placed(
     catalog: &Catalog,
-    ns: &Namespace,
+    (ns, name): (i32, &str),
     named: Vec<ObjectName>,
 ) -> Result<Vec<(ObjectName, ObjectPlace)>, Error> {
     let place = |object: ObjectName| {
-        let function = &object.function;
-        let id = known(catalog, ns.id, function);
-        let id = id.ok_or_else(|| Error::FunctionNotFound(function.clone()))?;
-        let hosted = catalog.function(ns.id, function).and_then(|f| catalog.deployment(f.dep));
-        // Objects outlive the endpoints that host their function.
-        if !matches!(hosted.and_then(|d| d.kind_of(function)), None | Some(RunKind::Object)) {
-            return Err(Error::NotAnObject(function.clone()));
-        }
-        let shard = Shard::of_key(&ns.name, function, &object.key).column();
-        let place = (shard, ns.id, id, object.key.clone());
+        let function = with_objects(catalog, ns, &object.function)?;
+        let shard = Shard::of_key(name, &object.function, &object.key).column();
+        let place = (shard, ns, function, object.key.clone());
         Ok((object, place))
     };
     named.into_iter().map(place).collect()

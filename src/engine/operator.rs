@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::erase::still_known;
 use super::events::cancels;
 use super::import::ended_here;
+use super::objects::Parts;
 use super::start::{DoneAgain, Mail};
 use super::{Engine, Error, Idempotency, Namespace, RunView, Start, Started, Status};
 use crate::machine::{
@@ -172,7 +173,8 @@ impl Engine {
         let sealed = Sealed { run, ns: loaded.ns, home: loaded.home, append };
         let taken = it.taken();
         let message = self.message(MessageKind::New, "", Bytes::new());
-        let (object, locks) = self.part_again(&it)?;
+        let Parts { object, locks } = self.part_again(&it)?;
+        let locks: Vec<_> = locks.into_iter().map(|(_, place)| place).collect();
         // As it was registered when the run was started.
         let first = loaded.rows.first().map(|row| row.dep);
         let deployment = first.and_then(|dep| self.catalog().deployment(dep));

@@ -137,6 +137,36 @@ pub struct CancelCarried {
     pub deadline: i64,
 }
 
+impl Carried {
+    /// How a run was started, and nothing of what came after.
+    pub(super) fn of_start(created: Created, created_at: Timestamp) -> Self {
+        Self {
+            created,
+            created_at: created_at.as_micros(),
+            started_at: None,
+            allowed: None,
+            generation: 1,
+            invocations: 0,
+            custom_status: None,
+            paused: None,
+            cancel: None,
+            reopened: false,
+            accepted: 0,
+            taken: Vec::new(),
+            events: Vec::new(),
+            state: None,
+            failures: 0,
+            steps: Vec::new(),
+            works: BTreeMap::new(),
+            hashes: BTreeMap::new(),
+            set: BTreeMap::new(),
+            unset: Vec::new(),
+            held: None,
+            unseen: false,
+        }
+    }
+}
+
 impl Run {
     /// Whether rows wait to be appended by which it continues as new: their gate decides.
     #[must_use]
@@ -219,8 +249,6 @@ impl Run {
         let lately = now - RECENT;
         let recent = self.recent.iter().filter(|(at, _)| *at >= lately);
         Carried {
-            created: self.created_now(),
-            created_at: self.created_at.as_micros(),
             started_at: self.started_at.map(Timestamp::as_micros),
             allowed: self.allowed,
             generation: self.generation,
@@ -235,15 +263,7 @@ impl Run {
             accepted: self.drained,
             taken: recent.map(|(at, id)| (at.as_micros(), *id)).collect(),
             events: self.events.iter().copied().collect(),
-            state: None,
-            failures: 0,
-            steps: Vec::new(),
-            works: BTreeMap::new(),
-            hashes: BTreeMap::new(),
-            set: BTreeMap::new(),
-            unset: Vec::new(),
-            held: None,
-            unseen: false,
+            ..Carried::of_start(self.created_now(), self.created_at)
         }
     }
 

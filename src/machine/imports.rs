@@ -169,28 +169,11 @@ impl Import {
 
     fn carried(&self) -> Carried {
         Carried {
-            created: self.created.clone(),
-            created_at: self.created_at.as_micros(),
             started_at: self.started_at.map(Timestamp::as_micros),
-            allowed: None,
             generation: self.generation,
             invocations: self.invocations,
             custom_status: self.custom_status.clone(),
-            paused: None,
-            cancel: None,
-            reopened: false,
-            accepted: 0,
-            taken: Vec::new(),
-            events: Vec::new(),
-            state: None,
-            failures: 0,
-            steps: Vec::new(),
-            works: BTreeMap::new(),
-            hashes: BTreeMap::new(),
-            set: BTreeMap::new(),
-            unset: Vec::new(),
-            held: None,
-            unseen: false,
+            ..Carried::of_start(self.created.clone(), self.created_at)
         }
     }
 }

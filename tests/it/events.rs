@@ -119,17 +119,19 @@ async fn an_event_settles_the_steps_that_it_matches() {
     g.close().await;
 }
 
+/// Waits for a signal, and ends with the reason of its cancel.
+fn waits_until_cancelled(it: &Value) -> Value {
+    if it["cancel"].is_null() {
+        json!({"ops": [{"op": "signal", "id": "s", "name": "go"}], "await": "s"})
+    } else {
+        json!({"result": it["cancel"]["reason"]})
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rewound_run_and_one_that_was_debounced_are_cancelled_by_events() {
     let g = Gateway::start().await;
-    let handler = Handler::serve(|it| {
-        if it["cancel"].is_null() {
-            json!({"ops": [{"op": "signal", "id": "s", "name": "go"}], "await": "s"})
-        } else {
-            json!({"result": it["cancel"]["reason"]})
-        }
-    })
-    .await;
+    let handler = Handler::serve(waits_until_cancelled).await;
     let on = json!([{"event": "order.cancelled", "same": {"data.order": "input.order"}}]);
     let debounce = json!({"key": "input.order", "period": "1m"});
     let functions = json!([{"name": "f", "cancel_on": on},
@@ -181,14 +183,7 @@ async fn a_rewound_run_and_one_that_was_debounced_are_cancelled_by_events() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_cancels_the_runs_that_it_is_about() {
     let g = Gateway::start().await;
-    let handler = Handler::serve(|it| {
-        if it["cancel"].is_null() {
-            json!({"ops": [{"op": "signal", "id": "s", "name": "go"}], "await": "s"})
-        } else {
-            json!({"result": it["cancel"]["reason"]})
-        }
-    })
-    .await;
+    let handler = Handler::serve(waits_until_cancelled).await;
     let on = json!([{"event": "order.cancelled", "match": {"data.final": true},
         "same": {"data.order": "input.order"}}]);
     let page = include_str!("../../docs/events.md");

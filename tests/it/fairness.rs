@@ -7,16 +7,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::cluster::Cluster;
+use crate::flow::gate;
 use crate::gateway::{Answer, Gateway, Handler, settled};
-
-/// A handler that answers when it is let.
-async fn gate() -> (Handler, Arc<Semaphore>) {
-    let gate = Arc::new(Semaphore::new(0));
-    let held = Arc::clone(&gate);
-    let handler =
-        Handler::serve(move |it| Answer::held(&held, json!({"result": it["input"]}))).await;
-    (handler, gate)
-}
 
 async fn limited(handler: &Handler, settings: Value) -> Gateway {
     let g = Gateway::start().await;

@@ -19,7 +19,7 @@ struct Inside {
 }
 
 /// A handler that answers when it is let, and says which runs it was called for, in order.
-async fn gate() -> (Handler, Arc<Semaphore>) {
+pub async fn gate() -> (Handler, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
     let handler =
