@@ -73,14 +73,12 @@ impl Run {
             if matches!(step.state, StepState::Trying { due, .. } if due > past) {
                 continue;
             }
-            if let (Some(limit), Some(task)) = (work.terms.limit, work.terms.task.as_deref()) {
-                let open = self.works.open.get(task).copied().unwrap_or(0);
-                let begun = begun.get(task).copied().unwrap_or(0);
-                if open + begun >= limit {
-                    continue;
-                }
+            let task = work.terms.task.as_deref();
+            let others = task.and_then(|task| begun.get(task)).copied().unwrap_or(0);
+            if !self.works.has_room(work, others) {
+                continue;
             }
-            if let Some(task) = work.terms.task.as_deref() {
+            if let Some(task) = task {
                 *begun.entry(task).or_default() += 1;
             }
             due.push(AttemptDue { step: id.clone(), op: step.op, attempt: step.attempts + 1 });
@@ -136,10 +134,16 @@ impl Run {
     pub(super) fn works_on(&self, near: Timestamp) -> bool {
         let held =
             |work: &Work| work.terms.heartbeat.is_some() && matches!(work.open, Open::Held { .. });
-        self.works.out > 0 || self.works.idle.iter().any(|n| {
-            let step = self.pending.get(n).and_then(|id| self.steps.get(id));
-            !matches!(step.map(|s| &s.state), Some(StepState::Trying { due, .. }) if *due > near)
-        }) || self.works.by_step.values().any(held)
+        let begins = |n: &i32| {
+            let Some(id) = self.pending.get(n) else { return false };
+            let later = |s: &Step| matches!(s.state, StepState::Trying { due, .. } if due > near);
+            // What has no room waits for the end of another, which wakes the run.
+            self.works.get(id).is_some_and(|work| self.works.has_room(work, 0))
+                && !self.steps.get(id).is_some_and(later)
+        };
+        self.works.out > 0
+            || self.works.idle.iter().any(begins)
+            || self.works.by_step.values().any(held)
     }
 
     /// An attempt of a task or call has come to its end, or to its 202.
@@ -160,6 +164,9 @@ impl Run {
         if attempt != current || (held && !matches!(end, AttemptEnd::Value(_))) {
             return Err(Refusal::StaleAttempt);
         }
+        // Where it was sent twice the run may have been parked meanwhile: it is to be found for what
+        // follows.
+        self.wake();
         match end {
             AttemptEnd::Value(value) => {
                 Draft::new(Kind::Done, 0).step(step, op).body(value).ms(ms).put(self, env.now);

@@ -122,6 +122,13 @@ impl Works {
         self.by_step.get(step)
     }
 
+    /// Whether the limit of this one's task allows another attempt beside those that are open and
+    /// `others`.
+    pub(super) fn has_room(&self, work: &Work, others: u32) -> bool {
+        let open = work.terms.task.as_ref().and_then(|task| self.open.get(task));
+        work.terms.limit.is_none_or(|limit| open.copied().unwrap_or(0) + others < limit)
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

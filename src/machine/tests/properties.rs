@@ -501,3 +501,46 @@ proptest! {
         }
     }
 }
+
+// --- tasks that share a limit --------------------------------------------------------------------
+
+/// What matters to tasks, more often than among all events.
+fn events_of_tasks() -> impl Strategy<Value = Vec<(Event, bool)>> {
+    let event = prop_oneof![
+        10 => said().prop_map(Event::Answer),
+        2 => any::<u8>().prop_map(Event::Fault),
+        4 => any::<u8>().prop_map(Event::Accept),
+        12 => (any::<usize>(), any::<u8>()).prop_map(|(n, how)| Event::Attempt(n, how)),
+        1 => any::<u8>().prop_map(Event::Beat),
+        3 => Just(Event::Drain),
+        6 => prop_oneof![0..200u64, 0..90_000u64, Just(3_600_000)].prop_map(Event::Advance),
+        3 => (0..20u64).prop_map(Event::Nearly),
+        2 => any::<bool>().prop_map(Event::Crash),
+    ];
+    prop::collection::vec((event, prop::bool::weighted(0.8)), 1..20)
+}
+
+fn tasks() -> impl Strategy<Value = Vec<Stmt>> {
+    let leaf = prop_oneof![
+        3 => any::<u8>().prop_map(Stmt::Task),
+        1 => (0..200_000u64).prop_map(Stmt::Sleep),
+    ];
+    let some = (any::<bool>(), prop::collection::vec(leaf, 1..4));
+    let stmt = some.prop_map(|(all, of)| if all { Stmt::All(of) } else { Stmt::Any(of) });
+    prop::collection::vec(stmt, 1..4)
+}
+
+proptest! {
+    // A task without room waits for another's end, which must wake its run, parked or not.
+    #[test]
+    fn tasks_that_share_a_limit_break_no_law(
+        start in starts(), program in tasks(), events in events_of_tasks()
+    ) {
+        let ran = HashMap::new();
+        let mut handler =
+            Handler { program: &program, generations: 1, compacts: false, ran };
+        let answer = |sent: &Sent, _: &Said| handler.answer(sent);
+        let mut play = Play { w: world(start), told: vec![], handler: answer };
+        play.all(&events);
+    }
+}
