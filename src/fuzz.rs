@@ -2,6 +2,7 @@
 //! panics where something does not hold. `fuzz/README.md` says how to run them for long; a bounded
 //! run over `fuzz/corpus` is among the tests.
 
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 
 use crate::machine::time::{LONGEST, format_duration, parse_duration};
@@ -170,12 +171,9 @@ pub fn duration(data: &[u8]) {
 /// The header `Retry-After`: never more than is believed.
 pub fn retry_after(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let reply = Reply {
-        status: 503,
-        retry_after: Some(text.to_owned()),
-        content_type: None,
-        body: Bytes::new(),
-    };
+    let Ok(value) = HeaderValue::from_str(text) else { return };
+    let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value)]);
+    let reply = Reply { status: 503, headers, body: Bytes::new() };
     if let Some(delay) = reply.retry_delay(Timestamp::from_micros(1_795_424_400_000_000)) {
         assert!(delay <= MAX_RETRY_AFTER);
     }

@@ -86,6 +86,7 @@ catalogue! {
     StepNotFound = "step-not-found", NOT_FOUND, Never, "No such step";
     FunctionNotFound = "function-not-found", NOT_FOUND, Never, "No such function";
     EndpointNotFound = "endpoint-not-found", NOT_FOUND, Never, "No such endpoint";
+    InvocationNotFound = "invocation-not-found", NOT_FOUND, Never, "No such invocation";
     DeploymentNotFound = "deployment-not-found", NOT_FOUND, Never, "No such deployment";
     EventNotFound = "event-not-found", NOT_FOUND, Never, "No such event";
     BulkNotFound = "bulk-not-found", NOT_FOUND, Never, "No such bulk operation";

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -19,6 +19,16 @@ use crate::machine::{RunId, Shard};
 
 /// How long a node may take to begin its answer, beyond what the caller would wait anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether another node asks.
+pub(super) struct FromNode(pub(super) bool);
+
+impl FromRequestParts<ApiState> for FromNode {
+    type Rejection = std::convert::Infallible;
+    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, Self::Rejection> {
+        Ok(Self(parts.extensions.get::<Forwarded>().is_some()))
+    }
+}
 
 /// Headers that belong to one connection and not to the request.
 const OF_THE_CONNECTION: [HeaderName; 6] = [
@@ -218,6 +228,23 @@ impl Nodes {
         Self(client)
     }
 
+    /// Asks a node something for a caller; none if it did not answer, or with more than `most` bytes.
+    pub(super) async fn ask(
+        &self,
+        engine: &Engine,
+        caller: &Caller,
+        node: &str,
+        (method, path): (Method, &str),
+        most: usize,
+    ) -> Option<(StatusCode, Bytes)> {
+        let request = axum::http::Request::builder().method(method).uri(path).body(()).ok()?;
+        let (mut parts, ()) = request.into_parts();
+        parts.extensions.insert(Checked::Caller(caller.clone()));
+        let answer = self.pass(engine, node, &parts, &Bytes::new()).await.ok()??;
+        let status = answer.status();
+        Some((status, axum::body::to_bytes(answer.into_body(), most).await.ok()?))
+    }
+
     /// Passes a request to a node and its answer back, as it comes. None if the request should be
     /// carried out here: the node cannot be reached, or does not answer what only reads.
     pub(super) async fn pass(
@@ -282,8 +309,6 @@ fn back(answer: reqwest::Response) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{Method, StatusCode};
-
     use super::*;
     use crate::api::tests::engine;
 

@@ -21,6 +21,7 @@ mod forward;
 mod functions;
 mod gateway;
 mod import;
+mod invocations;
 mod journal;
 mod keys;
 mod limits;
@@ -199,6 +200,8 @@ fn routes() -> (OpenApiRouter<ApiState>, OpenApiRouter<ApiState>) {
         .routes(routes!(deployments::drain_endpoint))
         .routes(routes!(deployments::prune_endpoint))
         .routes(routes!(endpoints::endpoint_health))
+        .routes(routes!(invocations::list_invocations))
+        .routes(routes!(invocations::get_invocation))
         .routes(routes!(endpoints::sync_endpoint))
         .routes(routes!(endpoints::disable_endpoint))
         .routes(routes!(endpoints::enable_endpoint))

@@ -6,10 +6,9 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::extract::{FromRequestParts, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::future::{join_all, select_all};
 use serde::{Deserialize, Serialize};
@@ -18,14 +17,14 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::ApiState;
-use super::auth::{Checked, Handling, Worker};
+use super::auth::{Handling, Worker};
 use super::catalogue::Code;
 use super::endpoints::find;
 use super::fields;
-use super::forward::no_endpoint;
+use super::forward::{FromNode, no_endpoint};
 use super::problem::Problem;
 use super::request::{At, Bare, Headers, Params, Sent, run_id};
-use crate::engine::{Caller, Forwarded, Handout, MOST_TAKEN};
+use crate::engine::{Caller, Handout, MOST_TAKEN};
 use crate::machine::{EndpointId, InvocationId, to_bytes};
 use crate::outbound::Reply;
 
@@ -79,16 +78,6 @@ impl WorkItemBody {
             answer,
             token,
         }
-    }
-}
-
-/// Whether another node asks.
-pub(super) struct FromNode(bool);
-
-impl FromRequestParts<ApiState> for FromNode {
-    type Rejection = std::convert::Infallible;
-    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, Self::Rejection> {
-        Ok(Self(parts.extensions.get::<Forwarded>().is_some()))
     }
 }
 
@@ -231,14 +220,9 @@ impl Poll<'_> {
 
     async fn ask(&self, node: &str, query: &str) -> Option<(u16, Bytes)> {
         let path = format!("/v1/endpoints/{}/poll?{query}", self.endpoint);
-        let request = Request::builder().method(Method::POST).uri(path).body(()).ok()?;
-        let (mut parts, ()) = request.into_parts();
-        parts.extensions.insert(Checked::Caller(self.caller.clone()));
         let (engine, nodes) = (&self.state.engine, &self.state.nodes);
-        let answer = nodes.pass(engine, node, &parts, &Bytes::new()).await.ok()??;
-        let status = answer.status().as_u16();
-        let body: Body = answer.into_body();
-        Some((status, axum::body::to_bytes(body, MOST_BYTES).await.ok()?))
+        let asked = nodes.ask(engine, self.caller, node, (Method::POST, &path), MOST_BYTES);
+        asked.await.map(|(status, body)| (status.as_u16(), body))
     }
 }
 
@@ -278,15 +262,12 @@ pub(super) async fn answer_invocation(
     let invocation: InvocationId = invocation.parse().map_err(|_| {
         Problem::new(Code::StaleEpoch, "There is no such invocation, or it is over.")
     })?;
-    let text = |headers: &HeaderMap, name: &str| {
-        headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
-    };
-    let reply = Reply {
-        status: u16::try_from(status).unwrap_or(200),
-        retry_after: text(&headers, "retry-after"),
-        content_type: text(&headers, "content-type"),
-        body,
-    };
+    let mut reply =
+        Reply { status: u16::try_from(status).unwrap_or(200), headers: HeaderMap::new(), body };
+    // Of the headers of a request the others are about itself, and not about the answer in it.
+    for name in [header::CONTENT_TYPE, header::RETRY_AFTER] {
+        reply.headers.extend(headers.get(&name).map(|value| (name, value.clone())));
+    }
     state.engine.bring_answer(&token, run, invocation, reply).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,6 +12,7 @@ use super::client::{Answer, Client, Request, document};
 use super::deployment;
 use super::failure::Failure;
 use super::input;
+use super::invocation;
 use super::model;
 use super::output::{Format, Output, plain};
 use super::replay::Report;
@@ -40,6 +41,13 @@ pub enum EndpointCommand {
     Deployments {
         /// The endpoint.
         endpoint: String,
+    },
+    /// List the last invocations that went there, or show one with what went over the wire.
+    Invocations {
+        /// The endpoint.
+        endpoint: String,
+        /// The invocation.
+        invocation: Option<String>,
     },
     /// Start no more runs there; those that are live go on.
     Drain {
@@ -243,6 +251,12 @@ pub(super) async fn execute(
         }
         EndpointCommand::Set(set) => self::set(set, client, out).await,
         EndpointCommand::Deployments { endpoint } => deployment::list(&endpoint, client, out).await,
+        EndpointCommand::Invocations { endpoint, invocation: None } => {
+            invocation::list(&endpoint, client, out).await
+        }
+        EndpointCommand::Invocations { endpoint, invocation: Some(invocation) } => {
+            invocation::show(&endpoint, &invocation, client, out).await
+        }
         EndpointCommand::Drain { endpoint, wait } => {
             deployment::drain(&endpoint, wait, client, out).await
         }

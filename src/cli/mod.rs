@@ -19,6 +19,7 @@ mod failure;
 mod function;
 mod import;
 mod input;
+mod invocation;
 mod json_text;
 mod jwt;
 mod key;

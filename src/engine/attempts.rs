@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use serde_json::json;
 
@@ -15,6 +16,7 @@ use super::catalog::Deployment;
 use super::exchange::BUDGET_MARGIN;
 use super::owner::Owner;
 use super::pull::{Handout, NewOffer, Offered, Telling};
+use super::recent::{self, Invoked};
 use crate::machine::{
     Again, AttemptDue, AttemptEnd, Cause, Env, HistoryEntry, InvocationId, OpKind, Outcome, RunId,
     StepError,
@@ -61,15 +63,29 @@ pub(super) struct Came {
     health: Health,
     /// The gateway's own error: while the circuit is open it is the endpoint's, not the step's.
     ours: bool,
+    /// What was wrong with the exchange itself.
+    fault: Option<String>,
 }
 
 impl Came {
     const fn answered(end: AttemptEnd) -> Self {
-        Self { end, health: Health::Answered, ours: false }
+        Self { end, health: Health::Answered, ours: false, fault: None }
     }
 
-    const fn failed(error: StepError, health: Health) -> Self {
-        Self { end: AttemptEnd::Failed(error), health, ours: true }
+    fn failed(error: StepError, health: Health) -> Self {
+        let fault = Some(error.message.clone());
+        Self { end: AttemptEnd::Failed(error), health, ours: true, fault }
+    }
+
+    /// It was answered with something that is no answer.
+    fn unreadable(error: StepError) -> Self {
+        Self { health: Health::Answered, ours: false, ..Self::failed(error, Health::Answered) }
+    }
+
+    fn unhealthy(detail: String) -> Self {
+        let fault = Some(detail.clone());
+        let health = Health::Unhealthy(detail);
+        Self { end: AttemptEnd::Unburnt, health, ours: true, fault }
     }
 }
 
@@ -176,26 +192,47 @@ impl Engine {
         });
         // Whoever brings an answer is told when what it led to is recorded.
         let mut telling = None;
+        let mut invoked = None;
         let came = match body {
-            Ok(body) if deployment.is_pull() => {
-                let (offered, told) =
-                    self.offer_task(&job, &deployment, invocation, body.into(), silence).await;
-                telling = Some(told);
-                match offered {
-                    Offered::Reply(reply) => self.read_task(Ok(reply)),
-                    Offered::Silent(failure) => self.read_task(Err(failure)),
-                    Offered::Untaken => {
-                        Came { end: AttemptEnd::Unburnt, health: Health::Unknown, ours: true }
-                    }
-                }
-            }
             Ok(body) => {
-                let sent = self.send_task(&job, &deployment, invocation, body.into(), silence);
-                self.read_task(sent.await)
+                let body = Bytes::from(body);
+                let (id, endpoint) = (invocation.to_string(), &deployment.endpoint);
+                let secrets = endpoint.signing(begun_at);
+                let headers = self.signed(&endpoint.headers, secrets, &id, &body, Some(&job.trace));
+                let mut sent =
+                    Invoked::sent(invocation, begun_at, job.run, &deployment, &headers, &body);
+                let reply = if deployment.is_pull() {
+                    let offer =
+                        self.offer_task(&job, &deployment, invocation, headers, body, silence);
+                    let (offered, told) = offer.await;
+                    telling = Some(told);
+                    match offered {
+                        Offered::Reply(reply) => Some(Ok(reply)),
+                        Offered::Silent(failure) => Some(Err(failure)),
+                        Offered::Untaken => None,
+                    }
+                } else {
+                    Some(self.send_task(&job, &deployment, headers, body, silence).await)
+                };
+                match reply {
+                    Some(reply) => {
+                        if let Ok(reply) = &reply {
+                            sent.answered(reply);
+                        }
+                        invoked = Some(sent);
+                        self.read_task(reply)
+                    }
+                    None => Came {
+                        end: AttemptEnd::Unburnt,
+                        health: Health::Unknown,
+                        ours: true,
+                        fault: None,
+                    },
+                }
             }
             Err(error) => {
                 let error = StepError::of_gateway("malformed-op", error.to_string());
-                Came { end: AttemptEnd::Failed(error), health: Health::Unknown, ours: false }
+                Came { health: Health::Unknown, ..Came::answered(AttemptEnd::Failed(error)) }
             }
         };
         let took = self.clock().mono().saturating_sub(begun);
@@ -219,6 +256,18 @@ impl Engine {
                 _ => None,
             },
         });
+        if let Some(mut invoked) = invoked {
+            invoked.took = took;
+            invoked.function.clone_from(&job.function);
+            invoked.step = Some(job.step.clone());
+            invoked.outcome = match &came.end {
+                _ if came.fault.is_some() => recent::FAILED,
+                AttemptEnd::Held => "held",
+                _ => "answered",
+            };
+            invoked.detail.clone_from(&came.fault);
+            self.recent().note(deployment.endpoint.id, invoked);
+        }
         self.task_over(&job, deployment.endpoint.id, invocation, came, took);
         drop(telling);
     }
@@ -229,21 +278,20 @@ impl Engine {
         job: &Job,
         deployment: &Deployment,
         invocation: InvocationId,
+        headers: HeaderMap,
         body: Bytes,
         silence: Duration,
     ) -> (Offered, Telling) {
-        let (id, now) = (invocation.to_string(), self.clock().upper());
-        let endpoint = &deployment.endpoint;
-        let secrets = endpoint.signing(now);
+        let now = self.clock().upper();
         let handout = Handout {
             run: job.run,
             invocation,
-            headers: self.signed(&endpoint.headers, secrets, &id, &body, Some(&job.trace)),
+            headers,
             body,
             token: self.keys().mint(job.run, TASK_EPOCH, now + silence + Duration::from_hours(1)),
         };
         let offer = NewOffer {
-            endpoint: endpoint.id,
+            endpoint: deployment.endpoint.id,
             counted: Some(known_as(invocation)),
             epoch: TASK_EPOCH,
             handout,
@@ -255,14 +303,10 @@ impl Engine {
         &self,
         job: &Job,
         deployment: &Deployment,
-        id: InvocationId,
+        headers: HeaderMap,
         body: Bytes,
         silence: Duration,
     ) -> Result<Reply, Failure> {
-        let endpoint = &deployment.endpoint;
-        let (id, now) = (id.to_string(), self.clock().upper());
-        let secrets = endpoint.signing(now);
-        let headers = self.signed(&endpoint.headers, secrets, &id, &body, Some(&job.trace));
         let post =
             self.client().post(&deployment.url, headers, body, silence, protocol::MAX_ANSWER);
         match job.timeout {
@@ -285,14 +329,10 @@ impl Engine {
             Err(failure) => {
                 let detail = failure.to_string();
                 return match failure {
-                    Failure::TooLarge(_) => Came::answered(AttemptEnd::Failed(
-                        StepError::of_gateway("value-limit", detail),
-                    )),
-                    _ if failure.is_unhealthy() => Came {
-                        end: AttemptEnd::Unburnt,
-                        health: Health::Unhealthy(detail),
-                        ours: true,
-                    },
+                    Failure::TooLarge(_) => {
+                        Came::unreadable(StepError::of_gateway("value-limit", detail))
+                    }
+                    _ if failure.is_unhealthy() => Came::unhealthy(detail),
                     _ if failure.is_connect() => {
                         Came::failed(again("no-answer", &detail), Health::Suspicious(detail))
                     }
@@ -307,18 +347,14 @@ impl Engine {
             200 => match protocol::parse_task_answer(&reply.body, self.limits()) {
                 Ok(Outcome::Value(value)) => Came::answered(AttemptEnd::Value(value)),
                 Ok(Outcome::Error(error)) => Came::answered(AttemptEnd::Failed(error)),
-                Err(error) if error.is_limit() => Came::answered(AttemptEnd::Failed(
-                    StepError::of_gateway("value-limit", error.to_string()),
-                )),
-                Err(error) => Came::answered(AttemptEnd::Failed(again(
-                    "malformed-answer",
-                    &error.to_string(),
-                ))),
+                Err(error) if error.is_limit() => {
+                    Came::unreadable(StepError::of_gateway("value-limit", error.to_string()))
+                }
+                Err(error) => Came::unreadable(again("malformed-answer", &error.to_string())),
             },
             202 => Came::answered(AttemptEnd::Held),
             status @ (401 | 403 | 404 | 410) => {
-                let detail = format!("the handler answered {status} to a task");
-                Came { end: AttemptEnd::Unburnt, health: Health::Unhealthy(detail), ours: true }
+                Came::unhealthy(format!("the handler answered {status} to a task"))
             }
             status => {
                 let detail = format!("the handler answered {status}");

@@ -161,6 +161,12 @@ impl Breaker {
         true
     }
 
+    /// How many exchanges are open.
+    #[must_use]
+    pub(super) const fn open(&self) -> usize {
+        self.open
+    }
+
     /// Keeps a run until [`Breaker::released`] hands it out.
     pub(super) fn gate(&mut self, run: RunId) {
         self.gated.push_back(run);

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use bytes::Bytes;
 use serde_json::json;
@@ -16,7 +16,7 @@ use super::attempts::{Job, job, told};
 use super::catalog::INVOCATION_TIMEOUT;
 use super::owner::Owner;
 use crate::machine::{Again, AttemptDue, AttemptEnd, RunId, StepError};
-use crate::outbound::{Failure, Request, Response, retry_delay};
+use crate::outbound::{Failure, Reply, Request};
 use crate::protocol::{Call, HeaderText, write_call_value};
 
 /// Requests to one host that one node has open at most.
@@ -126,7 +126,8 @@ impl Engine {
                 StepError::of_gateway("address-refused", "the `Location` of a 202 is not a URL")
             })?;
             self.allowed_host(job.ns, &next).map_err(outside)?;
-            let wait = self.asked_to_wait(&reply).unwrap_or(POLL_EVERY).min(POLL_SELDOM);
+            let wait =
+                reply.retry_delay(self.clock().upper()).unwrap_or(POLL_EVERY).min(POLL_SELDOM);
             if self.clock().mono() + wait >= until {
                 return Err(again("timed-out", "the answer was 202 until the time was up"));
             }
@@ -162,7 +163,7 @@ impl Engine {
         })
     }
 
-    async fn answer_of(&self, request: Request, within: Duration) -> Result<Response, StepError> {
+    async fn answer_of(&self, request: Request, within: Duration) -> Result<Reply, StepError> {
         let limit = self.limits().value_bytes;
         self.client().call(request, within, limit).await.map_err(|failure| {
             let detail = failure.to_string();
@@ -180,13 +181,8 @@ impl Engine {
         })
     }
 
-    fn asked_to_wait(&self, reply: &Response) -> Option<Duration> {
-        let text = reply.headers.get(RETRY_AFTER)?.to_str().ok()?;
-        retry_delay(text, self.clock().upper())
-    }
-
     /// A value, or the error that a status is.
-    fn judge(&self, call: &Call, at: &Url, reply: &Response) -> Result<AttemptEnd, StepError> {
+    fn judge(&self, call: &Call, at: &Url, reply: &Reply) -> Result<AttemptEnd, StepError> {
         let status = reply.status;
         let headers =
             || reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
@@ -207,7 +203,7 @@ impl Engine {
             if (300..400).contains(&status) { "; redirects are not followed" } else { "" };
         let host = at.host_str().unwrap_or_default();
         let retried = matches!(status, 408 | 425 | 429 | 500..=599);
-        let after = if retried { self.asked_to_wait(reply) } else { None };
+        let after = if retried { reply.retry_delay(self.clock().upper()) } else { None };
         Err(StepError {
             data: data.or_else(|| serde_json::value::to_raw_value(&json!({"status": status})).ok()),
             retry: if retried { Again::Default } else { Again::Never },
@@ -284,7 +280,7 @@ fn again(kind: &str, detail: &str) -> StepError {
 
 /// Takes secrets out of an answer that has them in it, as that of a server that shows its callers what
 /// they sent: what is recorded must not have them.
-fn hide(reply: &mut Response, secrets: &[Bytes]) {
+fn hide(reply: &mut Reply, secrets: &[Bytes]) {
     for secret in secrets.iter().filter(|s| s.len() >= HIDDEN_FROM) {
         let mut forms = vec![secret.to_vec()];
         if let Ok(text) = std::str::from_utf8(secret)
@@ -368,7 +364,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-echo", HeaderValue::from_static("Bearer a\"secret"));
         let body = Bytes::from_static(br#"{"authorization":"Bearer a\"secret"}"#);
-        let mut reply = Response { status: 200, headers, body };
+        let mut reply = Reply { status: 200, headers, body };
         hide(&mut reply, &[Bytes::from_static(b"a\"secret")]);
         assert_eq!(&reply.body[..], br#"{"authorization":"Bearer ***"}"#);
         assert_eq!(reply.headers["x-echo"], "Bearer ***");

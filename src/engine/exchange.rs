@@ -8,11 +8,13 @@ use bytes::Bytes;
 use url::Url;
 
 use super::breaker::{Breaker, Health};
+use super::calls::IDEMPOTENCY_KEY;
 use super::catalog::Deployment;
 use super::invocation::Frame;
 use super::lines::Came;
 use super::owner::Owner;
 use super::pull::{Handout, NewOffer, Offered, Telling};
+use super::recent::{self, Invoked};
 use super::{Engine, Point};
 use crate::machine::{Again, Attention, Cause, Fault, InvocationId, Run, RunId, RunKind, Turn};
 use crate::outbound::{Failure, Life, Patience, Reply};
@@ -201,6 +203,19 @@ impl Engine {
             let name = HeaderName::from_static(protocol::TRANSPORT_HEADER);
             headers.insert(name, HeaderValue::from_static(word));
         }
+        if ready.plain.is_some()
+            && let Ok(key) = HeaderValue::try_from(ready.run.to_string())
+        {
+            headers.insert(IDEMPOTENCY_KEY, key);
+        }
+        let mut invoked = Invoked::sent(
+            ready.invocation,
+            begun_at,
+            ready.run,
+            &ready.deployment,
+            &headers,
+            &ready.body,
+        );
         metrics::counter!("stepwell_invocation_sent_bytes_total", "transport" => word)
             .increment(sent as u64);
         // Whoever brings an answer is told when what it led to is recorded.
@@ -227,6 +242,12 @@ impl Engine {
             ),
         };
         self.faults().reach(Point::InvokeAfter);
+        match &came {
+            Came::Reply(Ok(reply)) | Came::Posted(Ok(reply)) => invoked.answered(reply),
+            Came::Spoken { .. } => invoked.status = Some(200),
+            Came::Reply(Err(_)) | Came::Posted(Err(_)) | Came::Unfit(_) | Came::Untaken => {}
+        }
+        let went = !matches!(came, Came::Untaken);
         let took = self.clock().mono().saturating_sub(begun);
         let ms = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
         let ended = match came {
@@ -271,7 +292,10 @@ impl Engine {
                 _ => None,
             },
         });
-        self.exchange_ended(&ready, ended);
+        invoked.took = took;
+        invoked.transport = word;
+        invoked.function.clone_from(&ready.function);
+        self.exchange_ended(&ready, ended, went.then_some(invoked));
         drop(telling);
     }
 
@@ -300,7 +324,7 @@ impl Engine {
         (came, telling)
     }
 
-    fn exchange_ended(&self, ready: &Ready, mut ended: Ended) {
+    fn exchange_ended(&self, ready: &Ready, mut ended: Ended, invoked: Option<Invoked>) {
         if self.halted() {
             return;
         }
@@ -331,6 +355,14 @@ impl Engine {
                 ended.cause = Cause::Left { epoch: *epoch, detail: detail.clone() };
             }
             _ => {}
+        }
+        if let Some(mut invoked) = invoked {
+            (invoked.outcome, invoked.detail) = match &ended.cause {
+                Cause::Faulted { fault, .. } => (recent::FAILED, Some(told(fault))),
+                Cause::Held { .. } => ("held", None),
+                _ => ("answered", None),
+            };
+            self.recent().note(endpoint, invoked);
         }
         if let Some(data) = ended.failure {
             entry.run.note(now, ready.epoch, "invocation.failed", "gateway", data);

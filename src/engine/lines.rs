@@ -18,7 +18,7 @@ use super::exchange::Ready;
 use super::owner::Owner;
 use super::{DeploymentView, Engine, Error};
 use crate::machine::{Answer, Attention, Fault, Terminal};
-use crate::outbound::{Failure, LineReceiver, LineSender, Opened, Patience, Reply, Response};
+use crate::outbound::{Failure, LineReceiver, LineSender, Opened, Patience, Reply};
 use crate::protocol::{self, BadAnswer, Transport};
 
 /// How long a handler may take to begin its answer; a duplex handler sends its head at once.
@@ -39,7 +39,7 @@ pub(super) enum Came {
     /// It was answered as a whole, or failed before its first line.
     Reply(Result<Reply, Failure>),
     /// The same of a plain function.
-    Posted(Result<Response, Failure>),
+    Posted(Result<Reply, Failure>),
     /// Lines do not get through to this deployment.
     Unfit(String),
     /// It was offered, and nobody has taken it.

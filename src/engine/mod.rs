@@ -59,6 +59,7 @@ mod probe;
 mod pull;
 mod queries;
 mod reads;
+mod recent;
 mod removal;
 mod replaying;
 mod run_filter;
@@ -113,6 +114,7 @@ pub use namespaces::{NamespaceView, host_pattern};
 pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
 pub use pull::{Handout, MOST_TAKEN, PULL};
+pub use recent::{Invoked, KEPT_FOR, LAST, Minute, Part, Recent, times};
 pub use replaying::{Candidate, Origin, Replayed};
 pub use run_filter::{Compared, Fingerprint, RunFilter, RunPlace, RunSort, TagTest};
 pub use schedules::*;
@@ -166,6 +168,7 @@ struct Inner {
     api_keys: access::Keys,
     quotas: namespaces::Quotas,
     counted: series::Counted,
+    recent: recent::Invocations,
     timer_nudge: Notify,
     loads: Semaphore,
     away: AtomicBool,
@@ -251,6 +254,7 @@ impl Engine {
             api_keys: access::Keys::default(),
             quotas: namespaces::Quotas::default(),
             counted: series::Counted::default(),
+            recent: recent::Invocations::default(),
             timer_nudge: Notify::new(),
             loads: Semaphore::new(8),
             away: AtomicBool::new(false),
@@ -371,6 +375,9 @@ impl Engine {
     }
     fn quotas(&self) -> &namespaces::Quotas {
         &self.0.quotas
+    }
+    fn recent(&self) -> &recent::Invocations {
+        &self.0.recent
     }
     fn api_keys(&self) -> &access::Keys {
         &self.0.api_keys

@@ -1,27 +1,23 @@
 //! Plain functions: any HTTP endpoint that takes a POST. The run's input is sent as it is, and what comes
 //! back is the run's result; what it means is decided by the status alone, as for a `call`.
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::Engine;
 use super::breaker::Health;
-use super::calls::IDEMPOTENCY_KEY;
 use super::exchange::{Ended, KEPT_HEAD, Ready, told_of};
 use super::lines::Came;
 use crate::machine::{Again, Answer, Cause, Fault, StepError, Terminal};
-use crate::outbound::{Failure, Patience, Request, Response, retry_delay};
+use crate::outbound::{Failure, Patience, Reply, Request};
 use crate::protocol::{write_call_value, write_plain_result};
 
 impl Engine {
     /// Posts the input of a plain function's run. The key is the same for every attempt.
-    pub(super) async fn post_plain(&self, ready: &Ready, mut headers: HeaderMap) -> Came {
+    pub(super) async fn post_plain(&self, ready: &Ready, headers: HeaderMap) -> Came {
         let url = ready.plain.clone().unwrap_or_else(|| ready.deployment.url.clone());
-        if let Ok(key) = HeaderValue::try_from(ready.run.to_string()) {
-            headers.insert(IDEMPOTENCY_KEY, key);
-        }
         let request =
             Request { method: Method::POST, url, headers, body: Some(ready.body.clone()) };
         let patience = Patience::from(ready.silence);
@@ -32,7 +28,7 @@ impl Engine {
     pub(super) fn read_posted(
         &self,
         ready: &Ready,
-        reply: Result<Response, Failure>,
+        reply: Result<Reply, Failure>,
         ms: i32,
     ) -> Ended {
         let epoch = ready.epoch;
@@ -99,8 +95,7 @@ impl Engine {
             retry: if again { Again::Default } else { Again::Never },
             ..StepError::of_gateway("http-status", detail)
         };
-        let asked = reply.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok());
-        let after = asked.and_then(|text| retry_delay(text, self.clock().upper()));
+        let after = reply.retry_delay(self.clock().upper());
         ended(Fault::Post { error: Box::new(error), status: Some(status), after }, health, kept)
     }
 }

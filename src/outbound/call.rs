@@ -8,7 +8,7 @@ use reqwest::header::HeaderMap;
 use tokio::time::timeout;
 use url::Url;
 
-use super::{CONNECT_TIMEOUT, Client, Failure, Patience, read};
+use super::{CONNECT_TIMEOUT, Client, Failure, Patience, Reply, read};
 
 /// A request.
 #[derive(Debug, Clone)]
@@ -23,17 +23,6 @@ pub struct Request {
     pub body: Option<Bytes>,
 }
 
-/// What came back, whatever its status.
-#[derive(Debug, Clone)]
-pub struct Response {
-    /// The HTTP status; a redirect is not followed.
-    pub status: u16,
-    /// All of them.
-    pub headers: HeaderMap,
-    /// Whole.
-    pub body: Bytes,
-}
-
 impl Client {
     /// Makes a request and reads the whole answer within a time.
     pub async fn call(
@@ -41,7 +30,7 @@ impl Client {
         request: Request,
         within: Duration,
         max_bytes: usize,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Reply, Failure> {
         let patience = within.into();
         let call = self.ask(request, &patience, max_bytes);
         timeout(within, call).await.unwrap_or(Err(Failure::Silence(within)))
@@ -53,7 +42,7 @@ impl Client {
         request: Request,
         silence: &Patience,
         max_bytes: usize,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Reply, Failure> {
         let Request { method, url, headers, body } = request;
         self.guard.check(&url).map_err(Failure::Blocked)?;
         let own = self.guard.is_own(&url);
@@ -64,14 +53,15 @@ impl Client {
         if let Some(body) = body {
             builder = builder.body(body);
         }
-        let response = builder.send().await.map_err(failed)?;
+        let mut response = builder.send().await.map_err(failed)?;
         // The resolver has seen to this; should it ever not have, nothing of the answer is used.
         if let Some(peer) = response.remote_addr() {
             self.guard.admit(peer.ip(), own).map_err(Failure::Blocked)?;
         }
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let (status, headers) =
+            (response.status().as_u16(), std::mem::take(response.headers_mut()));
         match read(response, silence, max_bytes, failed).await? {
-            (body, false) => Ok(Response { status, headers, body }),
+            (body, false) => Ok(Reply { status, headers, body }),
             (_, true) => Err(Failure::TooLarge(max_bytes)),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
-use reqwest::header::HeaderValue;
+use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -340,8 +340,9 @@ async fn a_name_that_changes_its_mind_never_reaches_a_blocked_address() {
 fn retry_after_is_seconds_or_a_date() {
     let now: Timestamp = "2026-11-23T09:00:00Z".parse().expect("a time");
     let delay = |text: Option<&str>| {
-        let retry_after = text.map(str::to_owned);
-        Reply { status: 503, retry_after, content_type: None, body: Bytes::new() }.retry_delay(now)
+        let text = text.map(|t| (RETRY_AFTER, t.try_into().expect("ASCII")));
+        let headers = HeaderMap::from_iter(text);
+        Reply { status: 503, headers, body: Bytes::new() }.retry_delay(now)
     };
     assert_eq!(delay(None), None);
     assert_eq!(delay(Some("120")), Some(Duration::from_mins(2)));

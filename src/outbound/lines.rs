@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::patience::Patience;
-use super::{CONNECT_TIMEOUT, Client, Failure, MAX_OTHER_BODY, Reply, Speaks, read};
+use super::{CONNECT_TIMEOUT, Client, Failure, MAX_OTHER_BODY, Reply, Speaks, read, redirect_of};
 
 /// The longest line that is read.
 pub const MAX_LINE: usize = 16 << 20;
@@ -150,18 +150,16 @@ impl Client {
         let host = url.host_str().unwrap_or_default();
         let failed = |e: reqwest::Error| Failure::of(&e, host, CONNECT_TIMEOUT);
         let request = client.post(url.clone()).headers(headers).body(body);
-        let response = silence.over(request.send()).await?.map_err(failed)?;
+        let mut response = silence.over(request.send()).await?.map_err(failed)?;
         if let Some(peer) = response.remote_addr() {
             self.guard.admit(peer.ip(), self.guard.is_own(url)).map_err(Failure::Blocked)?;
         }
         let status = response.status().as_u16();
-        let header =
-            |name| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        if matches!(status, 301 | 302 | 303 | 307 | 308) {
-            return Err(Failure::Redirect { status, location: header(LOCATION) });
+        if let Some(redirect) = redirect_of(&response) {
+            return Err(redirect);
         }
-        let (retry_after, content_type) = (header(RETRY_AFTER), header(CONTENT_TYPE));
-        let lines = content_type.as_deref().is_some_and(|kind| {
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let lines = kind.is_some_and(|kind| {
             kind.split(';').next().unwrap_or_default().trim() == "application/x-ndjson"
         });
         if status == 200 && lines {
@@ -175,13 +173,14 @@ impl Client {
                 _place: place,
             }));
         }
+        let headers = std::mem::take(response.headers_mut());
         let limit = if status == 200 { super::MAX_BODY } else { MAX_OTHER_BODY };
         let (body, over) = read(response, silence, limit, failed).await?;
         if over && status == 200 {
             return Err(Failure::TooLarge(limit));
         }
         let body = body.slice(..body.len().min(limit));
-        Ok(Opened::Reply(Reply { status, retry_after, content_type, body }))
+        Ok(Opened::Reply(Reply { status, headers, body }))
     }
 }
 

@@ -13,13 +13,13 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
+use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::redirect;
 use url::Url;
 
 use crate::machine::Timestamp;
 
-pub use call::{Request, Response};
+pub use call::Request;
 pub use failure::{Failure, Reached};
 pub use guard::{Blocked, Class, Guard, Net, class};
 pub use lines::{LineReceiver, LineSender, MAX_LINE, Opened};
@@ -65,13 +65,11 @@ impl std::fmt::Debug for Client {
 /// What came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// The HTTP status; never a redirect.
+    /// The HTTP status; a handler's is never a redirect.
     pub status: u16,
-    /// The `Retry-After` header.
-    pub retry_after: Option<String>,
-    /// The `Content-Type` header.
-    pub content_type: Option<String>,
-    /// The body; of a status other than 200 the first [`MAX_OTHER_BODY`] bytes.
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// The body; of a handler's status other than 200 the first [`MAX_OTHER_BODY`] bytes.
     pub body: Bytes,
 }
 
@@ -79,13 +77,12 @@ impl Reply {
     /// What `Retry-After` asks for, in seconds or as a date, at most [`MAX_RETRY_AFTER`].
     #[must_use]
     pub fn retry_delay(&self, now: Timestamp) -> Option<Duration> {
-        retry_delay(self.retry_after.as_deref()?, now)
+        retry_delay(self.headers.get(RETRY_AFTER)?.to_str().ok()?, now)
     }
 }
 
 /// What the text of a `Retry-After` asks for, in seconds or as a date, at most [`MAX_RETRY_AFTER`].
-#[must_use]
-pub fn retry_delay(text: &str, now: Timestamp) -> Option<Duration> {
+fn retry_delay(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     let delay = if let Ok(seconds) = text.parse() {
         Duration::from_secs(seconds)
@@ -142,19 +139,16 @@ impl Client {
         let host = url.host_str().unwrap_or_default();
         let failed = |e: reqwest::Error| Failure::of(&e, host, CONNECT_TIMEOUT);
         let request = client.post(url.clone()).headers(headers).body(body);
-        let response = silence.over(request.send()).await?.map_err(failed)?;
+        let mut response = silence.over(request.send()).await?.map_err(failed)?;
         // The resolver has seen to this; should it ever not have, nothing of the answer is used.
         if let Some(peer) = response.remote_addr() {
             self.guard.admit(peer.ip(), own).map_err(Failure::Blocked)?;
         }
         let status = response.status().as_u16();
-        let header = |name: HeaderName| {
-            response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
-        };
-        if matches!(status, 301 | 302 | 303 | 307 | 308) {
-            return Err(Failure::Redirect { status, location: header(LOCATION) });
+        if let Some(redirect) = redirect_of(&response) {
+            return Err(redirect);
         }
-        let (retry_after, content_type) = (header(RETRY_AFTER), header(CONTENT_TYPE));
+        let headers = std::mem::take(response.headers_mut());
         let limit = if status == 200 { max_bytes } else { MAX_OTHER_BODY };
         let body = read(response, &silence, limit, failed).await?;
         let body = match body {
@@ -162,8 +156,16 @@ impl Client {
             (_, true) if status == 200 => return Err(Failure::TooLarge(max_bytes)),
             (body, true) => body.slice(..limit),
         };
-        Ok(Reply { status, retry_after, content_type, body })
+        Ok(Reply { status, headers, body })
     }
+}
+
+/// The failure that a redirect is.
+fn redirect_of(response: &reqwest::Response) -> Option<Failure> {
+    let status = response.status().as_u16();
+    let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
+    matches!(status, 301 | 302 | 303 | 307 | 308)
+        .then(|| Failure::Redirect { status, location: location.map(str::to_owned) })
 }
 
 /// Reads a body until its end or past the limit; says which. One piece is passed on uncopied.

@@ -12,6 +12,7 @@ mod jwt;
 mod kinds;
 mod locks;
 mod manifest;
+mod mask;
 mod names;
 mod op;
 mod public_key;
@@ -37,6 +38,7 @@ pub use locks::{LockSpec, MOST_LOCKS};
 pub use manifest::{
     BadManifest, FunctionSpec, LEAST_RETENTION, Manifest, Timeouts, Transport, Versioning,
 };
+pub use mask::masked;
 pub use names::{valid_key, valid_name, valid_step_id, valid_tag};
 pub use public_key::{KeySet, PublicSigner};
 pub use request::{

@@ -39,6 +39,7 @@ mod gathers;
 mod generations;
 mod idempotency;
 mod imports;
+mod invocations;
 mod jwt;
 mod lines;
 mod load;

@@ -522,6 +522,45 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/endpoints/{endpoint}/invocations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See the last invocations of an endpoint.
+         * @description The last hundred of each node, and as many before them that failed; how many there were in the
+         *     last hour, how many failed, how long they took. Nodes remember them in memory alone: a node that
+         *     is started again begins with none.
+         */
+        get: operations["list_invocations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/endpoints/{endpoint}/invocations/{invocation}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** See one of the last invocations of an endpoint, with what went over the wire. */
+        get: operations["get_invocation"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/endpoints/{endpoint}/poll": {
         parameters: {
             query?: never;
@@ -2985,6 +3024,46 @@ export interface components {
             by: string;
             data: unknown;
         };
+        /** @description The invocations that were sent in one minute. */
+        InvocationMinute: {
+            /**
+             * Format: date-time
+             * @description When it began.
+             */
+            at: string;
+            /**
+             * Format: int64
+             * @description Those that are over.
+             */
+            invocations: number;
+            /**
+             * Format: int64
+             * @description Of them, those that failed.
+             */
+            failed: number;
+            /**
+             * @description How many took how long: those up to each of `bounds` and over the one before, and last those
+             *     over all.
+             */
+            durations: number[];
+        };
+        /** @description A request or an answer, as far as it is kept. */
+        InvocationPart: {
+            /** @description Those of its headers that give power, and all that the registration adds, are `(hidden)`. */
+            headers: {
+                [key: string]: string;
+            };
+            /** @description The length of the body in bytes. */
+            bytes: number;
+            /**
+             * @description The first 8 KiB of it as text, the invocation's token and the secret of its callback addresses
+             *     as `…`. null: not kept, because it is older than an hour, there was too much of it, or the run
+             *     was erased.
+             */
+            body?: string | null;
+            /** @description Whether the body is longer than what is here. */
+            cut: boolean;
+        };
         /** @description A step in a journal. */
         JournalEntry: {
             /**
@@ -4288,6 +4367,78 @@ export interface components {
             /** @description For each value at this path of the input. */
             key?: string | null;
         };
+        /** @description One invocation that is over. */
+        RecentInvocation: {
+            /** @description Its id, which the handler saw as `webhook-id`. */
+            id: string;
+            /**
+             * Format: date-time
+             * @description When it was sent.
+             */
+            at: string;
+            /**
+             * Format: int64
+             * @description How long it took until its answer was read, in milliseconds.
+             */
+            duration_ms: number;
+            run: string;
+            function: string;
+            /** @description Of a task's attempt: its step. null: the function itself was invoked. */
+            step?: string | null;
+            deployment: string;
+            /** @description `respond`, `stream`, `checkpoint` or `duplex`. */
+            transport: string;
+            /**
+             * Format: int32
+             * @description The HTTP status of the answer; null: there was none.
+             */
+            status?: number | null;
+            /**
+             * @description `answered`, `held` (202) or `failed`: no answer, a status that is none, or an answer that cannot
+             *     be read.
+             */
+            outcome: string;
+            /** @description Why it failed. */
+            detail?: string | null;
+            /** @description The length of the request's body. */
+            request_bytes: number;
+            /** @description The length of the answer's body, of one that failed as much as was read; null: there was no answer, or it came line by line. */
+            answer_bytes?: number | null;
+        };
+        /** @description The last invocations of an endpoint. */
+        RecentInvocations: {
+            /** @description Newest first: the last hundred of each node, and of each as many before them that failed. */
+            data: components["schemas"]["RecentInvocation"][];
+            /** @description How many are out now. */
+            open: number;
+            /**
+             * Format: int64
+             * @description Of those that were sent in the last hour and are over: all.
+             */
+            invocations: number;
+            /**
+             * Format: int64
+             * @description Of them, those that failed.
+             */
+            failed: number;
+            /**
+             * Format: double
+             * @description Half of them took no longer, in milliseconds: read off `durations`, so about. null: there were
+             *     none.
+             */
+            p50_ms?: number | null;
+            /**
+             * Format: double
+             * @description Of a hundred, 95 took no longer.
+             */
+            p95_ms?: number | null;
+            /** @description The minutes of that hour in which some were sent, oldest first. */
+            minutes: components["schemas"]["InvocationMinute"][];
+            /** @description The upper bounds of `durations`, in milliseconds. */
+            bounds: number[];
+            /** @description How many nodes were asked and did not answer: what they sent is missing. */
+            unreached: number;
+        };
         /** @description Which of those that were given up. */
         RedeliverRequest: {
             /**
@@ -5220,6 +5371,12 @@ export interface components {
         WholeDelivery: components["schemas"]["WebhookDelivery"] & {
             /** @description The body, as it is sent and signed. */
             body: unknown;
+        };
+        /** @description An invocation with what went over the wire. */
+        WholeInvocation: components["schemas"]["RecentInvocation"] & {
+            /** @description What was sent. */
+            request: components["schemas"]["InvocationPart"];
+            answer?: null | components["schemas"]["InvocationPart"];
         };
         /** @description Invocations for a worker. */
         Work: {
@@ -8639,6 +8796,304 @@ export interface operations {
                 };
             };
             /** @description `not-found`, `endpoint-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-requests` */
+            429: {
+                headers: {
+                    /** @description What this credential may still send: `"key";r=0;t=1` */
+                    RateLimit?: string;
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_invocations: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name */
+                endpoint: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The last invocations */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecentInvocations"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `endpoint-not-found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request-timeout` */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `payload-too-large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `uri-too-long` */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported-media-type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid-request` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too-many-requests` */
+            429: {
+                headers: {
+                    /** @description What this credential may still send: `"key";r=0;t=1` */
+                    RateLimit?: string;
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers-too-large` */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable` */
+            503: {
+                headers: {
+                    /** @description Seconds until it makes sense to try again */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_invocation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name */
+                endpoint: string;
+                /** @description The invocation */
+                invocation: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The invocation */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WholeInvocation"];
+                };
+            };
+            /** @description `malformed-request`, `malformed-json`, `invalid-query` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated` */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `missing-scope`, `cross-origin` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not-found`, `endpoint-not-found`, `invocation-not-found` */
             404: {
                 headers: {
                     [name: string]: unknown;

@@ -13,6 +13,7 @@ import { useSaid } from "../ui/Said.tsx";
 import { Ago, Moment } from "../ui/Time.tsx";
 import { Deployments } from "./Deployments.tsx";
 import { Health } from "./Endpoints.tsx";
+import { Invocations } from "./Invocations.tsx";
 import { Stages } from "./Register.tsx";
 import { ActDialog } from "../acts/ActDialog.tsx";
 
@@ -52,6 +53,7 @@ export function Endpoint() {
       <div className="mt-4"><Facts facts={[e.pull ? ["Pull", e.polls ? `${e.polls} polling now` : "nobody polls now"] : ["URL", <code>{e.url}</code>], ["Id", <Id id={e.id} />], ["Functions", e.functions.map((f) => <Link key={f} to="/functions/$name" params={{ name: f }} className="mr-3">{f}</Link>)],
         ["Extra headers", e.headers.length > 0 && e.headers.map((h) => <code key={h} className="mr-3">{h}</code>)], ["Registered", <Moment at={e.created_at} />]]} /></div>
       <Deployments endpoint={e} onAct={setAct} />
+      <Invocations name={e.name} />
       {act && <ActDialog act={act} onClose={() => setAct(null)} onDone={(words, answer) => {
         const renamed = act.id === "edit" ? (answer as Body).name : name;
         setAct(null);
