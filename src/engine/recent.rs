@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use bytes::Bytes;
 
+use super::breaker::Breaker;
 use super::catalog::Deployment;
 use super::functions::endpoint_row;
 use super::{EndpointRef, Engine, Error, Namespace, lock};
@@ -322,7 +323,7 @@ impl Engine {
         let catalog = self.fresh_catalog().await?;
         let Some(e) = endpoint_row(&catalog, ns.id, endpoint) else { return Ok(None) };
         let (last, minutes) = self.recent().of(e.id, self.clock().lower());
-        let open = self.owner().breakers.get(&e.id).map_or(0, |breaker| breaker.open());
+        let open = self.owner().breakers.get(&e.id).map_or(0, Breaker::open);
         Ok(Some(Recent { endpoint: e.public, last, minutes, open }))
     }
 }

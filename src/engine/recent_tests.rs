@@ -87,7 +87,7 @@ fn a_body_is_kept_for_an_hour_and_as_long_as_there_is_room() {
 #[test]
 fn the_endpoint_that_was_called_longest_ago_is_forgotten_first() {
     let all = Invocations::default();
-    for n in 0..MOST_ENDPOINTS + 1 {
+    for n in 0..=MOST_ENDPOINTS {
         all.note(i32::try_from(n).expect("few"), invoked(0, at(0, n as u64), Some(200)));
     }
     assert_eq!(all.of(0, at(17, 0)).0.len(), 0);

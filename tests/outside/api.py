@@ -29,6 +29,9 @@ def stock(gateway, handler, dead):
     for n in range(MANY):
         call("POST", "/v1/endpoints", {"name": f"spare-{n}", "url": handler.url + "/", "discover": False,
                                        "functions": [{"name": f"spare.{n}", "concurrency": [{"limit": 5, "key": "input.who"}]}]})
+    # Nobody else calls it, so that its invocations are not displaced.
+    call("POST", "/v1/endpoints", {"name": "quiet", "url": handler.url + "/", "discover": False, "functions": [{"name": "quiet"}]})
+    run("quiet")
     call("POST", "/v1/endpoints", {"name": "far", "pull": True, "functions": [{"name": "pulled"}]})
     dead.__exit__()
     keys = [call("POST", "/v1/keys", {"name": f"spare {n}", "scopes": ["runs:read", "admin"]})["id"] for n in range(MANY)]
@@ -112,6 +115,7 @@ def stock(gateway, handler, dead):
         "schedule": [f"spare-{n}" for n in range(MANY)],
         "update": updates,
         "deployment": old,
+        "invocation": call("GET", "/v1/endpoints/quiet/invocations")["data"][0]["id"],
         "called": called,
         "handler": handler.url + "/",
         "asset": sorted(set(re.findall(r"/assets/([\w.-]+)", gateway.request("GET", "/")[1].decode()))),

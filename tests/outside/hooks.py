@@ -112,6 +112,8 @@ def real_path(path, name, given):
         return {"webhook": pick(THERE["webhook"][-4:] if name.startswith("DELETE") else THERE["webhook"], name)}
     if "{deployment}" in path:
         return {"endpoint": "many", "deployment": THERE["deployment"]}
+    if path.startswith("/v1/endpoints/") and "{invocation}" in path:
+        return {"endpoint": "quiet", "invocation": THERE["invocation"]}
     if path.endswith("/poll"):
         return {"endpoint": "far"}
     if path.startswith("/v1/endpoints/"):

@@ -200,7 +200,7 @@ browserTest("the keyboard alone will do", async () => {
 });
 
 browserTest("on a narrow screen nothing sticks out to the side", async () => {
-  for (const path of ["/", "/runs", `/runs/${runs.waiting.id}?step=approval`, "/endpoints/gone", "/functions/approval", "/waiting", "/events", `/events/${more.untaken.id}`, `/runs/${more.album.id}?step=resize%2Fheld`, "/endpoints/mail", "/functions/welcome", "/settings/keys", "/settings/secrets", "/settings/namespaces?name=default", "/settings/audit", "/errors"]) {
+  for (const path of ["/", "/runs", `/runs/${runs.waiting.id}?step=approval`, "/endpoints/gone", "/endpoints/shop", "/functions/approval", "/waiting", "/events", `/events/${more.untaken.id}`, `/runs/${more.album.id}?step=resize%2Fheld`, "/endpoints/mail", "/functions/welcome", "/settings/keys", "/settings/secrets", "/settings/namespaces?name=default", "/settings/audit", "/errors"]) {
     const page = await open(path, { viewport: { width: 400, height: 800 } });
     await page.locator("main h1, main h2").first().waitFor({ state: "attached" });
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth), false, path);
@@ -226,7 +226,7 @@ for (const colorScheme of ["light", "dark"]) {
     const found = [];
     for (const [path, dialog] of [["/"], ["/runs"], ["/runs?q=nothing-is-called-so"], [of("completed", "?tab=io")], [of("waiting", "?step=approval")], [of("retrying", "?step=charge")], [of("paused")], [of("parked")],
       [of("failed")], [of("long")], [of("waiting", "?tab=journal")], [of("completed", "?tab=journal&form=full")], [of("waiting", "?tab=family")], [of("completed", "?tab=logs")], [of("completed", "?tab=details")],
-      [of("waiting"), "Signal…"], [of("completed"), "Run again…"], ["/waiting"], ["/functions"], ["/functions/approval"], ["/endpoints"], ["/endpoints", "Register a handler"], ["/endpoints/gone"], 
+      [of("waiting"), "Signal…"], [of("completed"), "Run again…"], ["/waiting"], ["/functions"], ["/functions/approval"], ["/endpoints"], ["/endpoints", "Register a handler"], ["/endpoints/gone"], ["/endpoints/shop?outcome=failed"],
       ["/events"], [`/events/${more.taken.id}`], [`/events/${more.untaken.id}`], ["/events?name=none"], ["/events", "Send event"], [`/runs/${more.album.id}?step=resize%2Fheld`], [`/runs/${more.bills.id}?step=receipt`], [`/runs/${more.paid.id}?step=payment`],
       [`/runs/${more.counter.id}?tab=details`], ["/endpoints/mail"], ["/endpoints/mail", "Edit…"], ["/functions/welcome"], ["/settings/keys"], ["/settings/secrets"], ["/settings/gateway"], ["/settings/namespaces"], ["/settings/namespaces?name=default", "Change limits…"], ["/settings/audit"], ["/errors"], ["/settings", "Create a key"], ["/docs"], ["/problems"], ["/problems/run-exists"]]) {
       await page.goto(gw.url + path);

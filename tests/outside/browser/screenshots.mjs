@@ -169,6 +169,12 @@ await shoot("endpoint", "/endpoints/billing", async (page) => {
   await page.getByRole("button", { name: "Try it" }).click();
   await page.getByRole("list", { name: "What was found" }).waitFor();
 });
+const sent = (await gw.get("/v1/endpoints/shop/invocations")).data;
+const [invocation] = sent.filter((i) => i.outcome === "answered");
+await shoot("endpoint-wire", `/endpoints/shop?invocation=${invocation.id}`, async (page) => {
+  await page.getByRole("heading", { name: /^Answer/ }).waitFor();
+  await page.getByRole("region", { name: "Last invocations" }).scrollIntoViewIfNeeded();
+});
 await browser.close();
 await gw.stop();
 server.closeAllConnections();

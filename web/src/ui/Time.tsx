@@ -18,10 +18,12 @@ const subscribe = (tell: () => void) => {
 /** The moment, by the second. */
 export const useNow = () => useSyncExternalStore(subscribe, () => now);
 
-export function Ago({ at }: { at: string }) {
+/** `past`: it cannot be to come, whatever the clocks say. */
+export function Ago({ at, past }: { at: string; past?: boolean }) {
   const { utc } = usePrefs();
   const moment = Date.parse(at);
-  return <time dateTime={at} title={absolute(at, utc)} className="tnum whitespace-nowrap">{relative(moment, Math.max(useNow(), 0))}</time>;
+  const now = useNow();
+  return <time dateTime={at} title={absolute(at, utc)} className="tnum whitespace-nowrap">{relative(moment, past ? Math.max(now, moment) : now)}</time>;
 }
 
 export function Moment({ at }: { at: string }) {

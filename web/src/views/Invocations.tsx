@@ -83,7 +83,7 @@ function One({ endpoint, invocation: i, open, onOpen }: { endpoint: string; invo
         <button type="button" className="btn bare" aria-expanded={open} aria-label={`What went over the wire, ${i.id}`} onClick={onOpen}><Turn size={15} aria-hidden /></button>
         <span className={`inline-flex w-32 items-center gap-1.5 font-medium ${tone}`}><Icon size={15} aria-hidden /><span className="tnum">{i.status ?? "–"}</span> {i.outcome}</span>
         <span className="tnum w-16 text-right">{duration(i.duration_ms)}</span>
-        <span className="w-20 text-dim"><Ago at={i.at} /></span>
+        <span className="w-20 text-dim"><Ago at={i.at} past /></span>
         <span className="min-w-0 flex-1 truncate">{i.function}{i.step && <span className="text-dim"> / {visible(i.step)}</span>}</span>
         <Link to="/runs/$id" params={{ id: i.run }} search={(i.step ? { step: i.step } : {}) as never} className="whitespace-nowrap"><code>…{i.run.slice(-8)}</code></Link>
       </div>
