@@ -64,6 +64,16 @@ const FUNCTIONS = {
   cart: ({ steps, input, object }) => settled(steps, "go")
     ? { ops: [{ op: "set", key: "items", value: [...(object.state.items ?? []), input.item] }], result: null }
     : { ops: [{ op: "signal", id: "go", name: "go" }], await: "go" },
+  // Puts out what it is told by signals: `text` and `json` as they are, `lines` so many numbered ones, `wide` one that is so wide.
+  talks: ({ steps }) => {
+    const heard = Object.keys(steps).filter((id) => settled(steps, id)).length;
+    const say = heard ? steps[`say/${heard - 1}`].value : {};
+    if (say.end) return { result: null };
+    const lines = Array.from({ length: say.lines ?? 0 }, (_, i) => `line ${(say.from ?? 0) + i}\n`);
+    if (say.wide) lines.push(`${"x".repeat(say.wide)}end`);
+    const data = [...lines, ...(say.text === undefined ? [] : [say.text]), ...(say.json === undefined ? [] : [say.json])];
+    return { ops: [...data.map((data) => ({ op: "chunk", stream: say.stream ?? "answer", data })), { op: "signal", id: `say/${heard}`, name: "say" }], await: `say/${heard}` };
+  },
   hello: ({ steps, input }) => settled(steps, "greet")
     ? { result: { greeting: steps.greet.value } }
     : { ops: [run("greet", `Hello, ${input.name}`)] },

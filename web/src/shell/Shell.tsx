@@ -55,7 +55,7 @@ export function Shell() {
   });
   if (locked) return <SignIn />;
   return (
-    <div className="grid h-dvh grid-rows-[auto_minmax(0,1fr)] md:grid-cols-[auto_minmax(0,1fr)]">
+    <div className="grid h-dvh grid-rows-[auto_auto_minmax(0,1fr)] md:grid-rows-[auto_minmax(0,1fr)] md:grid-cols-[auto_minmax(0,1fr)]">
       <a href="#main" onClick={(e) => { e.preventDefault(); document.getElementById("main")?.focus(); }} className="sr-only focus:not-sr-only focus:absolute focus:left-2 focus:top-2 focus:z-10 focus:bg-bg focus:px-2">Skip to the content</a>
       <header className="col-span-full flex items-center gap-2 border-b px-3 py-1.5">
         <button type="button" className="btn bare hidden md:inline-flex" aria-label="Sidebar" aria-expanded={!prefs.narrow} title="Sidebar (Ctrl B)" onClick={() => setPrefs({ narrow: !prefs.narrow })}><PanelLeft size={16} aria-hidden /></button>
