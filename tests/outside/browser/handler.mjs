@@ -56,6 +56,10 @@ const FUNCTIONS = {
   album: ({ steps }) => ["done", "fails", "held"].every((id) => settled(steps, `resize/${id}`))
     ? { result: "all" }
     : { ops: ["done", "fails", "held"].map((how) => ({ op: "task", id: `resize/${how}`, task: "resize", input: { how }, heartbeat: "1h", retry: { initial: "300ms", max_interval: "1s", max_attempts: 1000 } })), await: { all: ["resize/done", "resize/fails", "resize/held"] } },
+  // Waits for somebody who fills a form.
+  form: ({ steps }) => settled(steps, "form")
+    ? steps.form.error ? { error: { type: "Refused", message: steps.form.error.message } } : { result: steps.form.value }
+    : { ops: [{ op: "callback", id: "form", timeout: "2d" }], await: "form" },
   // Calls that the gateway makes: one is answered, one is refused.
   bills: ({ steps, input }) => settled(steps, "bill") && settled(steps, "receipt")
     ? { ops: [{ op: "signal", id: "more", name: "more" }], await: "more" }
