@@ -129,3 +129,31 @@ for (const colorScheme of ["light", "dark"]) {
     assert.deepEqual(found, []);
   });
 }
+
+savedTest("a digit picks runs of a status, O opens one beside the list, Ctrl K pauses and copies the link", async () => {
+  const context = await browser.newContext({ permissions: ["clipboard-read", "clipboard-write"] });
+  const page = await openIn(context, `${gw.url}/runs`);
+  await page.locator("[id^=row-]").nth(1).waitFor();
+  await page.keyboard.press("8");
+  await eventually("the failed one alone", async () => await page.locator("[id^=row-]").count() === 1);
+  assert.equal(query(page), "?status=failed&status=timed_out");
+  await page.keyboard.press("j");
+  const [other] = await Promise.all([context.waitForEvent("page"), page.keyboard.press("o")]);
+  assert.equal(new URL(other.url()).pathname, `/runs/${failed.id}`);
+  await other.close();
+  const palette = async (text) => {
+    await page.keyboard.press("Control+k");
+    await page.getByRole("combobox", { name: "Search" }).fill(text);
+    await page.getByRole("option", { name: new RegExp(text, "i") }).first().waitFor();
+    await page.keyboard.press("Enter");
+    await page.getByRole("dialog").waitFor({ state: "detached" });
+  };
+  await palette("copy the link");
+  assert.equal(await eventually("it is copied", () => page.evaluate(() => navigator.clipboard.readText())), page.url());
+  await palette("pause what");
+  await page.getByTitle("Go on (P)").waitFor();
+  await page.keyboard.press("1");
+  await page.waitForURL(`${gw.url}/runs`);
+  await close(page);
+  await context.close();
+});
