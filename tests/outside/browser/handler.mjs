@@ -56,6 +56,10 @@ const FUNCTIONS = {
   album: ({ steps }) => ["done", "fails", "held"].every((id) => settled(steps, `resize/${id}`))
     ? { result: "all" }
     : { ops: ["done", "fails", "held"].map((how) => ({ op: "task", id: `resize/${how}`, task: "resize", input: { how }, heartbeat: "1h", retry: { initial: "300ms", max_interval: "1s", max_attempts: 1000 } })), await: { all: ["resize/done", "resize/fails", "resize/held"] } },
+  // Waits for somebody who fills a form.
+  form: ({ steps }) => settled(steps, "form")
+    ? steps.form.error ? { error: { type: "Refused", message: steps.form.error.message } } : { result: steps.form.value }
+    : { ops: [{ op: "callback", id: "form", timeout: "2d" }], await: "form" },
   // Calls that the gateway makes: one is answered, one is refused.
   bills: ({ steps, input }) => settled(steps, "bill") && settled(steps, "receipt")
     ? { ops: [{ op: "signal", id: "more", name: "more" }], await: "more" }
@@ -64,6 +68,16 @@ const FUNCTIONS = {
   cart: ({ steps, input, object }) => settled(steps, "go")
     ? { ops: [{ op: "set", key: "items", value: [...(object.state.items ?? []), input.item] }], result: null }
     : { ops: [{ op: "signal", id: "go", name: "go" }], await: "go" },
+  // Puts out what it is told by signals: `text` and `json` as they are, `lines` so many numbered ones, `wide` one that is so wide.
+  talks: ({ steps }) => {
+    const heard = Object.keys(steps).filter((id) => settled(steps, id)).length;
+    const say = heard ? steps[`say/${heard - 1}`].value : {};
+    if (say.end) return { result: null };
+    const lines = Array.from({ length: say.lines ?? 0 }, (_, i) => `line ${(say.from ?? 0) + i}\n`);
+    if (say.wide) lines.push(`${"x".repeat(say.wide)}end`);
+    const data = [...lines, ...(say.text === undefined ? [] : [say.text]), ...(say.json === undefined ? [] : [say.json])];
+    return { ops: [...data.map((data) => ({ op: "chunk", stream: say.stream ?? "answer", data })), { op: "signal", id: `say/${heard}`, name: "say" }], await: `say/${heard}` };
+  },
   hello: ({ steps, input }) => settled(steps, "greet")
     ? { result: { greeting: steps.greet.value } }
     : { ops: [run("greet", `Hello, ${input.name}`)] },

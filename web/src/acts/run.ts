@@ -135,34 +135,38 @@ export function rerun(run: Run, steps: StepLine[], from = ""): Act {
   };
 }
 
+const stepPath = (run: { id: string }, step: string, verb: string) => `/v1/runs/${run.id}/steps/${segment(step)}/${verb}`;
+
+/** A pending step settles with a value that somebody gives. */
+export const complete = (run: { id: string }, step: string): Act => ({
+  id: "step-complete", label: "Complete…", doIt: "Record the value", done: "The step has its value.",
+  sentence: "The step settles with this value, as if its work had been done, and the run goes on. It cannot be taken back.",
+  fields: [{ kind: "json", name: "value", label: "Value", initial: "null" }, reason],
+  call: (v) => ({ method: "POST", path: stepPath(run, step, "complete"), body: object({ value: v.value, reason: text(v.reason) })! }),
+  cli: (v) => ["step", "complete", run.id, step, "--input", v.value ?? "null", ...flag("--reason", v.reason)],
+});
+
+/** A pending step fails for good. */
+export const failStep = (run: { id: string }, step: string): Act => ({
+  id: "step-fail", label: "Fail…", doIt: "Let the step fail", danger: true, done: "The step has failed.",
+  sentence: "The step fails for good with this error, and the handler decides what comes of it.",
+  fields: [{ kind: "text", name: "message", label: "Message", initial: "failed by an operator", required: true }, reason],
+  call: (v) => ({ method: "POST", path: stepPath(run, step, "fail"), body: object({ error: object({ message: JSON.stringify(v.message ?? "") }), reason: text(v.reason) })! }),
+  cli: (v) => ["step", "fail", run.id, step, "--message", v.message ?? "", ...flag("--reason", v.reason)],
+});
+
 /** What can be done with one step. */
 export function actsOnStep(run: Run, step: StepLine, steps: StepLine[]): Act[] {
   const acts: Act[] = [];
   const live = !isEnded(run.status);
-  const at = (verb: string) => path(run, `steps/${segment(step.id)}/${verb}`);
   if (live && (step.state === "retrying" || (run.status === "paused" && step.state === "failed"))) acts.push({
     id: "step-retry", label: "Retry now", doIt: "Retry the step", done: "The step is tried now.",
     sentence: step.state === "failed" ? "The failure is taken back, and the step runs again when the run is resumed." : "The step is tried at once; the attempts so far still count.",
     fields: [reason],
-    call: (v) => ({ method: "POST", path: at("retry-now"), body: object({ reason: text(v.reason) }) ?? "{}" }),
+    call: (v) => ({ method: "POST", path: stepPath(run, step.id, "retry-now"), body: object({ reason: text(v.reason) }) ?? "{}" }),
     cli: (v) => ["step", "retry-now", run.id, step.id, ...flag("--reason", v.reason)],
   });
-  if (live && step.settled === null) acts.push(
-    {
-      id: "step-complete", label: "Complete…", doIt: "Record the value", done: "The step has its value.",
-      sentence: "The step settles with this value, as if its work had been done, and the run goes on. It cannot be taken back.",
-      fields: [{ kind: "json", name: "value", label: "Value", initial: "null" }, reason],
-      call: (v) => ({ method: "POST", path: at("complete"), body: object({ value: v.value, reason: text(v.reason) })! }),
-      cli: (v) => ["step", "complete", run.id, step.id, "--input", v.value ?? "null", ...flag("--reason", v.reason)],
-    },
-    {
-      id: "step-fail", label: "Fail…", doIt: "Let the step fail", danger: true, done: "The step has failed.",
-      sentence: "The step fails for good with this error, and the handler decides what comes of it.",
-      fields: [{ kind: "text", name: "message", label: "Message", initial: "failed by an operator", required: true }, reason],
-      call: (v) => ({ method: "POST", path: at("fail"), body: object({ error: object({ message: JSON.stringify(v.message ?? "") }), reason: text(v.reason) })! }),
-      cli: (v) => ["step", "fail", run.id, step.id, "--message", v.message ?? "", ...flag("--reason", v.reason)],
-    },
-  );
+  if (live && step.settled === null) acts.push(complete(run, step.id), failStep(run, step.id));
   if (live && step.op === "signal" && step.waiting) acts.unshift(signal(run, step.waiting.name ?? step.id));
   if (step.settled !== null && !run.erased_at) acts.push({ ...rerun(run, steps, step.id), id: "step-rerun", label: "Run again from here…" });
   return acts;

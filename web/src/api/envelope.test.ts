@@ -18,6 +18,11 @@ test("the data of an event is text, whatever it is", () => {
   expect(open('{"data":[{"id":"evt_1","source_id":"s"}],"next_cursor":null}')).toEqual({ data: [{ id: "evt_1", source_id: "s" }], next_cursor: null });
 });
 
+test("the data of a chunk is text, whatever it is", () => {
+  for (const data of ["[1.0,2]", '{"n":3544790567247868102}', '"a"', "1e400"])
+    expect(open(`{"data":[{"n":1,"at":"2026-01-01T00:00:00Z","stream":"s","data":${data}}],"next_cursor":null}`)).toEqual({ data: [{ n: 1, at: "2026-01-01T00:00:00Z", stream: "s", data }], next_cursor: null });
+});
+
 test("any payload comes out as it went in", () => {
   fc.assert(fc.property(fc.json(), fc.json(), (input, value) => {
     const got = open<{ a: { value: string | null }[]; input: string | null }>(`{"a":[{"value":${value}},{"value":${value}}],"input":${input}}`);

@@ -26,10 +26,10 @@ function wrapped(json: string): string {
     }
     const all = [...members(json, at)];
     // `state` is a word of ours, or the state of an object.
-    // `data` is a list of ours, or what a history entry tells; that of an event is a user's.
-    const event = all.some(([name]) => name === "source_id");
+    // `data` is a list of ours, or what a history entry tells; that of an event and of a chunk is a user's.
+    const users = all.some(([name]) => name === "source_id" || name === "stream");
     for (const [name, from, to] of all) {
-      if (PAYLOADS.has(name) || (name === "data" && (event || json[from] === "{")) || (name === "state" && json[from] === "{")) {
+      if (PAYLOADS.has(name) || (name === "data" && (users || json[from] === "{")) || (name === "state" && json[from] === "{")) {
         const text = json.slice(from, to);
         if (text === "null") continue;
         out.push(json.slice(done, from), JSON.stringify(text));

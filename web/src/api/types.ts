@@ -14,6 +14,7 @@ export type Attempt = WithRaw<Schemas["Attempt"], "error">;
 export type Step = Entry & { failed_attempts: Attempt[] };
 export type History = WithRaw<Schemas["HistoryEntry"], "data">;
 export type LogLine = WithRaw<Schemas["LogLine"], "fields">;
+export type Chunk = WithRaw<Schemas["Chunk"], "data">;
 export type Signal = Schemas["Signal"];
 export type Endpoint = Schemas["Endpoint"];
 export type EndpointHealth = Schemas["EndpointHealth"];

@@ -43,8 +43,8 @@ export function Json({ raw, name, tall }: { raw: Raw; name: string; tall?: boole
 }
 
 /** Hands a text to the browser as a file. */
-export function save(text: string, name: string) {
-  const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+export function save(text: string, name: string, type = "application/json") {
+  const url = URL.createObjectURL(new Blob([text], { type }));
   const link = document.createElement("a");
   link.href = url;
   link.download = name;

@@ -1,6 +1,7 @@
 // A run as its stream has told it so far.
 import type { StreamEvent } from "../api/follow.ts";
-import type { Entry, History, LogLine, Run } from "../api/types.ts";
+import type { Chunk, Entry, History, LogLine, Run } from "../api/types.ts";
+import { withChunk, type Outputs } from "./output.ts";
 
 export type RunLog = {
   run: Run | null;
@@ -8,13 +9,15 @@ export type RunLog = {
   steps: Map<number, Entry>;
   history: History[];
   logs: LogLine[];
+  /** Output streams by their names, in the order in which they began. */
+  outputs: Outputs;
   /** All is told that there was when the stream began; until then the journal and the history are read. */
   caught: boolean;
   /** What was told is no longer so as a whole: steps were taken back. Read it anew. */
   stale: boolean;
 };
 
-export const empty = (): RunLog => ({ run: null, steps: new Map(), history: [], logs: [], caught: false, stale: false });
+export const empty = (): RunLog => ({ run: null, steps: new Map(), history: [], logs: [], outputs: new Map(), caught: false, stale: false });
 
 /** History after which steps that had settled have not. */
 const TAKES_BACK = new Set(["run.reopened", "step.retaken", "run.compacted", "run.continued"]);
@@ -41,7 +44,7 @@ export function take(log: RunLog, events: StreamEvent[]): RunLog {
       if (line.n <= (next.logs.at(-1)?.n ?? -1)) continue;
       if (next.logs === log.logs) next.logs = [...log.logs];
       next.logs.push(line);
-    }
+    } else if (event === "chunk") next.outputs = withChunk(next.outputs, data as Chunk);
   }
   return next;
 }

@@ -4,9 +4,13 @@ import { useNavigate } from "@tanstack/react-router";
 import { useEffect, useMemo, useRef, useState } from "react";
 import { data, read } from "../api/client.ts";
 import type { Endpoint, Fn, ListedRun, Page } from "../api/types.ts";
+import { visible } from "../json/text.ts";
 import { Dialog } from "../ui/Dialog.tsx";
-import { setPrefs } from "../ui/prefs.ts";
+import { setPrefs, usePrefs } from "../ui/prefs.ts";
+import { inWords, searchOf } from "../run/views.ts";
 import { StatusIcon } from "../ui/Status.tsx";
+import { useViews } from "../ui/views.ts";
+import { useNamespace } from "./tenant.ts";
 
 type Item = { id: string; group: string; label: string; detail?: string; status?: string; go: () => void };
 const RUN = /run_[0-9a-z]{26}/;
@@ -25,6 +29,8 @@ export function Palette({ onClose }: { onClose: () => void }) {
     queryKey: ["runs", "palette", search], enabled: search.length >= 2,
     queryFn: ({ signal }) => data<Page<ListedRun>>(read("/v1/runs", { params: { query: { q: search, limit: 8 } }, signal })),
   });
+  const prefs = usePrefs();
+  const [views] = useViews(useNamespace());
   const items = useMemo(() => {
     const fits = (...words: string[]) => words.some((w) => w.toLowerCase().includes(search.toLowerCase()));
     const all: Item[] = [];
@@ -35,14 +41,20 @@ export function Palette({ onClose }: { onClose: () => void }) {
     if (FINGERPRINT.test(search)) all.push({ id: search, group: "Error", label: `Open ${search}`, go: () => navigate({ to: "/errors/$fingerprint", params: { fingerprint: search } }) });
     for (const [to, label] of [["/", "Overview"], ["/runs", "Runs"], ["/waiting", "Waiting"], ["/errors", "Errors"], ["/events", "Events"], ["/functions", "Functions"], ["/endpoints", "Endpoints"], ["/schedules", "Schedules"], ["/charts", "Metrics"], ["/limits", "Limits"], ["/bulk", "Bulk operations"], ["/settings", "Settings"]] as const)
       if (fits(label)) all.push({ id: to, group: "Views", label, go: () => navigate({ to }) });
+    for (const view of views) if (fits(view.name, "my views")) all.push({ id: view.name, group: "My views", label: view.name, detail: inWords(view.search), go: () => navigate({ to: "/runs", search: searchOf(view.search) as never }) });
     for (const [part, label] of [["keys", "API keys"], ["secrets", "Secrets for calls"], ["namespaces", "Namespaces"], ["audit", "Audit log"]] as const)
       if (fits(label)) all.push({ id: part, group: "Settings", label, go: () => navigate({ to: "/settings/$part", params: { part } }) });
     for (const run of runs.data?.data ?? []) if (run.id !== id) all.push({ id: run.id, group: "Runs", label: run.key ?? run.id, detail: run.function, status: run.status, go: () => navigate({ to: "/runs/$id", params: { id: run.id } }) });
     for (const f of functions.data?.data ?? []) if (fits(f.name)) all.push({ id: `f ${f.name}`, group: "Functions", label: f.name, detail: f.endpoint_name, go: () => navigate({ to: "/functions/$name", params: { name: f.name } }) });
     for (const e of endpoints.data?.data ?? []) if (fits(e.name, e.url ?? "pull")) all.push({ id: e.id, group: "Endpoints", label: e.name, detail: e.url ?? "pull", go: () => navigate({ to: "/endpoints/$name", params: { name: e.name } }) });
+    if (fits("copy the link to this page")) all.push({ id: "link", group: "This page", label: "Copy the link to this page", go: () => { void navigator.clipboard?.writeText(location.href).catch(() => { /* The browser forbids it; it is in the address bar. */ }); } });
+    const paused = prefs.paused ? "Go on with what is live" : "Pause what is live";
+    if (fits(paused)) all.push({ id: "live", group: "This page", label: paused, go: () => setPrefs({ paused: !prefs.paused }) });
+    const times = prefs.utc ? "Times in your time zone" : "Times in UTC";
+    if (fits(times)) all.push({ id: "utc", group: "This page", label: times, go: () => setPrefs({ utc: !prefs.utc }) });
     for (const theme of ["light", "dark", "system"] as const) if (fits(`theme ${theme}`)) all.push({ id: theme, group: "Theme", label: `Theme: ${theme}`, go: () => setPrefs({ theme }) });
     return all.slice(0, 60);
-  }, [search, runs.data, functions.data, endpoints.data, navigate]);
+  }, [search, runs.data, functions.data, endpoints.data, views, prefs, navigate]);
   useEffect(() => setChosen(0), [search]);
   useEffect(() => { listRef.current?.children[chosen]?.scrollIntoView({ block: "nearest" }); }, [chosen]);
   const pick = (item: Item | undefined) => { if (item) { onClose(); item.go(); } };
@@ -60,7 +72,7 @@ export function Palette({ onClose }: { onClose: () => void }) {
           <li key={item.group + item.id} id={`palette-${i}`} role="option" aria-selected={i === chosen} onMouseMove={() => setChosen(i)} onClick={() => pick(item)}
             className="flex cursor-pointer items-center gap-2 rounded px-2 py-1.5 aria-selected:bg-accent-bg">
             {item.status && <StatusIcon status={item.status} />}
-            <span className="min-w-0 truncate">{item.label}</span>{item.detail && <span className="min-w-0 truncate text-dim">{item.detail}</span>}
+            <span className="min-w-0 truncate">{visible(item.label)}</span>{item.detail && <span className="min-w-0 truncate text-dim">{visible(item.detail)}</span>}
             <span className="ml-auto text-xs text-dim">{item.group}</span>
           </li>
         ))}

@@ -4,10 +4,10 @@ import { Link, Outlet, useNavigate, useRouterState } from "@tanstack/react-route
 import { Activity, BookOpen, Bug, CalendarClock, ChartLine, CircleQuestionMark, Clock3, SquareFunction, Gauge, Hourglass, KeyRound, Layers, Monitor, Moon, PanelLeft, Pause, Play, Radio, Search as SearchIcon, Settings, Sun, Waypoints, WifiOff, Zap } from "lucide-react";
 import { lazy, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { BASE, data, key, lock, read } from "../api/client.ts";
-import type { Namespace, Page } from "../api/types.ts";
 import { useShortcuts } from "./shortcuts.ts";
 import { setPrefs, usePrefs } from "../ui/prefs.ts";
 import { SignIn } from "./SignIn.tsx";
+import { DEFAULT, useNamespace } from "./tenant.ts";
 
 const Palette = lazy(async () => ({ default: (await import("./Palette.tsx")).Palette }));
 const Shortcuts = lazy(async () => ({ default: (await import("./Shortcuts.tsx")).Shortcuts }));
@@ -17,13 +17,6 @@ const NAV = [
   ["Build", [["/functions", "Functions", SquareFunction], ["/endpoints", "Endpoints", Radio], ["/schedules", "Schedules", CalendarClock]]],
   ["Operate", [["/charts", "Metrics", ChartLine], ["/limits", "Limits", Waypoints], ["/bulk", "Bulk operations", Layers], ["/settings", "Settings", Settings]]],
 ] as const;
-
-/** The namespace of the key, where it is another than the one that everybody begins with. */
-function useTenant(): string | null {
-  const own = useQuery({ queryKey: ["namespace of"], enabled: key.get() !== null, retry: false, staleTime: Infinity, queryFn: ({ signal }) => data<Page<Namespace>>(read("/v1/namespaces", { params: { query: { limit: 2 } }, signal })) });
-  const [first, ...more] = own.data?.data ?? [];
-  return first && !more.length && first.name !== "default" ? first.name : null;
-}
 
 /** Whether the gateway answers, and its version. */
 function useHealth() {
@@ -40,7 +33,8 @@ export function Shell() {
   const prefs = usePrefs();
   const [sheet, setSheet] = useState<"palette" | "help" | null>(null);
   const health = useHealth();
-  const tenant = useTenant();
+  const namespace = useNamespace();
+  const tenant = namespace === DEFAULT ? undefined : namespace;
   const path = useRouterState({ select: (s) => s.location.pathname });
   const navigate = useNavigate();
   useEffect(() => {
@@ -55,7 +49,7 @@ export function Shell() {
   });
   if (locked) return <SignIn />;
   return (
-    <div className="grid h-dvh grid-rows-[auto_minmax(0,1fr)] md:grid-cols-[auto_minmax(0,1fr)]">
+    <div className="grid h-dvh grid-rows-[auto_auto_minmax(0,1fr)] md:grid-rows-[auto_minmax(0,1fr)] md:grid-cols-[auto_minmax(0,1fr)]">
       <a href="#main" onClick={(e) => { e.preventDefault(); document.getElementById("main")?.focus(); }} className="sr-only focus:not-sr-only focus:absolute focus:left-2 focus:top-2 focus:z-10 focus:bg-bg focus:px-2">Skip to the content</a>
       <header className="col-span-full flex items-center gap-2 border-b px-3 py-1.5">
         <button type="button" className="btn bare hidden md:inline-flex" aria-label="Sidebar" aria-expanded={!prefs.narrow} title="Sidebar (Ctrl B)" onClick={() => setPrefs({ narrow: !prefs.narrow })}><PanelLeft size={16} aria-hidden /></button>

@@ -19,7 +19,7 @@ export function useShortcuts(keys: Record<string, (event: KeyboardEvent) => void
   useEffect(() => {
     const press = (event: KeyboardEvent) => {
       if (event.defaultPrevented) return;
-      const open = document.querySelector("dialog[open], [role=menu]");
+      const open = document.querySelector("dialog[open], [role=dialog], [role=menu]");
       const after = before && event.timeStamp - before.at < 1200 ? before.key : null;
       const name = named(event, after);
       if (name === null || (open && name !== "mod+k")) return;
@@ -43,6 +43,6 @@ if (typeof window !== "undefined") addEventListener("keydown", (event) => {
 /** What the sheet shows. */
 export const SHEET: [string, [string, string][]][] = [
   ["Everywhere", [["Ctrl K", "Search, or go to"], ["Ctrl B", "Sidebar"], ["G then O R W X V F E C M L B S", "Overview, runs, waiting, errors, events, functions, endpoints, schedules, metrics, limits, bulk, settings"], ["P", "Pause what is live"], ["?", "This sheet"], ["Esc", "Close"], ["Ctrl Enter", "Confirm a dialog"]]],
-  ["Runs and events", [["J K", "Next, previous"], ["Enter", "Open"], ["X", "Choose the run"], ["F or /", "Filter"]]],
-  ["One run", [["T", "Timeline"], ["J", "Journal"], ["I", "Input and output"], ["N", "Retry now"], ["S", "Signal"], ["C", "Cancel"], ["R", "Run again"], ["Esc", "Close the step"]]],
+  ["Runs and events", [["J K", "Next, previous"], ["Enter", "Open"], ["O", "Open the run in a new tab"], ["X", "Choose the run"], ["F or /", "Filter"], ["1 to 9", "Runs of a status"], ["V", "My views of the runs"]]],
+  ["One run", [["T", "Timeline"], ["J", "Journal"], ["I", "Input and output"], ["O", "Live output, where there is one"], ["N", "Retry now"], ["S", "Signal"], ["C", "Cancel"], ["R", "Run again"], ["Esc", "Close the step"]]],
 ];

@@ -26,7 +26,8 @@ export function Ago({ at, past }: { at: string; past?: boolean }) {
   return <time dateTime={at} title={absolute(at, utc)} className="tnum whitespace-nowrap">{relative(moment, past ? Math.max(now, moment) : now)}</time>;
 }
 
-export function Moment({ at }: { at: string }) {
+/** `clock`: the time of day alone, the whole moment on top of it. */
+export function Moment({ at, clock }: { at: string; clock?: boolean }) {
   const { utc } = usePrefs();
-  return <time dateTime={at} title={absolute(at, !utc)} className="tnum whitespace-nowrap">{absolute(at, utc)}</time>;
+  return <time dateTime={at} title={clock ? absolute(at, utc) : absolute(at, !utc)} className="tnum whitespace-nowrap">{clock ? (absolute(at, utc).split(" ")[1] ?? at) : absolute(at, utc)}</time>;
 }

@@ -1,5 +1,5 @@
 // Small pieces that many views show.
-import { Check, Copy, Lock, TriangleAlert } from "lucide-react";
+import { Check, Copy, Lock, TriangleAlert, type LucideIcon } from "lucide-react";
 import { useState, type ReactNode } from "react";
 import { Link } from "@tanstack/react-router";
 import { inWords, key, Problem, setLocked } from "../api/client.ts";
@@ -7,7 +7,7 @@ import { parts, type Part } from "../run/why.ts";
 import { Ago } from "./Time.tsx";
 
 /** Puts a text into the clipboard. */
-export function CopyButton({ text, label, bare = true }: { text: string | (() => string); label: string; bare?: boolean }) {
+export function CopyButton({ text, label, bare = true, icon: Icon = Copy }: { text: string | (() => string); label: string; bare?: boolean; icon?: LucideIcon }) {
   const [done, setDone] = useState(false);
   const copy = async () => {
     try {
@@ -18,7 +18,7 @@ export function CopyButton({ text, label, bare = true }: { text: string | (() =>
   };
   return (
     <button type="button" className={`btn ${bare ? "bare" : ""}`} onClick={copy} aria-label={done ? "Copied" : label} title={label}>
-      {done ? <Check size={14} aria-hidden /> : <Copy size={14} aria-hidden />}
+      {done ? <Check size={14} aria-hidden /> : <Icon size={14} aria-hidden />}
     </button>
   );
 }

@@ -15,6 +15,7 @@ import { useSaid } from "../ui/Said.tsx";
 import { Ago } from "../ui/Time.tsx";
 import { pageOf, Row } from "./RunList.tsx";
 import { Objects } from "./Held.tsx";
+import { Lately } from "./Lately.tsx";
 import { StartForm } from "./StartForm.tsx";
 
 export function Fn() {
@@ -34,6 +35,7 @@ export function Fn() {
         {fn.data.settings.some((s) => LIMITS.has(s.name) && s.source !== "default") && <Link to="/limits" search={{ function: name } as never} className="btn">Its limits</Link>}
         {!fn.data.paused && <button type="button" className="btn" onClick={() => setAct(pauseFunction(name))}>Pause…</button>}</div>
       {fn.data.paused && <PausedFunction name={name} pause={fn.data.paused} onAct={setAct} />}
+      <Lately name={name} />
       <div className="mt-4 grid gap-6 lg:grid-cols-2">
         <section aria-labelledby="start"><h2 id="start" className="mb-2">Start a run</h2><StartForm key={name} name={name} schema={fn.data.input_schema} keyed={fn.data.kind === "object"} /></section>
         <section aria-labelledby="settings" className="min-w-0">

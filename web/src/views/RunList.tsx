@@ -4,7 +4,7 @@ import { Link, useNavigate } from "@tanstack/react-router";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { ArrowUp } from "lucide-react";
 import { lazy, memo, Suspense, useCallback, useEffect, useReducer, useRef, useState } from "react";
-import { data, read } from "../api/client.ts";
+import { BASE, data, read } from "../api/client.ts";
 import type { ListedRun, Page } from "../api/types.ts";
 import { isByEnd } from "../run/order.ts";
 import { change, none } from "../run/rows.ts";
@@ -114,6 +114,7 @@ export function RunList({ filters, filtered }: { filters: Filters; filtered: boo
     j: () => go(1), k: () => go(-1),
     ArrowDown: () => go(1), ArrowUp: () => go(-1),
     x: () => { const run = chosen !== null && rows.shown[chosen]; if (run) pick(run.id, !picked.has(run.id)); },
+    o: () => { const run = chosen !== null && rows.shown[chosen]; if (run) window.open(new URL(`runs/${run.id}`, BASE), "_blank", "noopener"); },
     Escape: () => setPicked(new Set()),
     Enter: () => { const run = chosen !== null && rows.shown[chosen]; if (run) navigate({ to: "/runs/$id", params: { id: run.id } }); },
   });

@@ -15,6 +15,8 @@ import { RunList, type Filters } from "./RunList.tsx";
 const Total = lazy(async () => ({ default: (await import("./Total.tsx")).Total }));
 const AllOfThem = lazy(async () => ({ default: (await import("./Many.tsx")).AllOfThem }));
 
+const SavedViews = lazy(async () => ({ default: (await import("./SavedViews.tsx")).SavedViews }));
+
 const PRESETS: [string, string[]][] = [
   ["All", []], ["Needs a look", ["retrying", "parked", "paused", "failed", "timed_out"]], ["Running", ["running", "queued"]],
   ["Waiting", ["waiting", "scheduled"]], ["Retrying", ["retrying"]], ["Parked", ["parked"]], ["Paused", ["paused"]], ["Failed", ["failed", "timed_out"]], ["Completed", ["completed"]],
@@ -37,7 +39,10 @@ export function Runs() {
     return () => clearTimeout(later);
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [text]);
-  useShortcuts({ f: () => field.current?.focus(), "/": () => field.current?.focus() });
+  useShortcuts({
+    ...Object.fromEntries(PRESETS.map(([, of], i) => [String(i + 1), () => set({ status: of.length ? of : undefined })])),
+    f: () => field.current?.focus(), "/": () => field.current?.focus(),
+  });
   const functions = useQuery({ queryKey: ["functions", "names"], queryFn: () => data<Page<Fn>>(read("/v1/functions", { params: { query: { limit: 200 } } })), staleTime: 30_000 });
   const names = new Set([...(functions.data?.data ?? []).map((f) => f.name), ...list(search.function)]);
   const since = SINCE.find(([name]) => name === one(search.since));
@@ -47,13 +52,14 @@ export function Runs() {
   return (
     <div className="flex h-full min-h-0 flex-col">
       <h1 className="sr-only">Runs</h1>
-      <div className="border-b px-4 pt-2">
-        <div role="group" aria-label="Status" className="-mb-px flex gap-1 overflow-x-auto">
-          {PRESETS.map(([name, of]) => (
-            <button key={name} type="button" aria-pressed={active === name} onClick={() => set({ status: of.length ? of : undefined })}
+      <div className="flex items-center gap-2 border-b px-4 pt-2">
+        <div role="group" aria-label="Status" className="-mb-px flex min-w-0 flex-1 gap-1 overflow-x-auto">
+          {PRESETS.map(([name, of], i) => (
+            <button key={name} type="button" title={`Key ${i + 1}`} aria-pressed={active === name} onClick={() => set({ status: of.length ? of : undefined })}
               className="whitespace-nowrap border-b-2 border-transparent px-2.5 py-1.5 text-dim hover:text-fg aria-pressed:border-accent aria-pressed:font-semibold aria-pressed:text-accent">{name}</button>
           ))}
         </div>
+        <Suspense><SavedViews search={search} /></Suspense>
       </div>
       <form role="search" aria-label="Filter the runs" className="flex flex-wrap items-center gap-2 border-b bg-panel px-4 py-2" onSubmit={(e) => e.preventDefault()}>
         <label className="field flex min-w-44 flex-1 items-center gap-2 focus-within:outline-2 focus-within:outline-accent"><SearchIcon size={14} aria-hidden className="text-dim" />

@@ -14,6 +14,7 @@ import { Facts, Failed, Loading, Nothing } from "../ui/bits.tsx";
 import { useSaid } from "../ui/Said.tsx";
 import { Ago } from "../ui/Time.tsx";
 import { Keys } from "./Keys.tsx";
+import { LiveRuns, useLive } from "./Live.tsx";
 import { CELL, Part, Table } from "./Table.tsx";
 
 const Namespaces = lazy(async () => ({ default: (await import("./Namespaces.tsx")).Namespaces }));
@@ -71,6 +72,7 @@ function Gateway() {
   const health = useQuery({ queryKey: ["health"], queryFn: ({ signal }) => data<{ version: string }>(read("/healthz", { signal })) });
   const ready = useQuery({ queryKey: ["ready"], retry: false, refetchInterval: 5000, queryFn: ({ signal }) => read("/readyz", { signal }).then(() => true) });
   const gateway = useQuery({ queryKey: ["gateway"], retry: false, refetchInterval: 5000, queryFn: ({ signal }) => data<GatewayBody>(read("/v1/gateway", { signal })) });
+  const live = useLive();
   const g = gateway.data;
   const page = (path: string, words: string) => <a href={new URL(path, BASE).href}>{words}</a>;
   return (
@@ -79,6 +81,7 @@ function Gateway() {
       ["Ready", ready.data && !ready.isError ? <span className="inline-flex items-center gap-1.5 font-medium text-good"><CircleCheck size={15} aria-hidden />it takes requests</span> : ready.isError ? <Failed error={ready.error} /> : "…"],
       ["Address", <code className="breaks">{BASE}</code>],
       ["Nodes", g ? <ul aria-label="Nodes">{g.nodes.map((n) => <li key={n.id}><code>{n.id}</code> <span className="text-dim">drives {n.groups} of 256 groups{n.id === g.node ? ", and answers this page" : ""}</span></li>)}</ul> : gateway.isError ? <Failed error={gateway.error} /> : "…"],
+      ["Live runs", live && <LiveRuns of={live} />],
       ["Kept", g && <>Ended runs, their history and logs for {inWhole(g.retention)}; they go by whole weeks.</>],
       ["A run may have", g && <>{g.limits.steps.toLocaleString("en")} steps, {bytes(g.limits.value_bytes)} in one value, {bytes(g.limits.journal_bytes)} in all, {g.limits.untaken_signals.toLocaleString("en")} signals that nobody has taken</>],
       ["An object", g && <>{g.limits.object_fields.toLocaleString("en")} fields, {bytes(g.limits.object_bytes)} in all</>],

@@ -22,6 +22,7 @@ import { Status } from "../../ui/Status.tsx";
 import { Ago, useNow } from "../../ui/Time.tsx";
 import type { Run as RunBody } from "../../api/types.ts";
 import { Journal } from "./Journal.tsx";
+import { Output } from "./Output.tsx";
 import { StepPanel } from "./StepPanel.tsx";
 import { Details, Family, InOut, Logs } from "./Tabs.tsx";
 import { Timeline } from "./Timeline.tsx";
@@ -29,7 +30,7 @@ import { useRun } from "./useRun.ts";
 import { Failure, Why } from "./Why.tsx";
 
 const ActDialog = lazy(async () => ({ default: (await import("../../acts/ActDialog.tsx")).ActDialog }));
-const TABS = [["timeline", "Timeline"], ["journal", "Journal"], ["io", "Input & output"], ["family", "Family"], ["logs", "Logs"], ["details", "Details"]] as const;
+const TABS = [["timeline", "Timeline"], ["journal", "Journal"], ["io", "Input & output"], ["output", "Live output"], ["family", "Family"], ["logs", "Logs"], ["details", "Details"]] as const;
 /** How many acts have a button of their own; the others are in the menu. */
 const BUTTONS = 4;
 
@@ -50,6 +51,8 @@ function Open({ id }: { id: string }) {
   const steps = useMemo(() => stepsOf(log), [log]);
   const run = log.run;
   const tab = one(search.tab) ?? "timeline";
+  // Few runs put anything out: whether this one does shows with its first chunk.
+  const tabs = TABS.filter(([t]) => t !== "output" || log.outputs.size > 0 || tab === t);
   const chosen = one(search.step) ?? null;
   const set = (change: Search) => navigate({ to: "/runs/$id", params: { id }, search: { ...search, ...change } as never, replace: true });
   const choose = (step: string) => set({ step: step === chosen ? undefined : step });
@@ -60,7 +63,7 @@ function Open({ id }: { id: string }) {
   const step = steps.find((s) => s.id === chosen);
   const press = (key: string) => () => { const found = acts.find((a) => a.key === key); if (found) setAct(found); };
   useShortcuts({
-    t: () => set({ tab: undefined }), j: () => set({ tab: "journal" }), i: () => set({ tab: "io" }),
+    t: () => set({ tab: undefined }), j: () => set({ tab: "journal" }), i: () => set({ tab: "io" }), o: () => { if (log.outputs.size) set({ tab: "output" }); },
     n: press("n"), s: press("s"), c: press("c"), r: press("r"), Escape: () => { if (chosen) set({ step: undefined }); },
   });
   useEffect(() => { if (run) document.title = `${word(run.status)}: ${run.key ?? run.function} · Stepwell`; }, [run?.status, run?.key, run?.function]);
@@ -88,11 +91,11 @@ function Open({ id }: { id: string }) {
       <div role="tablist" aria-label="About the run" className="mt-3 flex gap-1 overflow-x-auto border-b px-4" onKeyDown={(e) => {
         const by = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
         if (!by) return;
-        const next = TABS[(TABS.findIndex(([t]) => t === tab) + by + TABS.length) % TABS.length]![0];
+        const next = tabs[(tabs.findIndex(([t]) => t === tab) + by + tabs.length) % tabs.length]![0];
         set({ tab: next === "timeline" ? undefined : next });
         document.getElementById(`tab-${next}`)?.focus();
       }}>
-        {TABS.map(([t, name]) => (
+        {tabs.map(([t, name]) => (
           <button key={t} id={`tab-${t}`} type="button" role="tab" aria-selected={tab === t} aria-controls="panel" tabIndex={tab === t ? 0 : -1} onClick={() => set({ tab: t === "timeline" ? undefined : t })}
             className="whitespace-nowrap border-b-2 border-transparent px-2.5 py-1.5 text-dim hover:text-fg aria-selected:border-accent aria-selected:font-semibold aria-selected:text-accent">
             {name}{t === "logs" && log.logs.length ? ` (${log.logs.length.toLocaleString("en")})` : ""}
@@ -117,6 +120,7 @@ function Open({ id }: { id: string }) {
     switch (which) {
       case "journal": return <Journal run={run!} log={log} steps={steps} form={one(search.form) ?? "compact"} onForm={(form) => set({ form: form === "compact" ? undefined : form })} chosen={chosen} onChoose={choose} />;
       case "io": return <InOut run={run!} />;
+      case "output": return <Output run={run!} log={log} name={one(search.output)} onName={(output) => set({ output })} form={one(search.as) === "chunks" ? "chunks" : "text"} onForm={(as) => set({ as: as === "text" ? undefined : as })} />;
       case "family": return <Family run={run!} />;
       case "logs": return <Logs log={log} />;
       case "details": return <Details run={run!} log={log} />;

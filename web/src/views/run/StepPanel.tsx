@@ -12,7 +12,7 @@ import { actsOnStep } from "../../acts/run.ts";
 import { askOf, eventOf, statusOf, type Ask } from "../../run/ask.ts";
 import { errorOf, isAttempted, type StepLine } from "../../run/steps.ts";
 import { bytes, duration } from "../../run/time.ts";
-import { CopyButton, Facts, Failed, Loading } from "../../ui/bits.tsx";
+import { CopyButton, Facts, Failed, Id, Loading } from "../../ui/bits.tsx";
 import { Ago, Moment } from "../../ui/Time.tsx";
 import { StepIcon } from "./StepIcon.tsx";
 
@@ -49,6 +49,7 @@ export function StepPanel({ run, step, steps, onAct, onClose }: { run: Run; step
           ["Event", event !== null && <Link to="/events/$id" params={{ id: event }}><code>{event}</code></Link>],
           ["Took", step.ms > 0 && <>{duration(step.ms)} <span className="text-dim">{isAttempted(step.op) ? "in its last attempt" : "as the handler says"}</span></>],
           ["Attempts", (step.op === "run" || isAttempted(step.op)) && attemptsOf(step)],
+          ["Idempotency key", OUTWARD.has(step.op) && <Id id={`${run.id}.${run.generation}/${step.id}`} />],
           ["Accepted", step.settled === null && step.held !== null && <>with 202, <Ago at={new Date(step.held.at).toISOString()} />; it settles later{step.held.until !== null && <>. Without a sign of life it has failed <Ago at={new Date(step.held.until).toISOString()} /></>}</>],
           ["Last sign of life", step.settled === null && step.beat !== null && <Ago at={new Date(step.beat.at).toISOString()} />],
         ]} />
@@ -86,6 +87,9 @@ export function StepPanel({ run, step, steps, onAct, onClose }: { run: Run; step
 
 /** What it is that an op names. */
 const ABOUT: Record<string, string> = { event: "Waits for event", task: "Task", call: "Call", signal: "Signal", invoke: "Function", publish: "Event", send: "Signal" };
+
+/** Ops whose work reaches the outside world, which knows each step by one key, whatever its attempt (P2.10). */
+const OUTWARD = new Set(["run", "start", "task", "call"]);
 
 function attemptsOf(step: StepLine): string {
   const made = step.entry?.attempts ?? step.failures.length;
