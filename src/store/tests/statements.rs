@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 290] = [
+const ALL: [(&str, &str); 291] = [
     ("import: alone", imports::ALONE),
     ("import: whose", imports::WHOSE),
     ("import: function", imports::FUNCTION),
@@ -233,6 +233,7 @@ const ALL: [(&str, &str); 290] = [
     ("kinds of errors", errors::KINDS_OF),
     ("runs of errors", errors::RUNS_OF),
     ("functions of errors", errors::FUNCTIONS_OF),
+    ("mark error", errors::MARK),
     ("create bulk", bulk::CREATE),
     ("bulk", bulk::GET),
     ("bulk of request", bulk::OF_REQUEST),
