@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use stepwell::store::ErrorMark;
 use tokio::sync::Semaphore;
 
 use crate::gateway::{Answer, Gateway, Handler};
@@ -301,6 +302,15 @@ async fn what_is_ignored_stays_so_and_what_is_marked_outlives_its_runs() {
     assert_eq!(codes(&g, "state=ignored").await, ["Noise"]);
     assert_eq!(codes(&g, "state=open&function=f").await, ["Plain"]);
 
+    // A run that failed before a kind was resolved does not bring it back, though it is recorded later.
+    let which = print(&still).parse().expect("a UUID");
+    let at = g.engine.now() + Duration::from_mins(1);
+    let mark = ErrorMark { state: 1, at, by: "ahead", reason: None };
+    assert!(g.db.store.mark_error(1, which, mark).await.expect("it is there"));
+    runs.push(fails(&g, "Noise", false).await);
+    assert_eq!(g.get(&noise).await["state"], "resolved");
+    g.post(&format!("{noise}/ignore"), json!({"reason": "known"})).await;
+
     // Without a run there is nothing to see or to act on; what was made of them is kept.
     for run in &runs {
         assert_eq!(g.call("DELETE", &format!("/v1/runs/{run}"), None).await.0, 204, "{run}");
@@ -398,5 +408,10 @@ async fn acts_on_errors_say_what_is_wrong_with_them_and_stay_in_their_namespace(
     let path = at("/resolve", &kind);
     assert_eq!(g.raw("POST", &path, &headers, Some("{}".to_owned())).await.0, 403);
     assert_eq!(g.raw("GET", &at("", &kind), &headers, None).await.0, 200);
+
+    // With the namespace goes what was made of its errors: they are kept no longer than its runs.
+    other.done("DELETE", "/v1/endpoints/e", Value::Null).await;
+    root.done("DELETE", "/v1/namespaces/other", Value::Null).await;
+    assert_eq!(g.db.number("select count(*) from stepwell.errors where state = 2").await, 0);
     g.close().await;
 }

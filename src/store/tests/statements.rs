@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 291] = [
+const ALL: [(&str, &str); 292] = [
     ("import: alone", imports::ALONE),
     ("import: whose", imports::WHOSE),
     ("import: function", imports::FUNCTION),
@@ -170,6 +170,7 @@ const ALL: [(&str, &str); 291] = [
     ("namespace emptied: keys", namespaces::EMPTY[0]),
     ("namespace emptied: secrets", namespaces::EMPTY[1]),
     ("namespace emptied: objects", namespaces::EMPTY[2]),
+    ("namespace emptied: errors", namespaces::EMPTY[3]),
     ("live runs of a namespace", namespaces::LIVE),
     ("endpoints", catalog::ENDPOINTS),
     ("secrets", catalog::SECRETS),
