@@ -193,9 +193,9 @@ pub(super) const FUNCTIONS_OF: &str =
 
 /// What is so already is so since then; who did it last and why is told. Open: nothing is.
 pub(super) const MARK: &str = "update errors
-   set state = $3, returned_at = null,
-       state_at = case when $3 = 0 then null when state = $3 then state_at else $4 end,
-       state_by = case when $3 <> 0 then $5 end, reason = case when $3 <> 0 then $6 end
+   set state = $3::int2, returned_at = null,
+       state_at = case when $3::int2 = 0 then null when state = $3::int2 then state_at else $4 end,
+       state_by = case when $3::int2 <> 0 then $5 end, reason = case when $3::int2 <> 0 then $6 end
  where ns = $1 and fingerprint = $2";
 
 /// Kinds that no run has any more. What is resolved or ignored stays so: it may come again.
