@@ -1,4 +1,4 @@
-//! Errors by their kind: lists of what runs failed or paused by.
+//! Errors by their kind: lists of what runs failed or paused by, and what people make of them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,13 +11,15 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ApiState;
-use super::auth::Reader;
+use super::acts::{ActRequest, reason};
+use super::auth::{Operator, Reader};
 use super::bulk::CountBody;
 use super::catalogue::Code;
+use super::fields;
 use super::page::{self, Page};
 use super::problem::Problem;
-use super::request::{At, Params, text};
-use crate::engine::{ErrorSearch, ErrorView, Fingerprint, Status};
+use super::request::{At, Params, Sent, text};
+use crate::engine::{Caller, ErrorSearch, ErrorState, ErrorView, Fingerprint, Status};
 use crate::machine::{DeploymentId, RunId, Timestamp};
 
 /// What runs can have an error in.
@@ -60,12 +62,44 @@ pub(super) struct ErrorBody {
     /// 1,000 runs of each status.
     #[schema(value_type = Vec<i64>, min_items = 24, max_items = 24)]
     hourly: [i64; 24],
+    /// `open`; `resolved`, until it comes back; or `ignored`.
+    #[schema(value_type = String, pattern = "^(open|resolved|ignored)$", example = "open")]
+    state: &'static str,
+    /// Since when it is resolved; of one that has come back: when it was.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    resolved_at: Option<Timestamp>,
+    /// Who resolved it.
+    resolved_by: Option<String>,
+    /// Since when it is ignored.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    ignored_at: Option<Timestamp>,
+    /// Who ignores it.
+    ignored_by: Option<String>,
+    /// Why it is, or was, resolved or ignored.
+    reason: Option<String>,
+    /// When a run failed or paused by it again after it was resolved; null: none has.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    returned_at: Option<Timestamp>,
 }
 
 impl From<ErrorView> for ErrorBody {
     fn from(view: ErrorView) -> Self {
+        let count = view.count().into();
+        let did = (view.state_at, view.state_by);
+        let (resolved, ignored) = if view.state == ErrorState::Ignored {
+            ((None, None), did)
+        } else {
+            (did, (None, None))
+        };
         Self {
-            count: view.count().into(),
+            state: view.state.word(),
+            resolved_at: resolved.0,
+            resolved_by: resolved.1,
+            ignored_at: ignored.0,
+            ignored_by: ignored.1,
+            reason: view.reason,
+            returned_at: view.returned_at,
+            count,
             by_status: view.by_status.iter().map(|(s, n)| (s.word(), n.count)).collect(),
             fingerprint: view.fingerprint,
             function: view.function,
@@ -105,12 +139,13 @@ impl FromStr for Place {
 ///
 /// Runs that failed, timed out, or were paused by something else than a person are of one kind if
 /// function, step, code and message agree, where numbers, ids and texts in quotes do not count. Of the
-/// thousand kinds that were seen first last.
+/// thousand kinds that were seen first last, of the states and functions that are asked for.
 #[utoipa::path(
     get, path = "/v1/errors", tag = "errors",
     params(
         ("function" = Option<Vec<String>>, Query, explode, description = "Their function"),
         ("status" = Option<Vec<String>>, Query, explode, description = "That a run has which is `failed`, `timed_out` or `paused`"),
+        ("state" = Option<Vec<String>>, Query, explode, description = "That are `open`, `resolved` or `ignored`"),
         ("seen_after" = Option<String>, Query, description = "Last seen at this moment or later, RFC 3339"),
         ("seen_before" = Option<String>, Query, description = "First seen before this moment, RFC 3339"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "By default 50"),
@@ -132,6 +167,10 @@ pub(super) async fn list_errors(
             let found = STATUSES.into_iter().find(|s| s.word() == word);
             found.ok_or_else(|| format!("`{word}` is none of failed, timed_out, paused"))
         }),
+        states: params.all("state", |word| {
+            let found = ErrorState::ALL.into_iter().find(|s| s.word() == word);
+            found.ok_or_else(|| format!("`{word}` is none of open, resolved, ignored"))
+        }),
         seen_after: params.moment("seen_after"),
         seen_before: params.moment("seen_before"),
         limit: params.limit(),
@@ -141,6 +180,12 @@ pub(super) async fn list_errors(
     let page = state.engine.errors(&caller.namespace, search).await?;
     let data = page.errors.into_iter().map(ErrorBody::from).collect();
     Ok(Page::new(data, page.next.map(Place)).answer(&uri))
+}
+
+fn named(fingerprint: &str) -> Result<Fingerprint, Problem> {
+    fingerprint.parse().map_err(|why| {
+        Problem::new(Code::ErrorNotFound, format!("There is no such error: it {why}."))
+    })
 }
 
 /// Read a kind of error.
@@ -156,9 +201,81 @@ pub(super) async fn get_error(
     At(fingerprint): At<String>,
     params: Params,
 ) -> Result<Json<ErrorBody>, Problem> {
-    let which: Fingerprint = fingerprint.parse().map_err(|why| {
-        Problem::new(Code::ErrorNotFound, format!("There is no such error: it {why}."))
-    })?;
+    let which = named(&fingerprint)?;
     params.finish()?;
     Ok(Json(state.engine.error(&caller.namespace, which).await?.into()))
+}
+
+/// Resolve a kind of error, until it comes back.
+///
+/// Once a run fails or pauses by it after that, it is open again by itself, and `returned_at` says since
+/// when. Its runs stay as they are. What is resolved already stays resolved since then.
+#[utoipa::path(
+    post, path = "/v1/errors/{fingerprint}/resolve", tag = "errors",
+    params(("fingerprint" = String, Path, description = "Its fingerprint")),
+    request_body(content = Option<ActRequest>, content_type = "application/json"),
+    responses((status = 200, description = "Resolved", body = ErrorBody)),
+    extensions(("x-problems" = json!(["error-not-found"])))
+)]
+pub(super) async fn resolve_error(
+    State(state): State<ApiState>,
+    Operator(caller): Operator,
+    At(fingerprint): At<String>,
+    params: Params,
+    sent: Sent,
+) -> Result<Json<ErrorBody>, Problem> {
+    mark(&state, &caller, &fingerprint, params, &sent, ErrorState::Resolved).await
+}
+
+/// Ignore a kind of error, until it is reopened, however many runs have it.
+#[utoipa::path(
+    post, path = "/v1/errors/{fingerprint}/ignore", tag = "errors",
+    params(("fingerprint" = String, Path, description = "Its fingerprint")),
+    request_body(content = Option<ActRequest>, content_type = "application/json"),
+    responses((status = 200, description = "Ignored", body = ErrorBody)),
+    extensions(("x-problems" = json!(["error-not-found"])))
+)]
+pub(super) async fn ignore_error(
+    State(state): State<ApiState>,
+    Operator(caller): Operator,
+    At(fingerprint): At<String>,
+    params: Params,
+    sent: Sent,
+) -> Result<Json<ErrorBody>, Problem> {
+    mark(&state, &caller, &fingerprint, params, &sent, ErrorState::Ignored).await
+}
+
+/// Reopen a kind of error that is resolved or ignored.
+///
+/// One that is open because it came back is open as if nobody had resolved it.
+#[utoipa::path(
+    post, path = "/v1/errors/{fingerprint}/reopen", tag = "errors",
+    params(("fingerprint" = String, Path, description = "Its fingerprint")),
+    request_body(content = Option<ActRequest>, content_type = "application/json"),
+    responses((status = 200, description = "Open", body = ErrorBody)),
+    extensions(("x-problems" = json!(["error-not-found"])))
+)]
+pub(super) async fn reopen_error(
+    State(state): State<ApiState>,
+    Operator(caller): Operator,
+    At(fingerprint): At<String>,
+    params: Params,
+    sent: Sent,
+) -> Result<Json<ErrorBody>, Problem> {
+    mark(&state, &caller, &fingerprint, params, &sent, ErrorState::Open).await
+}
+
+async fn mark(
+    state: &ApiState,
+    caller: &Caller,
+    fingerprint: &str,
+    params: Params,
+    sent: &Sent,
+    to: ErrorState,
+) -> Result<Json<ErrorBody>, Problem> {
+    let which = named(fingerprint)?;
+    params.finish()?;
+    let reason = fields::read(&sent.0, reason)?;
+    let (ns, by) = (&caller.namespace, &caller.by);
+    Ok(Json(state.engine.mark_error(ns, which, to, by, reason.as_deref()).await?.into()))
 }

@@ -1,8 +1,40 @@
-//! Errors by their kind: runs that failed or paused alike, counted, with the last of them.
+//! Errors by their kind: runs that failed or paused alike, counted, with the last of them and what
+//! people make of them.
 
 use super::{Engine, Error, Fingerprint, Namespace, Status};
 use crate::machine::{DeploymentId, RunId, Timestamp};
-use crate::store::{ErrorFilter, ErrorRow, HOURS, RunCount};
+use crate::store::{ErrorFilter, ErrorMark, ErrorRow, HOURS, RunCount};
+
+/// What people make of a kind of error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorState {
+    /// Somebody should look.
+    Open,
+    /// It is mended: open again if a run fails or pauses by it after that.
+    Resolved,
+    /// Nobody need look, however many runs have it.
+    Ignored,
+}
+
+impl ErrorState {
+    /// All, by their code.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Resolved, Self::Ignored];
+
+    /// Its name.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Resolved => "resolved",
+            Self::Ignored => "ignored",
+        }
+    }
+
+    /// As a row has it.
+    fn code(self) -> i16 {
+        self as i16
+    }
+}
 
 /// A kind of error.
 #[derive(Debug, Clone)]
@@ -31,6 +63,16 @@ pub struct ErrorView {
     pub deployments: Vec<DeploymentId>,
     /// Runs by the hour of their start, the last hours, the oldest first.
     pub hourly: [i64; HOURS],
+    /// What people make of it.
+    pub state: ErrorState,
+    /// Since when it is resolved or ignored; where it has come back: when it was resolved.
+    pub state_at: Option<Timestamp>,
+    /// Who did that.
+    pub state_by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// When it came back after it was resolved.
+    pub returned_at: Option<Timestamp>,
 }
 
 /// Which kinds of errors.
@@ -40,6 +82,8 @@ pub struct ErrorSearch {
     pub functions: Vec<String>,
     /// That a run in one of these has; empty: in any.
     pub statuses: Vec<Status>,
+    /// In one of these states; empty: in any.
+    pub states: Vec<ErrorState>,
     /// Seen at this moment or later.
     pub seen_after: Option<Timestamp>,
     /// First seen before this moment.
@@ -68,6 +112,10 @@ impl ErrorView {
     }
 }
 
+fn this_one(which: Fingerprint) -> ErrorFilter {
+    ErrorFilter { fingerprint: Some(which.0), ..ErrorFilter::default() }
+}
+
 impl Engine {
     /// A page of kinds of errors, the last seen first.
     pub async fn errors(&self, ns: &Namespace, search: ErrorSearch) -> Result<ErrorPage, Error> {
@@ -75,6 +123,7 @@ impl Engine {
             functions: search.functions,
             fingerprint: None,
             status: search.statuses.iter().map(|s| s.code()).collect(),
+            states: search.states.iter().map(|s| s.code()).collect(),
         };
         let place = |kind: &ErrorRow| (kind.last_at, kind.fingerprint);
         let mut kinds = self.store().errors(ns.id, &filter).await?;
@@ -92,10 +141,31 @@ impl Engine {
 
     /// A kind of error that a run has.
     pub async fn error(&self, ns: &Namespace, which: Fingerprint) -> Result<ErrorView, Error> {
-        let filter = ErrorFilter { fingerprint: Some(which.0), ..ErrorFilter::default() };
-        let kinds = self.store().errors(ns.id, &filter).await?;
+        let kinds = self.store().errors(ns.id, &this_one(which)).await?;
         let view = self.error_views(ns, kinds).await?.into_iter().next();
         view.ok_or(Error::UnknownFingerprint(which))
+    }
+
+    /// Notes what somebody makes of a kind of error that a run has.
+    pub async fn mark_error(
+        &self,
+        ns: &Namespace,
+        which: Fingerprint,
+        state: ErrorState,
+        by: &str,
+        reason: Option<&str>,
+    ) -> Result<ErrorView, Error> {
+        if self.store().errors(ns.id, &this_one(which)).await?.is_empty() {
+            return Err(Error::UnknownFingerprint(which));
+        }
+        // Runs end at the upper end of what their node knows of the time: none that ends from now on,
+        // wherever, ends before the lower one.
+        let mark = ErrorMark { state: state.code(), at: self.clock().lower(), by, reason };
+        if !self.store().mark_error(ns.id, which.0, mark).await? {
+            return Err(Error::UnknownFingerprint(which));
+        }
+        tracing::info!(error.fingerprint = %which, state = state.word(), by, reason, "error marked");
+        self.error(ns, which).await
     }
 
     async fn error_views(
@@ -124,6 +194,14 @@ impl Engine {
             last_seen: kind.last_at,
             run: kind.run,
             hourly: runs.hourly,
+            state: ErrorState::ALL
+                .into_iter()
+                .find(|state| state.code() == kind.state)
+                .unwrap_or(ErrorState::Open),
+            state_at: kind.state_at,
+            state_by: kind.state_by,
+            reason: kind.reason,
+            returned_at: kind.returned_at,
             deployments: runs.deps.into_iter().filter_map(|dep| catalog.public_of(dep)).collect(),
         };
         Ok(kinds.into_iter().zip(runs).map(view).collect())

@@ -103,7 +103,7 @@ pub use bulk::{BulkPage, BulkSearch, BulkStarted, BulkView, Foreseen, NewBulk};
 pub use bulk_acts::{BulkAction, BulkReason, code_of};
 pub use catalog::Catalog;
 pub use deployments::{DeploymentView, Repinned, RunsOn};
-pub use errors::{ErrorPage, ErrorSearch, ErrorView};
+pub use errors::{ErrorPage, ErrorSearch, ErrorState, ErrorView};
 pub use events::{Event, EventFilter, EventMatch, EventRow, MatchCount, Published};
 pub use faults::{CRASH_AT, DO_WRONG, Faults, Point, Wrong};
 pub use functions::FunctionView;

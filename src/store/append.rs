@@ -179,16 +179,25 @@ done as (
                         status,key,parent,schedule,tags,custom_status,fingerprint)
   select run_id,created_at,at,ns,fn,dep,n,base_n,gen_n,generation,shard,home,
          kind,key,parent,schedule,tags,custom,fingerprint from gone),
-kinds as (
-  insert into errors (ns, fingerprint, fn, first_at, step, code, message, example)
-  select distinct on (a.ns, f.fingerprint) a.ns, f.fingerprint, a.fn, f.at, f.step, f.code, f.message,
-         f.example
+failed as materialized (
+  select a.ns, a.fn, f.fingerprint, f.at, f.step, f.code, f.message, f.example
     from unnest($54::int2[],$55::uuid[],$56::uuid[],$57::timestamptz[],$58::text[],$59::text[],
         $60::text[],$61::text[]) as f(shard,run_id,fingerprint,at,step,code,message,example)
     join run_active a on a.shard = f.shard and a.run_id = f.run_id
-   where (f.run_id in (select run_id from head)) is true
-   order by a.ns, f.fingerprint
+   where (f.run_id in (select run_id from head)) is true),
+kinds as (
+  insert into errors (ns, fingerprint, fn, first_at, step, code, message, example)
+  select distinct on (ns, fingerprint) ns, fingerprint, fn, at, step, code, message, example
+    from failed order by ns, fingerprint
   on conflict (ns, fingerprint) do nothing),
+returned as (
+  update errors e set state = 0, returned_at = r.at
+    from (select o.ns, o.fingerprint, k.at
+            from (select ns, fingerprint, max(at) as at from failed group by 1, 2) k
+            join errors o on o.ns = k.ns and o.fingerprint = k.fingerprint
+           where o.state = 1 and o.state_at <= k.at
+           order by 1, 2 for no key update of o) r
+   where e.ns = r.ns and e.fingerprint = r.fingerprint),
 freed as (
   update run_keys k set status = g.kind, ended_at = g.at
     from (select shard, ns, fn, key, run_id, kind, at from gone where key is not null

@@ -35,6 +35,29 @@ pub struct ErrorRow {
     pub last_at: Timestamp,
     /// That run.
     pub run: RunId,
+    /// What people made of it: 0 nothing, 1 it is resolved, 2 it is ignored.
+    pub state: i16,
+    /// Since when it is resolved or ignored; where it has come back: when it was resolved.
+    pub state_at: Option<Timestamp>,
+    /// Who did that.
+    pub state_by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// When it came back after that.
+    pub returned_at: Option<Timestamp>,
+}
+
+/// What somebody makes of a kind of error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorMark<'a> {
+    /// 0 open, 1 resolved, 2 ignored.
+    pub state: i16,
+    /// When; not later than the true time, so that no run that fails after it was earlier.
+    pub at: Timestamp,
+    /// Who.
+    pub by: &'a str,
+    /// Why.
+    pub reason: Option<&'a str>,
 }
 
 /// What runs say about a kind of error.
@@ -61,6 +84,8 @@ pub struct ErrorFilter {
     pub fingerprint: Option<Uuid>,
     /// Kinds that a run of one of these statuses has; empty: any.
     pub status: Vec<i16>,
+    /// In one of these states; empty: in any.
+    pub states: Vec<i16>,
 }
 
 /// How many kinds are looked at: the newest.
@@ -79,10 +104,11 @@ macro_rules! has_it {
 /// The run of each kind that is last by its id, ended or live: one step down an index each.
 pub(super) const KINDS_OF: &str = concat!(
     "select e.fingerprint, e.fn, f.name as function, e.step, e.code, e.message,
-       e.example, e.first_at, l.run_id, l.at
+       e.example, e.first_at, e.state, e.state_at, e.state_by, e.reason, e.returned_at, l.run_id, l.at
   from (select * from errors
          where ns = $1 and ($2::int4[] is null or fn = any($2))
            and ($3::uuid is null or fingerprint = $3)
+           and ($6::int2[] is null or state = any($6))
          order by first_at desc limit $5) e
   join functions f on f.id = e.fn
  cross join lateral (
@@ -165,11 +191,18 @@ pub(super) const HOURLY: &str = concat!(
 pub(super) const FUNCTIONS_OF: &str =
     "select distinct fn from errors where ns = $1 and fingerprint = any($2::uuid[])";
 
-/// Kinds that no run has any more.
+/// What is so already is so since then; who did it last and why is told. Open: nothing is.
+pub(super) const MARK: &str = "update errors
+   set state = $3::int2, returned_at = null,
+       state_at = case when $3::int2 = 0 then null when state = $3::int2 then state_at else $4 end,
+       state_by = case when $3::int2 <> 0 then $5 end, reason = case when $3::int2 <> 0 then $6 end
+ where ns = $1 and fingerprint = $2";
+
+/// Kinds that no run has any more. What is resolved or ignored stays so: it may come again.
 pub(super) const TRIM: &str = concat!(
     "with old as (
   select ns, fingerprint from errors e
-   where first_at < $1
+   where first_at < $1 and state = 0
      and not exists (
        select from run_done d
         where d.ns = e.ns and d.status = any('{101, 103}') and d.fn = e.fn
@@ -195,6 +228,11 @@ fn kind(row: &PgRow) -> Result<ErrorRow> {
         first_at: wire::at(row, "first_at")?,
         last_at: wire::at(row, "at")?,
         run: wire::run_id(row)?,
+        state: row.try_get("state")?,
+        state_at: wire::maybe_at(row, "state_at")?,
+        state_by: row.try_get("state_by")?,
+        reason: row.try_get("reason")?,
+        returned_at: wire::maybe_at(row, "returned_at")?,
     })
 }
 
@@ -213,6 +251,7 @@ impl Store {
             .bind(filter.fingerprint)
             .bind((!filter.status.is_empty()).then_some(filter.status.as_slice()))
             .bind(KINDS)
+            .bind((!filter.states.is_empty()).then_some(filter.states.as_slice()))
             .fetch_all(&self.pool)
             .await?;
         let mut kinds = rows.iter().map(kind).collect::<Result<Vec<_>>>()?;
@@ -272,6 +311,14 @@ impl Store {
             runs.deps.dedup();
         }
         Ok(found)
+    }
+
+    /// Notes what somebody makes of a kind of error; false: there is none.
+    pub async fn mark_error(&self, ns: i32, which: Uuid, mark: ErrorMark<'_>) -> Result<bool> {
+        let ErrorMark { state, at, by, reason } = mark;
+        let query = sqlx::query(MARK).bind(ns).bind(which).bind(state).bind(Ts(at));
+        let done = query.bind(by).bind(reason).execute(&self.pool).await?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// The functions of these kinds of errors.

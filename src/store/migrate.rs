@@ -8,7 +8,7 @@ use super::{SCHEMA, Store, wire};
 use crate::machine::Timestamp;
 
 /// Version, what it is about, and the text of every migration.
-const MIGRATIONS: [(i64, &str, &str); 30] = [
+const MIGRATIONS: [(i64, &str, &str); 31] = [
     (1, "cluster", include_str!("../../migrations/0001_cluster.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "journal", include_str!("../../migrations/0003_journal.sql")),
@@ -39,6 +39,7 @@ const MIGRATIONS: [(i64, &str, &str); 30] = [
     (29, "locks", include_str!("../../migrations/0029_locks.sql")),
     (30, "imports", include_str!("../../migrations/0030_imports.sql")),
     (31, "turns and ends", include_str!("../../migrations/0031_turns_and_ends.sql")),
+    (32, "error states", include_str!("../../migrations/0032_error_states.sql")),
 ];
 
 /// One migration and whether the database has it.

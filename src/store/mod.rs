@@ -74,7 +74,7 @@ pub use deliveries::{
 };
 pub use deployments::{Needing, Population, Resident};
 pub use error::{Error, Result};
-pub use errors::{ErrorFilter, ErrorRow, ErrorRuns, HOURS};
+pub use errors::{ErrorFilter, ErrorMark, ErrorRow, ErrorRuns, HOURS};
 pub use events::{
     EventFilter, EventMatch, EventRow, MatchCount, NewEvent, Published, Queued, Wait,
 };

@@ -123,10 +123,12 @@ pub(super) const HAS: &str = "select case
   when exists (select from debounces where ns = $1)
     or exists (select from gathers where ns = $1) then 'starts that wait' end";
 /// Its keys open nothing any more. What has ended goes with its weeks.
-pub(super) const EMPTY: [&str; 3] = [
+pub(super) const EMPTY: [&str; 4] = [
     "update api_keys set revoked_at = coalesce(revoked_at, now()) where ns = $1",
     "delete from call_secrets where ns = $1",
     "delete from objects where ns = $1",
+    // What somebody has marked would be kept for the next run that has it.
+    "update errors set state = 0 where ns = $1 and state <> 0",
 ];
 /// Counts no further than it matters.
 pub(super) const LIVE: &str =

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::*;
 use crate::store::retention as weeks;
 
-const ALL: [(&str, &str); 290] = [
+const ALL: [(&str, &str); 292] = [
     ("import: alone", imports::ALONE),
     ("import: whose", imports::WHOSE),
     ("import: function", imports::FUNCTION),
@@ -170,6 +170,7 @@ const ALL: [(&str, &str); 290] = [
     ("namespace emptied: keys", namespaces::EMPTY[0]),
     ("namespace emptied: secrets", namespaces::EMPTY[1]),
     ("namespace emptied: objects", namespaces::EMPTY[2]),
+    ("namespace emptied: errors", namespaces::EMPTY[3]),
     ("live runs of a namespace", namespaces::LIVE),
     ("endpoints", catalog::ENDPOINTS),
     ("secrets", catalog::SECRETS),
@@ -233,6 +234,7 @@ const ALL: [(&str, &str); 290] = [
     ("kinds of errors", errors::KINDS_OF),
     ("runs of errors", errors::RUNS_OF),
     ("functions of errors", errors::FUNCTIONS_OF),
+    ("mark error", errors::MARK),
     ("create bulk", bulk::CREATE),
     ("bulk", bulk::GET),
     ("bulk of request", bulk::OF_REQUEST),

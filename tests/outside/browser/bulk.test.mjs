@@ -101,3 +101,66 @@ test("what went wrong is put together, and all of it is done again", { skip: mis
   await eventually("all have failed again", async () => (await gw.get("/v1/runs?function=fails&status=failed")).data.length === 6);
   await close(page);
 });
+
+test("an error is resolved until it comes back, and ignored", { skip: missing, timeout: 900_000 }, async () => {
+  await gw.start("fails", { key: "card-back" });
+  const kind = async () => (await gw.get("/v1/errors?function=fails")).data[0];
+  await eventually("it has failed", async () => await kind());
+  const page = await open(browser, `${gw.url}/errors`);
+  const states = page.getByRole("navigation", { name: "State" });
+  const group = page.getByRole("list", { name: "Errors" }).getByRole("listitem").filter({ hasText: "CardDeclined" });
+  await group.getByRole("link").click();
+  let dialog = await begin(page, "Resolve…");
+  await dialog.getByLabel("Reason").fill(EVIL);
+  await button(dialog, "Show me the call").click();
+  await dialog.getByRole("tabpanel").getByText(`curl -X POST ${gw.url}/v1/errors/`).waitFor();
+  await dialog.getByRole("tab", { name: "CLI" }).click();
+  await dialog.getByRole("tabpanel").getByText("stepwell error resolve").waitFor();
+  await both(page);
+  await button(dialog, "Resolve it").click();
+  const made = page.getByRole("region", { name: "What was made of it" });
+  await made.getByText("It is resolved, until it comes back").waitFor();
+  await made.getByText(EVIL).waitFor();
+  await both(page);
+  assert.equal((await kind()).state, "resolved");
+
+  // It is in its own list, which is in the address, and in no other.
+  await page.goto(`${gw.url}/errors`);
+  await page.getByText("Nothing that is open has gone wrong.").waitFor();
+  await states.getByRole("link", { name: "Resolved" }).click();
+  await group.getByText("The card was declined.").waitFor();
+  await page.waitForURL(/state=resolved/);
+  await page.reload();
+  await group.waitFor();
+  assert.equal(await states.getByRole("link", { name: "Resolved" }).getAttribute("aria-current"), "page");
+  await both(page);
+
+  // A run fails by it again.
+  await gw.start("fails", { key: "card-again" });
+  await eventually("it is back", async () => (await kind()).state === "open");
+  await states.getByRole("link", { name: "Open" }).click();
+  await group.getByText("Came back").waitFor();
+  await both(page);
+  await group.getByRole("link").click();
+  await made.getByText("It came back").waitFor();
+  await both(page);
+
+  dialog = await begin(page, "Ignore…");
+  await button(dialog, "Ignore it").click();
+  await made.getByText("It is ignored").waitFor();
+  await both(page);
+  await gw.start("fails", { key: "card-more" });
+  await eventually("one more has failed", async () => (await gw.get("/v1/runs?key=card-more&status=failed")).data.length === 1);
+  assert.equal((await kind()).state, "ignored");
+  // The overview asks nobody to look at it.
+  await page.goto(`${gw.url}/`);
+  await page.getByText("nothing has failed in the last 24 hours but by errors that are ignored").waitFor();
+  await both(page);
+  await page.getByRole("region", { name: "Needs a look" }).getByRole("link", { name: "ignored" }).click();
+  await group.getByRole("link").click();
+  dialog = await begin(page, "Reopen…");
+  await button(dialog, "Reopen it").click();
+  await made.waitFor({ state: "detached" });
+  assert.deepEqual(await kind().then((e) => [e.state, e.ignored_at, e.returned_at]), ["open", null, null]);
+  await close(page);
+});

@@ -1,10 +1,11 @@
 import { expect, test } from "vitest";
-import type { ApiKey, Deployment, Endpoint, Limit, Namespace, Run, Schedule, Secret } from "../api/types.ts";
+import type { ApiKey, Deployment, Endpoint, ErrorGroup, Limit, Namespace, Run, Schedule, Secret } from "../api/types.ts";
 import type { StepLine } from "../run/steps.ts";
 import { fault } from "../json/text.ts";
 import { isReady, type Act, type Values } from "./act.ts";
 import { shown, TOOLS } from "./calls.ts";
 import { actsOnEndpoint, prune, repin } from "./endpoint.ts";
+import { actsOnError } from "./error.ts";
 import { publish } from "./event.ts";
 import { pauseFunction, pauseKey, pauseLimit, resumeFunction, resumeLimit, whichOf } from "./limit.ts";
 import { changeNamespace, createNamespace, removeNamespace } from "./namespace.ts";
@@ -15,11 +16,12 @@ import { createKey, removeSecret, replaceKey, revokeKey, setSecret } from "./set
 const endpoint = (change: Partial<Endpoint> = {}) => ({ id: "end_1", name: "it's", url: "http://a/", state: "healthy", draining: false, headers: ["X-Old"], functions: ["f"], ...change }) as Endpoint;
 const deployment = (id: string, change: Partial<Deployment> = {}) => ({ id, url: "http://a/", version: null, functions: ["f"], current: false, drained: false, runs: { live: 3, pinned: 2, running: 0 }, ...change }) as Deployment;
 const namespace = (change: Partial<Namespace> = {}) => ({ name: "shop", limits: { live_runs: 100, starts: null, requests: "5/1s" }, hosts: ["a.example", "*.b.example"], retention: { completed: "86400s", failed: "1209600s" }, ...change }) as Namespace;
+const kind = (state: string) => ({ fingerprint: "8f3c", state }) as ErrorGroup;
 const first = (act: Act): Values => Object.fromEntries(act.fields.map((f) => [f.name, "initial" in f ? (f.initial ?? "") : ""]));
 const body = (act: Act, values: Values) => act.call({ ...first(act), ...values }).body;
 
 test("every act has a sentence, a call with JSON, and words for each tool", () => {
-  const acts = [...actsOnEndpoint(endpoint()), ...actsOnEndpoint(endpoint({ state: "disabled" })), repin(endpoint(), deployment("dep_1"), [deployment("dep_1"), deployment("dep_2")])!,
+  const acts = [...actsOnError(kind("open")), ...actsOnError(kind("resolved")), ...actsOnError(kind("ignored")), ...actsOnEndpoint(endpoint()), ...actsOnEndpoint(endpoint({ state: "disabled" })), repin(endpoint(), deployment("dep_1"), [deployment("dep_1"), deployment("dep_2")])!,
     prune(endpoint(), [deployment("dep_1", { drained: true })])!, publish(), createKey(), revokeKey({ id: "key_1", name: "ci" } as ApiKey), replaceKey({ id: "key_1", name: "ci", scopes: ["admin"] } as ApiKey), setSecret(), setSecret("a"), removeSecret({ name: "a/b" } as Secret),
     createKey("shop"), revokeKey({ id: "key_1", name: "ci" } as ApiKey, "shop"), createNamespace(), changeNamespace(namespace()), removeNamespace(namespace()),
     pauseFunction("a/b"), resumeFunction("a/b"), pauseKey(["f"]), pauseLimit({ function: "f", key: null, value: null }), resumeLimit({ function: "f", key: "input.t", value: "" })];
@@ -31,6 +33,14 @@ test("every act has a sentence, a call with JSON, and words for each tool", () =
     expect(act.sentence).toMatch(/\.$/);
     for (const tool of TOOLS) expect(shown(tool, "http://127.0.0.1:8484/", call, act.cli(values), true), act.id).not.toContain("undefined");
   }
+});
+
+test("an error is resolved or ignored where it is open, and reopened where not", () => {
+  expect(["open", "resolved", "ignored"].map((state) => actsOnError(kind(state)).map((a) => a.id))).toEqual([["resolve", "ignore"], ["reopen", "ignore"], ["reopen", "resolve"]]);
+  const [resolve] = actsOnError(kind("open"));
+  expect(resolve!.call({ reason: " mended " })).toEqual({ method: "POST", path: "/v1/errors/8f3c/resolve", body: '{"reason": "mended"}' });
+  expect(resolve!.cli({ reason: "mended" })).toEqual(["error", "resolve", "8f3c", "--reason", "mended"]);
+  expect(resolve!.call({}).body).toBe("{}");
 });
 
 test("an endpoint is enabled where it is disabled or draining, and the other way round where not", () => {
