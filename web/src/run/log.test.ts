@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { StreamEvent } from "../api/follow.ts";
-import { empty, take } from "./log.ts";
+import { anew, empty, take } from "./log.ts";
 
 const step = (seq: number): StreamEvent => ({ id: `s${seq}`, event: "step", data: { seq, id: `step-${seq}`, op: "run", error: null } });
 const history = (n: number, type = "step.settled"): StreamEvent => ({ id: `h${n}`, event: "history", data: { n, type, at: "2026-01-01T00:00:00Z", by: "gateway", epoch: 1, data: "{}" } });
@@ -37,4 +37,13 @@ test("what was shown is not changed under the reader's hands", () => {
 test("a rewind makes the log stale, but not one that lies before the first look", () => {
   expect(take(empty(), [step(1), history(1, "run.reopened"), run]).stale).toBe(false);
   expect(take(take(empty(), [step(1), run]), [history(1, "run.reopened")]).stale).toBe(true);
+});
+
+test("read again after a rewind, what was put out stands, and its steps do not", () => {
+  const stale = take(take(empty(), [step(1), log(0), chunk(0), chunk(1), run]), [history(1, "run.reopened")]);
+  const again = anew(stale);
+  expect([again.run, again.steps.size, again.history.length, again.stale, again.caught]).toEqual([stale.run, 0, 0, false, false]);
+  expect(take(again, [log(0), chunk(0), chunk(1)])).toEqual(again);
+  // Read again for another reason, it may be gone: somebody has erased it.
+  expect(anew({ ...stale, stale: false })).toEqual({ ...empty(), run: stale.run });
 });

@@ -19,6 +19,9 @@ export type RunLog = {
 
 export const empty = (): RunLog => ({ run: null, steps: new Map(), history: [], logs: [], outputs: new Map(), caught: false, stale: false });
 
+/** What is known while the run is read again. Where it is stale alone, what was logged and put out still stands: it is not taken from under a reader. */
+export const anew = (log: RunLog): RunLog => ({ ...empty(), run: log.run, ...(log.stale ? { logs: log.logs, outputs: log.outputs } : {}) });
+
 /** History after which steps that had settled have not. */
 const TAKES_BACK = new Set(["run.reopened", "step.retaken", "run.compacted", "run.continued"]);
 

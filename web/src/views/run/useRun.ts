@@ -3,7 +3,7 @@ import { useEffect, useReducer, useRef, useState } from "react";
 import { follow, type Connection, type StreamEvent } from "../../api/follow.ts";
 import { data, read, type Problem } from "../../api/client.ts";
 import type { Run } from "../../api/types.ts";
-import { empty, take, type RunLog } from "../../run/log.ts";
+import { anew, empty, take, type RunLog } from "../../run/log.ts";
 import { usePrefs } from "../../ui/prefs.ts";
 
 export type Followed = { log: RunLog; state: Connection; refused: Problem | null; again: () => void };
@@ -44,8 +44,7 @@ export function useRun(id: string): Followed {
     last.current = null;
     ended.current = false;
     caught.current = false;
-    // What is known of the run stays in sight while the rest is read again.
-    setLog((log) => ({ ...empty(), run: log.run }));
+    setLog(anew);
     setRefused(null);
     setState("connecting");
   }, [id, round]);
