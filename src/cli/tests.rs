@@ -13,7 +13,7 @@ use clap::CommandFactory;
 use super::*;
 
 mod batch;
-mod invocations;
+mod endpoints;
 mod objects;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -554,41 +554,6 @@ async fn a_registration_prints_what_the_probe_found() {
     assert_eq!(seen.lock().unwrap()[0].body, body);
     let (_, out, _) = run(&url, "endpoint get localhost-3000 -o id").await;
     assert_eq!(out, "end_01jd0000000000000000000000\n");
-}
-
-#[tokio::test]
-async fn old_deployments_are_listed_waited_for_and_pruned() {
-    let (url, seen) = gateway(|uri, _| {
-        let deployments = r#"{"data": [
-            {"id": "dep_2", "current": true, "version": "9f3c", "url": "http://new/", "drained": false,
-             "runs": {"live": 1, "pinned": 0, "running": 1}, "created_at": "2026-11-26T01:00:00Z"},
-            {"id": "dep_1", "current": false, "version": null, "url": "http://old/", "drained": true,
-             "runs": {"live": 0, "pinned": 0, "running": 0}, "created_at": "2026-11-20T09:00:00Z"}]}"#;
-        Some(match uri {
-            uri if uri.ends_with("/repin") => json(200, r#"{"moved": 3, "left": 1}"#),
-            uri if uri.ends_with("/prune") => json(200, r#"{"pruned": ["dep_1"]}"#),
-            uri if uri.contains("/deployments") => json(200, deployments),
-            _ => json(200, r#"{"id": "end_1", "functions": ["order", "refund"]}"#),
-        })
-    })
-    .await;
-    let (_, out, _) = run(&url, "endpoint get shop").await;
-    assert!(out.contains("functions  order, refund"), "{out}");
-    let (exit, out, err) = run(&url, "endpoint deployments shop").await;
-    assert_eq!(exit, 0, "{err}");
-    assert!(out.contains("current") && out.contains("drained"), "{out}");
-    let (exit, _, err) = run(&url, "endpoint drain shop --wait=1ms").await;
-    assert_eq!(exit, exit::TIMED_OUT, "{err}");
-    assert!(err.contains("1 are live") && err.contains("1 runs are live at shop"), "{err}");
-    let (_, _, err) = run(&url, "endpoint repin shop --from dep_1 --reason old").await;
-    assert!(err.contains("3 runs move") && err.contains("1 stay on dep_1"), "{err}");
-    let (_, out, _) = run(&url, "endpoint prune shop -o id").await;
-    assert_eq!(out, "dep_1\n");
-    run(&url, "endpoint set shop --header a=b --without-header c").await;
-    let seen = seen.lock().unwrap();
-    let last = seen.last().unwrap();
-    assert_eq!(last.body, r#"{"headers":{"a":"b","c":null}}"#);
-    assert!(seen.iter().any(|r| r.body == r#"{"reason":"old"}"#));
 }
 
 #[tokio::test]
