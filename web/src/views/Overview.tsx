@@ -9,6 +9,7 @@ import { Failed, Loading } from "../ui/bits.tsx";
 import type { Search } from "../router.tsx";
 import { usePrefs } from "../ui/prefs.ts";
 import { Status } from "../ui/Status.tsx";
+import { Ago } from "../ui/Time.tsx";
 import { MEANING, type Status as Known } from "../run/status.ts";
 import { Line, useEndpoints } from "./Endpoints.tsx";
 import { DEMO } from "./Demo.tsx";
@@ -60,7 +61,7 @@ export function Overview() {
     <div className="mx-auto flex max-w-6xl flex-col gap-6 p-4">
       <h1 className="sr-only">Overview</h1>
       {own?.length === 0 && <p className="flex flex-wrap items-center gap-x-4 gap-y-2 rounded-lg border border-accent bg-accent-bg px-4 py-2.5">Only the demo is here so far.<Link to="/" search={{ begin: "own" } as never} className="btn ml-auto">Start with your own handler</Link></p>}
-      {live && <section aria-label="At this moment" className="flex flex-wrap items-center gap-x-5 gap-y-1 rounded-lg border bg-panel px-4 py-2.5"><span className="text-[13px] text-dim">Live on this gateway</span><LiveRuns of={live} /><Link to="/charts" className="ml-auto text-[13px]">Metrics</Link></section>}
+      {live && <section aria-label="Live runs" className="flex flex-wrap items-center gap-x-5 gap-y-1 rounded-lg border bg-panel px-4 py-2.5"><span className="text-[13px] text-dim">Live on this gateway <Ago at={live.at} past /></span><LiveRuns of={live} /><Link to="/charts" className="ml-auto text-[13px]">Metrics</Link></section>}
       <Section title="Needs a look">
         {attention.isError ? <Failed error={attention.error} again={() => attention.refetch()} /> : !attention.data ? <Loading what="what needs a look" rows={3} /> : <>{!attention.data.groups.length ? (
           <p className="flex items-center gap-2 rounded-lg border px-4 py-3 text-good"><CircleCheck size={17} aria-hidden />Nothing is paused, parked or retrying, and nothing has failed in the last 24 hours{attention.data.left > 0 && " but by errors that are ignored"}.</p>

@@ -81,7 +81,7 @@ function Gateway() {
       ["Ready", ready.data && !ready.isError ? <span className="inline-flex items-center gap-1.5 font-medium text-good"><CircleCheck size={15} aria-hidden />it takes requests</span> : ready.isError ? <Failed error={ready.error} /> : "…"],
       ["Address", <code className="breaks">{BASE}</code>],
       ["Nodes", g ? <ul aria-label="Nodes">{g.nodes.map((n) => <li key={n.id}><code>{n.id}</code> <span className="text-dim">drives {n.groups} of 256 groups{n.id === g.node ? ", and answers this page" : ""}</span></li>)}</ul> : gateway.isError ? <Failed error={gateway.error} /> : "…"],
-      ["Live runs", live && <LiveRuns of={live} />],
+      ["Live runs", live && <div className="flex flex-wrap gap-x-5"><LiveRuns of={live} /><span className="text-dim">counted <Ago at={live.at} past /></span></div>],
       ["Kept", g && <>Ended runs, their history and logs for {inWhole(g.retention)}; they go by whole weeks.</>],
       ["A run may have", g && <>{g.limits.steps.toLocaleString("en")} steps, {bytes(g.limits.value_bytes)} in one value, {bytes(g.limits.journal_bytes)} in all, {g.limits.untaken_signals.toLocaleString("en")} signals that nobody has taken</>],
       ["An object", g && <>{g.limits.object_fields.toLocaleString("en")} fields, {bytes(g.limits.object_bytes)} in all</>],
