@@ -114,7 +114,7 @@ pub use namespaces::{NamespaceView, host_pattern};
 pub use objects::ObjectView;
 pub use operator::{ByHand, Rerun};
 pub use pull::{Handout, MOST_TAKEN, PULL};
-pub use recent::{Invoked, KEPT_FOR, LAST, Minute, Part, Recent, times};
+pub use recent::{Invoked, LAST, Minute, Part, Recent, times};
 pub use replaying::{Candidate, Origin, Replayed};
 pub use run_filter::{Compared, Fingerprint, RunFilter, RunPlace, RunSort, TagTest};
 pub use schedules::*;

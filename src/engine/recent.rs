@@ -24,7 +24,7 @@ pub const LAST: usize = 100;
 /// So much of a body is kept.
 pub(super) const HEAD: usize = 8 << 10;
 /// Bodies are kept for so long: they may have personal data.
-pub const KEPT_FOR: Duration = Duration::from_hours(1);
+const KEPT_FOR: Duration = Duration::from_hours(1);
 /// So much of all bodies together; what comes when it is full is known without its body.
 const MOST_BYTES: usize = 64 << 20;
 /// Of so many endpoints; who was called longest ago is forgotten first.
