@@ -140,7 +140,6 @@ impl From<Recent> for RecentBody {
             p95_ms: None,
             unreached: 0,
         }
-        .summed()
     }
 }
 
@@ -163,9 +162,10 @@ impl RecentBody {
             }
         }
         self.minutes = minutes.into_values().collect();
-        self.summed()
+        self
     }
 
+    /// In order, with what follows from its minutes.
     fn summed(mut self) -> Self {
         // Those of one moment stay in the order of their ends.
         self.data.sort_by_key(|i| std::cmp::Reverse(i.at));
@@ -274,18 +274,15 @@ pub(super) async fn list_invocations(
     params.finish()?;
     let recent = recent(&state, &caller, &name).await?;
     let path = format!("/v1/endpoints/{}/invocations", recent.endpoint);
-    let here = RecentBody::from(recent);
-    if from_node {
-        return Ok(Json(here));
-    }
-    let mut all = here;
-    for answer in at_peers(&state, &caller, &path).await {
+    let mut all = RecentBody::from(recent);
+    let answers = if from_node { Vec::new() } else { at_peers(&state, &caller, &path).await };
+    for answer in answers {
         match answer.and_then(|(_, body)| serde_json::from_slice::<RecentBody>(&body).ok()) {
             Some(other) => all = all.and(other),
             None => all.unreached += 1,
         }
     }
-    Ok(Json(all))
+    Ok(Json(all.summed()))
 }
 
 /// See one of the last invocations of an endpoint, with what went over the wire.
@@ -314,20 +311,20 @@ pub(super) async fn get_invocation(
         Problem::new(Code::InvocationNotFound, detail)
     };
     let asked: InvocationId = id.parse().map_err(|_| unknown())?;
-    let found = recent.last.iter().find(|invoked| invoked.id == asked);
-    let mut whole = found.map(|invoked| WholeBody {
+    let Some(invoked) = recent.last.iter().find(|invoked| invoked.id == asked) else {
+        let path = format!("/v1/endpoints/{}/invocations/{asked}", recent.endpoint);
+        let answers = if from_node { Vec::new() } else { at_peers(&state, &caller, &path).await };
+        // Who remembers it has looked whether it is still to be shown.
+        let mut found =
+            answers.into_iter().flatten().filter(|(status, _)| *status == StatusCode::OK);
+        let whole = found.find_map(|(_, body)| serde_json::from_slice(&body).ok());
+        return whole.map(Json).ok_or_else(unknown);
+    };
+    let whole = WholeBody {
         invoked: InvokedBody::from(&**invoked),
         request: PartBody::of(&invoked.request),
         answer: invoked.answer.as_ref().map(PartBody::of),
-    });
-    if whole.is_none() && !from_node {
-        let path = format!("/v1/endpoints/{}/invocations/{asked}", recent.endpoint);
-        let answers = at_peers(&state, &caller, &path).await.into_iter().flatten();
-        whole = answers
-            .filter(|(status, _)| *status == StatusCode::OK)
-            .find_map(|(_, body)| serde_json::from_slice(&body).ok());
-    }
-    let whole = whole.ok_or_else(unknown)?;
+    };
     // A node may remember what the database has forgotten.
     match state.engine.view(&caller.namespace, whole.invoked.run).await {
         Ok(view) if view.erased_at.is_none() => Ok(Json(whole)),

@@ -199,8 +199,15 @@ impl Engine {
                 let (id, endpoint) = (invocation.to_string(), &deployment.endpoint);
                 let secrets = endpoint.signing(begun_at);
                 let headers = self.signed(&endpoint.headers, secrets, &id, &body, Some(&job.trace));
-                let mut sent =
-                    Invoked::sent(invocation, begun_at, job.run, &deployment, &headers, &body);
+                let mut sent = Invoked::sent(
+                    invocation,
+                    begun_at,
+                    job.run,
+                    &job.function,
+                    &deployment,
+                    &headers,
+                    &body,
+                );
                 let reply = if deployment.is_pull() {
                     let offer =
                         self.offer_task(&job, &deployment, invocation, headers, body, silence);
@@ -258,7 +265,6 @@ impl Engine {
         });
         if let Some(mut invoked) = invoked {
             invoked.took = took;
-            invoked.function.clone_from(&job.function);
             invoked.step = Some(job.step.clone());
             invoked.outcome = match &came.end {
                 _ if came.fault.is_some() => recent::FAILED,

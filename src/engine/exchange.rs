@@ -212,10 +212,12 @@ impl Engine {
             ready.invocation,
             begun_at,
             ready.run,
+            &ready.function,
             &ready.deployment,
             &headers,
             &ready.body,
         );
+        invoked.transport = word;
         metrics::counter!("stepwell_invocation_sent_bytes_total", "transport" => word)
             .increment(sent as u64);
         // Whoever brings an answer is told when what it led to is recorded.
@@ -293,8 +295,6 @@ impl Engine {
             },
         });
         invoked.took = took;
-        invoked.transport = word;
-        invoked.function.clone_from(&ready.function);
         self.exchange_ended(&ready, ended, went.then_some(invoked));
         drop(telling);
     }

@@ -22,7 +22,7 @@ use crate::telemetry::{bounds, series::INVOCATION_SECONDS};
 /// So many of the last invocations of an endpoint are known, and of those that failed so many more.
 pub const LAST: usize = 100;
 /// So much of a body is kept.
-pub(super) const HEAD: usize = 8 << 10;
+const HEAD: usize = 8 << 10;
 /// Bodies are kept for so long: they may have personal data.
 const KEPT_FOR: Duration = Duration::from_hours(1);
 /// So much of all bodies together; what comes when it is full is known without its body.
@@ -30,7 +30,13 @@ const MOST_BYTES: usize = 64 << 20;
 /// Of so many endpoints; who was called longest ago is forgotten first.
 const MOST_ENDPOINTS: usize = 1_000;
 /// Minutes that are counted.
-pub(super) const MINUTES: usize = 60;
+const MINUTES: usize = 60;
+/// How long a minute is counted.
+const KEPT_MINUTES: Duration = Duration::from_mins(MINUTES as u64);
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// The outcome of an invocation that failed.
+pub(super) const FAILED: &str = "failed";
 
 /// Headers whose values are not kept, beside those of the endpoint's own.
 const SECRET: [HeaderName; 4] =
@@ -174,10 +180,6 @@ impl Invocations {
     }
 }
 
-/// How long a minute is counted.
-const KEPT_MINUTES: Duration = Duration::from_mins(MINUTES as u64);
-const MINUTE: Duration = Duration::from_mins(1);
-
 impl Memory {
     fn note(&mut self, endpoint: i32, mut invoked: Invoked) {
         self.sweep(invoked.at);
@@ -265,15 +267,13 @@ impl Ring {
     }
 }
 
-/// The outcome of an invocation that failed.
-pub(super) const FAILED: &str = "failed";
-
 impl Invoked {
     /// One that goes out now. How it came out is said later.
     pub(super) fn sent(
         id: InvocationId,
         at: Timestamp,
         run: RunId,
+        function: &str,
         to: &Deployment,
         headers: &HeaderMap,
         body: &[u8],
@@ -283,7 +283,7 @@ impl Invoked {
             at,
             took: Duration::ZERO,
             run,
-            function: String::new(),
+            function: function.to_owned(),
             step: None,
             deployment: to.public,
             transport: Transport::Respond.word(),
